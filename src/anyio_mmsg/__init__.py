@@ -1,0 +1,29 @@
+"""Batched, nonblocking UDP for Trio and asyncio, in structured concurrency.
+
+One wait, then a batch of packets into memory that was allocated once. The packet's way::
+
+    socket readable   _recv.py             the receive functions wait, and only they
+    filled            _engine_*.py         an engine writes bytes into free slots
+    committed         _batch.py            PacketBatch holds them, hands out Packet views
+    released          _batch.py            the consumer gives the slots back
+"""
+
+from ._batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, Packet, PacketBatch
+from ._recv import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
+
+__all__ = [
+    "NUM_RCVMMSGS",
+    "PACKET_DATA_SIZE",
+    "BatchFullError",
+    "Packet",
+    "PacketBatch",
+    "recv_mmsg",
+    "recv_mmsg_exact",
+    "recv_mmsg_nowait",
+]
+
+# In tracebacks and repr the names stand where users import them.
+for _name in __all__:
+    _value = globals()[_name]
+    if hasattr(_value, "__module__"):
+        _value.__module__ = __name__

@@ -1,0 +1,92 @@
+"""What an engine promises, and which one a batch gets.
+
+The only place in the package that asks for the platform.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import Protocol, cast
+
+from ._batch import Address, PacketBatch
+from ._engine_linux import LinuxEngine, RecvmmsgRefusedError
+from ._engine_portable import PortableEngine
+from ._libc import Recvmmsg, load_recvmmsg
+
+__all__ = ["Engine", "RecvmmsgRefusedError", "engine_for", "fall_back"]
+
+
+class Engine(Protocol):
+    """Moves datagrams from a socket into one batch's slots. It neither waits nor changes states.
+
+    Every engine gives the same bytes, lengths, addresses, order and errors.
+    """
+
+    def fill(
+        self, sock: socket.socket, first: int, count: int
+    ) -> tuple[list[int], OSError | None]:
+        """Read up to `count` datagrams into the free slots from `first` on.
+
+        Args:
+            sock: An open datagram socket; it is not waited for, whatever its mode.
+            first: The first slot of a run of free ones.
+            count: How many, at least 1, none of them beyond the ring's end.
+
+        Returns:
+            The length as sent of each datagram read, in order of arrival (`UNKNOWN_WIRE_SIZE`
+            for one that was cut if the platform does not tell), and the error that ended the
+            reading, if any. Fewer than `count` without an error: the socket ran dry. EINTR is
+            no error, the call is made again.
+        """
+        ...
+
+    def read_addresses(self, first: int, count: int) -> list[Address]:
+        """Return the senders of the datagrams in `count` slots from `first` on.
+
+        The batch asks once for each datagram at most, before its slot is filled again.
+        """
+        ...
+
+
+# MSG_TRUNC as a flag makes Linux tell a datagram's length as sent; macOS and the BSDs at least
+# tell that they cut it, through recvmsg; Windows raises WSAEMSGSIZE.
+if sys.platform == "linux":
+    _TRUE_LENGTH_FLAG, _ASK_FOR_FLAGS = int(socket.MSG_TRUNC), False
+    _recvmmsg: Recvmmsg | None = load_recvmmsg()
+else:
+    _TRUE_LENGTH_FLAG, _ASK_FOR_FLAGS = 0, hasattr(socket.socket, "recvmsg_into")
+    _recvmmsg = None
+
+# Whether the system refused the call. That is the process's fate, not a batch's, hence global.
+_refused = False
+
+
+def engine_for(batch: PacketBatch) -> Engine:
+    """Return the engine of `batch`, made now if it has none.
+
+    Raises:
+        ValueError: The batch wants recvmmsg, and the platform has none.
+    """
+    if batch._engine is not None:
+        return cast(Engine, batch._engine)
+    if batch.engine == "recvmmsg" and _recvmmsg is None:
+        raise ValueError(
+            'engine="recvmmsg" needs Linux, and this platform is '
+            f'{sys.platform}; make the batch with engine="auto", which takes the best there is'
+        )
+    engine: Engine
+    if batch.engine == "recvfrom_into" or _recvmmsg is None or _refused:
+        engine = PortableEngine(batch, _TRUE_LENGTH_FLAG, _ASK_FOR_FLAGS)
+    else:
+        engine = LinuxEngine(batch, _recvmmsg)
+    batch._plug(engine, engine.read_addresses)
+    return engine
+
+
+def fall_back(batch: PacketBatch) -> Engine:
+    """Give `batch` the portable engine, after recvmmsg was refused, and all new batches too."""
+    global _refused
+    _refused = True
+    batch._engine = None
+    return engine_for(batch)

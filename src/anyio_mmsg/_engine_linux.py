@@ -1,0 +1,139 @@
+"""Fill slots by `recvmmsg(2)`, a call for a batch.
+
+The header arrays are built once for a batch. They hold addresses of memory, so it is said here
+who keeps that memory alive: this object, all of it. It owns the arrays, and through `_ring` an
+exported buffer of the batch's ring; a bytearray with an export can neither move nor shrink. The
+kernel uses the addresses during a call only, and calls are made by this object's methods, so
+none is used after the object is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+from ctypes import addressof, get_errno, sizeof
+from struct import Struct
+
+from ._batch import Address, PacketBatch
+from ._libc import (
+    SOCKADDR_SIZE,
+    UIO_MAXIOV,
+    Iovec,
+    Mmsghdr,
+    Msghdr,
+    Recvmmsg,
+    decode_sockaddr,
+)
+
+_HEADER_SIZE = sizeof(Mmsghdr)
+
+
+class RecvmmsgRefusedError(Exception):
+    """The system has no recvmmsg (ENOSYS), or a seccomp filter forbids it (EPERM)."""
+
+
+class LinuxEngine:
+    """Fills one batch's slots, a recvmmsg for as many as there are.
+
+    Args:
+        batch: Whose slots.
+        recvmmsg: The C library's, from `load_recvmmsg`.
+    """
+
+    def __init__(self, batch: PacketBatch, recvmmsg: Recvmmsg) -> None:
+        capacity = batch.capacity
+        self._recvmmsg = recvmmsg
+        self._ring = (ctypes.c_char * len(batch._ring)).from_buffer(batch._ring)
+        self._names = (ctypes.c_char * (capacity * SOCKADDR_SIZE))()
+        self._iovecs = (Iovec * capacity)()
+        self._headers = (Mmsghdr * capacity)()
+        # Addresses into the three arrays above and the ring: alive as long as self.
+        self._headers_at = addressof(self._headers)
+        ring_at, names_at = addressof(self._ring), addressof(self._names)
+        iovecs_at = addressof(self._iovecs)
+        for slot in range(capacity):
+            iovec = self._iovecs[slot]
+            iovec.iov_base = ring_at + slot * batch.slot_size
+            iovec.iov_len = batch.slot_size
+            header = self._headers[slot].msg_hdr
+            header.msg_name = names_at + slot * SOCKADDR_SIZE
+            header.msg_namelen = SOCKADDR_SIZE
+            header.msg_iov = iovecs_at + slot * sizeof(Iovec)
+            header.msg_iovlen = 1
+        # The same memory as Python sees it: bytes, and by slot the two numbers that are read.
+        self._header_bytes = memoryview(self._headers).cast("B")
+        self._name_bytes = memoryview(self._names).cast("B")
+        words = self._header_bytes.cast("I")
+        stride = _HEADER_SIZE // words.itemsize
+        self._lengths = words[Mmsghdr.msg_len.offset // words.itemsize :: stride]
+        self._name_lengths = words[Msghdr.msg_namelen.offset // words.itemsize :: stride]
+        # The kernel overwrites msg_namelen, which is what it may write the next time, so each
+        # header that was used is laid anew before it is used again, from this copy.
+        self._armed = memoryview(bytes(self._header_bytes))
+        self._used = 0  # no slot from here on was used since it was armed
+
+    def fill(
+        self, sock: socket.socket, first: int, count: int
+    ) -> tuple[list[int], OSError | None]:
+        """See `anyio_mmsg._engine.Engine`.
+
+        Raises:
+            RecvmmsgRefusedError: The call is not to be had; nothing was read.
+        """
+        stop = first + count
+        self._arm(first, stop)
+        fd = sock.fileno()
+        at = first
+        while at < stop:
+            # The kernel cuts a larger number to UIO_MAXIOV in silence. MSG_TRUNC makes msg_len
+            # the length as sent. No timeout: it is looked at only after a datagram came
+            # (recvmmsg(2), BUGS).
+            asked = min(stop - at, UIO_MAXIOV)
+            header_at = self._headers_at + at * _HEADER_SIZE
+            got = self._recvmmsg(
+                fd, header_at, asked, socket.MSG_DONTWAIT | socket.MSG_TRUNC, None
+            )
+            if got < 0:
+                code = get_errno()
+                if code == errno.EINTR:
+                    continue
+                if code in (errno.EAGAIN, errno.EWOULDBLOCK):
+                    break
+                if code in (errno.ENOSYS, errno.EPERM):
+                    if at > first:
+                        break  # refused from now on, as the next call will find
+                    raise RecvmmsgRefusedError(os.strerror(code))
+                return self._filled(first, at), OSError(code, os.strerror(code))
+            at += got
+            if got < asked:
+                break  # dry, or an error that the kernel keeps for the next call
+        return self._filled(first, at), None
+
+    def _arm(self, first: int, stop: int) -> None:
+        if first < self._used:
+            start = first * _HEADER_SIZE
+            end = min(stop, self._used) * _HEADER_SIZE
+            self._header_bytes[start:end] = self._armed[start:end]
+            if stop >= self._used:
+                self._used = first
+
+    def _filled(self, first: int, stop: int) -> list[int]:
+        self._used = max(self._used, stop)
+        return self._lengths[first:stop].tolist()
+
+    def read_addresses(self, first: int, count: int) -> list[Address]:
+        """See `anyio_mmsg._engine.Engine`."""
+        stop = first + count
+        names = self._name_bytes[first * SOCKADDR_SIZE : stop * SOCKADDR_SIZE]
+        lengths = self._name_lengths[first:stop].tolist()
+        length = lengths[0]
+        if lengths.count(length) == count:  # of one family, but for paths of unix sockets
+            column = Struct(f"{length}s{SOCKADDR_SIZE - length}x")
+            return [decode_sockaddr(raw) for (raw,) in column.iter_unpack(names)]
+        starts = range(0, len(names), SOCKADDR_SIZE)
+        return [
+            decode_sockaddr(bytes(names[start : start + length]))
+            for start, length in zip(starts, lengths, strict=True)
+        ]

@@ -1,0 +1,102 @@
+"""The C side: struct layouts, constants, the binding, and sockaddr decoding. No policy.
+
+Layouts are those of the kernel's ABI, recvmmsg(2) and recvmsg(2), in ctypes types so that they
+fit 32- and 64-bit machines alike. glibc's are the same. musl declares `msg_iovlen` and
+`msg_controllen` as 32 bits with 32 bits of padding, which it clears before the call: the same
+bytes again, since both numbers are small.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import struct
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TypeAlias, cast
+
+from ._batch import Address
+
+
+class Iovec(ctypes.Structure):
+    _fields_ = [("iov_base", ctypes.c_void_p), ("iov_len", ctypes.c_size_t)]
+
+
+class Msghdr(ctypes.Structure):
+    _fields_ = [
+        ("msg_name", ctypes.c_void_p),
+        ("msg_namelen", ctypes.c_uint32),
+        ("msg_iov", ctypes.c_void_p),
+        ("msg_iovlen", ctypes.c_size_t),
+        ("msg_control", ctypes.c_void_p),
+        ("msg_controllen", ctypes.c_size_t),
+        ("msg_flags", ctypes.c_int),
+    ]
+
+
+class Mmsghdr(ctypes.Structure):
+    _fields_ = [("msg_hdr", Msghdr), ("msg_len", ctypes.c_uint32)]
+
+
+SOCKADDR_SIZE = 128
+"""Bytes of sockaddr_storage: room for the address of any family (RFC 3493 section 3.10)."""
+
+UIO_MAXIOV = 1024
+"""The most messages of one recvmmsg call; the kernel cuts a larger number in silence."""
+
+_FAMILY = struct.Struct("=H")
+_INET = struct.Struct("!2xH4s")  # family, port, address; 8 bytes of padding follow
+_INET6 = struct.Struct("!2xHI16s")  # family, port, flow info, address; the scope id follows
+_SCOPE_ID = struct.Struct("=I")  # in the host's byte order, unlike the rest
+
+ADDRESS_CACHE_SIZE = 4096
+"""Senders whose addresses are remembered. Arbitrary: a large collector's share of busy senders,
+in about 2 MB at the most. More senders, or forged ones, cost a decoding each, not memory."""
+
+
+@lru_cache(ADDRESS_CACHE_SIZE)
+def decode_sockaddr(raw: bytes) -> Address:
+    """Decode a sockaddr, cut to its length, into what `socket.recvfrom` gives for it.
+
+    An empty one is None: a sender without a name. A family other than AF_INET, AF_INET6 and
+    AF_UNIX gives ``(family, bytes)``, as CPython does for those that it does not know.
+    """
+    if not raw:
+        return None
+    (family,) = _FAMILY.unpack_from(raw)
+    if family == socket.AF_INET:
+        port, host = _INET.unpack_from(raw)
+        return socket.inet_ntop(socket.AF_INET, host), port
+    if family == socket.AF_INET6:
+        port, flowinfo, host = _INET6.unpack_from(raw)
+        (scope_id,) = _SCOPE_ID.unpack_from(raw, _INET6.size)
+        return socket.inet_ntop(socket.AF_INET6, host), port, flowinfo, scope_id
+    name = raw[_FAMILY.size :]
+    if family == socket.AF_UNIX:
+        if name.startswith(b"\0"):
+            return name  # abstract: every byte counts (unix(7))
+        return os.fsdecode(name.partition(b"\0")[0])
+    return family, name
+
+
+Recvmmsg: TypeAlias = Callable[[int, int, int, int, None], int]
+"""recvmmsg(fd, address of the first mmsghdr, how many, flags, no timeout): how many were filled,
+or -1 and the reason in `ctypes.get_errno`."""
+
+
+def load_recvmmsg() -> Recvmmsg | None:
+    """Return the C library's recvmmsg, or None if it has none."""
+    try:
+        recvmmsg = ctypes.CDLL(None, use_errno=True).recvmmsg
+    except (AttributeError, OSError):
+        return None
+    recvmmsg.restype = ctypes.c_int
+    recvmmsg.argtypes = [
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_uint,
+        ctypes.c_int,
+        ctypes.c_void_p,
+    ]
+    return cast(Recvmmsg, recvmmsg)

@@ -1,0 +1,230 @@
+"""The receive functions: guard, checkpoint, wait, fill, commit.
+
+Where cancellation may strike nothing has been read, and from the read on nothing awaits: what
+was read is in the batch before anyone else runs. That is all there is to losing no packet.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from weakref import WeakKeyDictionary
+
+from anyio import BusyResourceError, ClosedResourceError, WouldBlock
+from anyio.lowlevel import checkpoint
+
+from ._batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, positive_int
+from ._engine import RecvmmsgRefusedError, engine_for, fall_back
+
+try:
+    from anyio import wait_readable as wait_socket_readable
+except ImportError:  # AnyIO before 4.7; since then a call by the old name warns
+    from anyio import wait_socket_readable  # type: ignore[assignment]
+
+# Not socket.socket.type, which builds an enum at each access: the int beneath it.
+_type_of = socket.SocketType.type.__get__
+_DATAGRAM_TYPES = {int(socket.SOCK_DGRAM), int(socket.SOCK_RAW)}
+
+# Descriptors of sockets whose last receive took all that it asked for, so that there is
+# probably more. A hint only: where it is wrong (another reader was faster, the number belongs
+# to a new socket) it costs one read that finds nothing.
+_perhaps_ready: set[int] = set()
+
+# Errors met after packets: the next receive on that socket raises them, whichever batch it uses.
+_pending_errors: WeakKeyDictionary[socket.socket, OSError] = WeakKeyDictionary()
+
+_OPEN_ONE = (
+    "open one with socket.socket(family, socket.SOCK_DGRAM), bind it, call setblocking(False)"
+)
+_WAYS_TO_A_SOCKET = {
+    "trio": "Trio's becomes one by socket.socket(fileno=trio_socket.detach())",
+    "anyio": f"AnyIO reads from its own by itself (the raw_socket attribute is for options): "
+    f"{_OPEN_ONE}",
+    "asyncio": f"a transport reads from its own by itself: {_OPEN_ONE}",
+    "uvloop": f"a transport reads from its own by itself: {_OPEN_ONE}",
+}
+
+
+async def recv_mmsg(sock: socket.socket, batch: PacketBatch, limit: int = NUM_RCVMMSGS) -> int:
+    """Wait until a packet is there, then take all that are there into `batch`.
+
+    They are appended, in order of arrival, to those that the batch holds. If the last receive
+    on the socket took all that it asked for, there is a plain checkpoint instead of the wait.
+
+    A checkpoint, always. If it is cancelled, no packet is lost: nothing has been read.
+
+    Args:
+        sock: A bound or connected datagram socket, nonblocking. Close it in this order, or a
+            waiting receive may hang: ``anyio.notify_closing(sock)`` (AnyIO 4.10), then
+            ``sock.close()``.
+        batch: Where the packets go.
+        limit: The most packets to take, at least 1; the batch's free slots are a limit too.
+
+    Returns:
+        How many packets were added: 1 to `limit`.
+
+    Raises:
+        BatchFullError: The batch has no free slot; at once.
+        TypeError: `sock` is no `socket.socket`, `batch` no `PacketBatch`, `limit` no int.
+        ValueError: `limit` is below 1; `sock` is blocking, or no datagram socket; or the batch's
+            engine is not to be had on this platform.
+        anyio.BusyResourceError: Another task is filling the batch, or waiting for the socket.
+        anyio.ClosedResourceError: The socket is closed, or was closed during the wait.
+        OSError: What the system reports, such as ConnectionRefusedError on a connected socket
+            after an ICMP message. Only when no packet was read: an error that comes after
+            packets is raised by the next receive on the socket. Packets that are queued behind
+            it are still there.
+    """
+    limit = _check(sock, batch, limit, "limit")
+    batch._filling = True
+    try:
+        return await _receive(sock, batch, limit)
+    finally:
+        batch._filling = False
+
+
+def recv_mmsg_nowait(sock: socket.socket, batch: PacketBatch, limit: int = NUM_RCVMMSGS) -> int:
+    """Take the packets that are there now into `batch`: `recv_mmsg` without the waiting.
+
+    Args:
+        sock: As for `recv_mmsg`.
+        batch: As for `recv_mmsg`.
+        limit: As for `recv_mmsg`.
+
+    Returns:
+        How many packets were added: 1 to `limit`.
+
+    Raises:
+        anyio.WouldBlock: No packet is there.
+        Exception: Otherwise as `recv_mmsg`.
+    """
+    limit = _check(sock, batch, limit, "limit")
+    taken = _drain(sock, batch, limit)
+    if not taken:
+        raise WouldBlock
+    return taken
+
+
+async def recv_mmsg_exact(
+    sock: socket.socket, batch: PacketBatch, count: int | None = None
+) -> int:
+    """Receive into `batch` until `count` packets more have been added.
+
+    A checkpoint, always. If it is cancelled or raises, what came before stays in the batch.
+
+    Args:
+        sock: As for `recv_mmsg`.
+        batch: Where the packets go.
+        count: How many, at least 1 and at most ``batch.free``; None for every free slot.
+
+    Returns:
+        `count`, or the number of slots that were free.
+
+    Raises:
+        BatchFullError: The batch has no free slot; at once.
+        ValueError: `count` is below 1 or above ``batch.free``; otherwise as `recv_mmsg`.
+        OSError: As for `recv_mmsg`, when the packets before it were fewer than `count`.
+        Exception: Otherwise as `recv_mmsg`.
+    """
+    free = batch.free if isinstance(batch, PacketBatch) else 0
+    count = _check(sock, batch, free or 1 if count is None else count, "count")
+    if count > free:
+        raise ValueError(
+            f"count is {count}, but the batch has {free} free slots of {batch.capacity}; "
+            f"release packets first, ask for fewer, or make a larger batch"
+        )
+    batch._filling = True
+    try:
+        missing = count
+        while missing:
+            missing -= await _receive(sock, batch, missing)
+        return count
+    finally:
+        batch._filling = False
+
+
+async def _receive(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
+    if sock.fileno() in _perhaps_ready:
+        await checkpoint()
+    else:
+        await _wait(sock)
+    # Being told that it is readable is no promise: the datagram may have a bad checksum, or
+    # another reader.
+    while not (taken := _drain(sock, batch, limit)):
+        await _wait(sock)
+    return taken
+
+
+async def _wait(sock: socket.socket) -> None:
+    try:
+        await wait_socket_readable(sock)
+    except (OSError, ValueError):
+        _ensure_open(sock)  # older AnyIO has a checkpoint before it asks for the descriptor
+        raise
+
+
+def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
+    """Read and commit what is there, `limit` packets at most; return how many. Never waits."""
+    _ensure_open(sock)
+    if _pending_errors and (pending := _pending_errors.pop(sock, None)):
+        raise pending
+    engine = engine_for(batch)
+    wanted = min(limit, batch.free)
+    taken = 0
+    while taken < wanted:
+        first, count = batch._free_run(wanted - taken)
+        try:
+            sizes, error = engine.fill(sock, first, count)
+        except RecvmmsgRefusedError:
+            engine = fall_back(batch)
+            continue
+        batch._commit(sizes)
+        taken += len(sizes)
+        if error is not None:
+            if not taken:
+                if error.errno == errno.EBADF:
+                    raise ClosedResourceError from error
+                raise error
+            # Without the traceback, whose frames hold the socket.
+            _pending_errors[sock] = error.with_traceback(None)
+            break
+        if len(sizes) < count:
+            _perhaps_ready.discard(sock.fileno())
+            return taken
+    _perhaps_ready.add(sock.fileno())
+    return taken
+
+
+def _check(sock: socket.socket, batch: PacketBatch, number: int, name: str) -> int:
+    """Refuse what can't work, before anything is read; return `number` as a plain int."""
+    if not isinstance(sock, socket.socket):
+        kind = type(sock)
+        library = kind.__module__.partition(".")[0]
+        raise TypeError(
+            f"sock is a {kind.__module__}.{kind.__qualname__}, and has to be a socket.socket; "
+            f"{_WAYS_TO_A_SOCKET.get(library, _OPEN_ONE)}"
+        )
+    if not isinstance(batch, PacketBatch):
+        raise TypeError(f"batch is a {type(batch).__name__}, and has to be a PacketBatch")
+    if type(number) is not int or number < 1:
+        number = positive_int(name, number, "give the number of packets, at least 1")
+    _ensure_open(sock)
+    if _type_of(sock) not in _DATAGRAM_TYPES:
+        raise ValueError(
+            "sock is no datagram socket; packets need one made with socket.SOCK_DGRAM"
+        )
+    if sock.gettimeout() != 0:
+        raise ValueError("sock is blocking; call sock.setblocking(False) first")
+    if batch._filling:
+        raise BusyResourceError("receiving into")
+    if not batch.free:
+        raise BatchFullError(
+            f"all {batch.capacity} slots of the batch hold packets; give some back with "
+            f"batch.release(n) or batch.clear(), then receive again"
+        )
+    return number
+
+
+def _ensure_open(sock: socket.socket) -> None:
+    if sock.fileno() < 0:
+        raise ClosedResourceError("the socket is closed")
