@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import errno
 import socket
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from anyio import BusyResourceError, ClosedResourceError, WouldBlock
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, positive_int
 from ._engine import RecvmmsgRefusedError, engine_for, fall_back
@@ -25,10 +25,10 @@ except ImportError:  # AnyIO before 4.7; since then a call by the old name warns
 _type_of = socket.SocketType.type.__get__
 _DATAGRAM_TYPES = {int(socket.SOCK_DGRAM), int(socket.SOCK_RAW)}
 
-# Descriptors of sockets whose last receive took all that it asked for, so that there is
-# probably more. A hint only: where it is wrong (another reader was faster, the number belongs
-# to a new socket) it costs one read that finds nothing.
-_perhaps_ready: set[int] = set()
+# By descriptor, the sockets whose last receive took all that it asked for, so that there is
+# probably more. A hint only: where it is wrong, since another reader was faster, it costs one
+# read that finds nothing. References to sockets are weak here; the descriptors bound the size.
+_perhaps_ready: dict[int, ref[socket.socket]] = {}
 
 # Errors met after packets: the next receive on that socket raises them, whichever batch it uses.
 _pending_errors: WeakKeyDictionary[socket.socket, OSError] = WeakKeyDictionary()
@@ -144,9 +144,13 @@ async def recv_mmsg_exact(
 
 
 async def _receive(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
-    if sock.fileno() in _perhaps_ready:
+    hint = _perhaps_ready.get(sock.fileno())
+    if hint is not None and hint() is sock:
         await checkpoint()
     else:
+        # The wait lets others run, but where the socket is readable already, asyncio's loops may
+        # end it before they deliver a cancellation.
+        await checkpoint_if_cancelled()
         await _wait(sock)
     # Being told that it is readable is no promise: the datagram may have a bad checksum, or
     # another reader.
@@ -189,9 +193,9 @@ def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
             _pending_errors[sock] = error.with_traceback(None)
             break
         if len(sizes) < count:
-            _perhaps_ready.discard(sock.fileno())
+            _perhaps_ready.pop(sock.fileno(), None)
             return taken
-    _perhaps_ready.add(sock.fileno())
+    _perhaps_ready[sock.fileno()] = ref(sock)
     return taken
 
 

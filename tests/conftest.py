@@ -1,0 +1,71 @@
+"""What every test is run over: backends, engines, address families."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from .helpers import Family, have_ipv6
+
+try:
+    import uvloop  # noqa: F401
+except ImportError:
+    _uvloop_marks = [pytest.mark.skip(reason="uvloop is not installed (it has no build for it)")]
+else:
+    _uvloop_marks = []
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(("asyncio", {"debug": True}), id="asyncio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop", marks=_uvloop_marks),
+        pytest.param(("trio", {}), id="trio"),
+    ]
+)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(
+    params=[
+        "recvfrom_into",
+        pytest.param(
+            "recvmmsg",
+            marks=pytest.mark.skipif(
+                sys.platform != "linux", reason="recvmmsg(2) is a system call of Linux"
+            ),
+        ),
+    ]
+)
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(
+    params=[
+        "inet",
+        pytest.param(
+            "inet6", marks=pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
+        ),
+        pytest.param(
+            "unix",
+            marks=pytest.mark.skipif(
+                not hasattr(socket, "AF_UNIX"), reason="no unix sockets on this platform"
+            ),
+        ),
+    ]
+)
+def family(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Family]:
+    with Family(request.param, tmp_path_factory.mktemp("s")) as family:
+        yield family
+
+
+@pytest.fixture
+def inet() -> Iterator[Family]:
+    """For tests to which the family makes no difference."""
+    with Family("inet", None) as family:
+        yield family

@@ -1,0 +1,129 @@
+"""Sockets for tests: real ones of each family, and one whose reads are scripted."""
+
+from __future__ import annotations
+
+import functools
+import socket
+import types
+from collections import deque
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+
+
+@functools.cache
+def have_ipv6() -> bool:
+    if not socket.has_ipv6:
+        return False
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+class Family:
+    """Makes nonblocking datagram sockets of one family, and closes them."""
+
+    def __init__(self, name: str, folder: Path | None) -> None:
+        self.name = name
+        self._folder = folder
+        self._sockets = ExitStack()
+        self._made = 0
+
+    def __enter__(self) -> Family:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._sockets.close()
+
+    def open(self) -> socket.socket:
+        """Return a bound socket whose buffer takes some hundred packets."""
+        sock = self.unbound()
+        self._made += 1
+        if self.name == "inet":
+            sock.bind(("127.0.0.1", 0))
+        elif self.name == "inet6":
+            sock.bind(("::1", 0))
+        else:
+            assert self._folder is not None
+            sock.bind(str(self._folder / f"{self._made}"))
+        return sock
+
+    def unbound(self) -> socket.socket:
+        kind = getattr(socket, f"AF_{self.name.upper()}")
+        sock = self._sockets.enter_context(socket.socket(kind, socket.SOCK_DGRAM))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        sock.setblocking(False)
+        return sock
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        """Return a receiver, and a bound sender that is connected to it."""
+        receiver, sender = self.open(), self.open()
+        sender.connect(receiver.getsockname())
+        return receiver, sender
+
+
+class ScriptedSocket(socket.socket):
+    """A socket, always readable, whose reads follow a script.
+
+    Each step is a datagram, an exception to raise, or None for a read that finds nothing. When
+    the script is over, reads find nothing.
+    """
+
+    address = ("192.0.2.1", 4242)
+
+    def __init__(self, *script: bytes | Exception | None) -> None:
+        super().__init__(socket.AF_INET, socket.SOCK_DGRAM)
+        self.bind(("127.0.0.1", 0))
+        self.setblocking(False)
+        self.sendto(b"never read: it keeps the socket readable", self.getsockname())
+        self.script = deque(script)
+        self.reads = 0
+
+    def recvfrom_into(
+        self, buffer: Any, nbytes: int = 0, flags: int = 0
+    ) -> tuple[int, tuple[str, int]]:
+        self.reads += 1
+        step = self.script.popleft() if self.script else None
+        if step is None:
+            raise BlockingIOError
+        if isinstance(step, Exception):
+            raise step
+        size = min(len(step), len(buffer))
+        buffer[:size] = step[:size]
+        return len(step), self.address
+
+
+def contents(batch: PacketBatch) -> list[bytes]:
+    return [bytes(packet.data) for packet in batch]
+
+
+def drain(sock: socket.socket, batch: PacketBatch, count: int) -> None:
+    """Receive `count` packets that are there already: loopback delivers within the send."""
+    while count:
+        count -= recv_mmsg_nowait(sock, batch, count)
+
+
+def stub_engine(batch: PacketBatch) -> types.SimpleNamespace:
+    """Let a batch without a socket take datagrams: `stub_engine(batch).put(data, address)`."""
+    senders: dict[int, Any] = {}
+
+    def put(data: bytes, address: Any = None, wire_size: int | None = None) -> None:
+        first, count = batch._free_run(1)
+        assert count == 1
+        start, size = first * batch.slot_size, min(len(data), batch.slot_size)
+        batch._ring[start : start + size] = data[:size]
+        senders[first] = address
+        batch._commit([len(data) if wire_size is None else wire_size])
+
+    def read_addresses(first: int, count: int) -> list[Any]:
+        return [senders.pop(slot) for slot in range(first, first + count)]
+
+    stub = types.SimpleNamespace(put=put)
+    batch._plug(object(), read_addresses)
+    return stub

@@ -1,0 +1,89 @@
+"""A system that refuses recvmmsg: a seccomp filter makes the real call fail."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# System call numbers, from the kernel's tables (arch/*/entry/syscalls).
+RECVMMSG = {"x86_64": 299, "aarch64": 243, "riscv64": 243, "ppc64le": 343, "s390x": 357}
+
+PROGRAM = """
+import ctypes, errno, socket, struct, sys
+import anyio
+from anyio_mmsg import PacketBatch, recv_mmsg, recv_mmsg_nowait
+from anyio_mmsg._engine_portable import PortableEngine
+
+number, refusal, backend = int(sys.argv[1]), getattr(errno, sys.argv[2]), sys.argv[3]
+receiver, sender = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+receiver.bind(("127.0.0.1", 0))
+receiver.setblocking(False)
+sender.bind(("127.0.0.1", 0))
+sender.connect(receiver.getsockname())
+
+def forbid_recvmmsg():
+    def instruction(code, jump_true, jump_false, value):
+        return struct.pack("=HBBI", code, jump_true, jump_false, value)
+    program = b"".join([
+        instruction(0x20, 0, 0, 0),                      # load the system call's number
+        instruction(0x15, 0, 1, number),                 # is it recvmmsg?
+        instruction(0x06, 0, 0, 0x00050000 | refusal),   # SECCOMP_RET_ERRNO
+        instruction(0x06, 0, 0, 0x7FFF0000),             # SECCOMP_RET_ALLOW
+    ])
+    memory = ctypes.create_string_buffer(program)
+    fprog = ctypes.create_string_buffer(struct.pack("HP", 4, ctypes.addressof(memory)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0, "PR_SET_NO_NEW_PRIVS"
+    if libc.prctl(22, 2, fprog, 0, 0) != 0:
+        print("no seccomp here:", errno.errorcode[ctypes.get_errno()])
+        sys.exit(77)
+
+async def main():
+    before = PacketBatch(4, engine="recvmmsg")   # has packets when the call goes
+    sender.send(b"1")
+    sender.send(b"2")
+    assert await recv_mmsg(receiver, before) == 2
+    kept = before.payloads()
+    forbid_recvmmsg()
+    for data in (b"3", b"4", b"5"):
+        sender.send(data)
+    before.release()
+    assert await recv_mmsg(receiver, before) == 3, "around the ring's end"
+    assert before.payloads() == [b"2", b"3", b"4", b"5"]
+    assert kept[1] == b"2"
+    assert before.addresses() == [sender.getsockname()] * 4
+    for engine in ("auto", "recvmmsg"):
+        after = PacketBatch(4, engine=engine)
+        sender.send(b"6")
+        assert await recv_mmsg(receiver, after) == 1
+        assert after.payloads() == [b"6"]
+        assert isinstance(after._engine, PortableEngine)
+        try:
+            recv_mmsg_nowait(receiver, after)
+        except anyio.WouldBlock:
+            pass
+        else:
+            raise AssertionError("there was no packet")
+    print("fell back")
+
+with receiver, sender:
+    anyio.run(main, backend=backend)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="seccomp is a part of Linux")
+@pytest.mark.skipif(
+    platform.machine() not in RECVMMSG, reason="no system call number for this machine here"
+)
+@pytest.mark.parametrize("refusal", ["ENOSYS", "EPERM"])
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_falls_back_for_good_without_loss(refusal: str, backend: str) -> None:
+    number = RECVMMSG[platform.machine()]
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, str(number), refusal, backend]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if done.returncode == 77:
+        pytest.skip(done.stdout.strip())
+    assert (done.stdout, done.stderr, done.returncode) == ("fell back\n", "", 0)
