@@ -15,6 +15,7 @@ import pytest
 from anyio_mmsg._libc import (
     ADDRESS_CACHE_SIZE,
     SOCKADDR_SIZE,
+    AddressCache,
     Iovec,
     Mmsghdr,
     Msghdr,
@@ -105,7 +106,9 @@ def test_decoding() -> None:
 
 
 def test_forged_senders_do_not_grow_memory() -> None:
+    cache = AddressCache()
     for number in range(3 * ADDRESS_CACHE_SIZE):
         raw = sockaddr(socket.AF_INET, struct.pack("!HI8x", 9, number))
-        assert decode_sockaddr(raw) == (socket.inet_ntoa(struct.pack("!I", number)), 9)
-    assert decode_sockaddr.cache_info().currsize == ADDRESS_CACHE_SIZE
+        assert cache[raw] == (socket.inet_ntoa(struct.pack("!I", number)), 9)
+        assert cache[raw] is cache[raw]
+        assert len(cache) <= ADDRESS_CACHE_SIZE

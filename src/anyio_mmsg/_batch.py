@@ -26,9 +26,9 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice, repeat
 from typing import Any, NoReturn, SupportsIndex, TypeAlias, overload
 
 PACKET_DATA_SIZE = 1232
@@ -87,9 +87,10 @@ class Packet:
         data: Exactly the bytes received, read-only; empty for an empty datagram.
     """
 
-    __slots__ = ("_batch", "_number", "data")
+    __slots__ = ("_address", "_batch", "_number", "data")
 
     data: memoryview
+    _address: Address  # _NOT_DECODED if nobody had asked for one when the packet was handed out
     _batch: PacketBatch
     _number: int
 
@@ -105,13 +106,12 @@ class Packet:
             ValueError: The packet was released.
         """
         batch = self._batch
-        index = self._number - batch._head
-        if index < 0:
+        if self._number < batch._head:
             _raise_released()
-        addresses = batch._addresses
-        if index >= len(addresses):
-            batch._decode_addresses()
-        return addresses[index]
+        address = self._address
+        if address is _NOT_DECODED:
+            address = self._address = batch._address_of(self._number)
+        return address
 
     @property
     def size(self) -> int:
@@ -167,6 +167,7 @@ def _raise_released() -> NoReturn:
 
 
 _new_packet = object.__new__
+_NOT_DECODED: Any = object()
 
 
 @dataclass(eq=False, repr=False)
@@ -219,6 +220,9 @@ class PacketBatch:
         # decoded. Both are made when asked for, so either may be shorter than what is held.
         self._views: deque[memoryview] = deque()
         self._addresses: deque[Address] = deque()
+        # Whether a consumer ever asked a packet for its address: then later packets are handed
+        # out with theirs, decoded all at once.
+        self._addresses_wanted = False
         # The engine of this ring, made at its first fill, and the reader of its addresses: for
         # a run of slots (first, count) the senders of the packets there.
         self._engine: Any = None
@@ -382,16 +386,26 @@ class PacketBatch:
             )
         return views
 
-    def _packets(self, number: int, views: deque[memoryview] | tuple[memoryview]) -> list[Packet]:
+    def _packets(self, start: int, views: Iterable[memoryview]) -> list[Packet]:
+        """Packets numbered from `start` on, one for each view."""
+        addresses: Iterable[Address] = repeat(_NOT_DECODED)
+        if self._addresses_wanted:
+            self._decode_addresses()
+            addresses = islice(self._addresses, start - self._head, None)
         packets = []
-        for view in views:
+        for number, view, address in zip(count(start), views, addresses):
             packet: Packet = _new_packet(Packet)
             packet.data = view
+            packet._address = address
             packet._batch = self
             packet._number = number
             packets.append(packet)
-            number += 1
         return packets
+
+    def _address_of(self, number: int) -> Address:
+        self._addresses_wanted = True
+        self._decode_addresses()
+        return self._addresses[number - self._head]
 
     def _decode_addresses(self) -> None:
         start = self._head + len(self._addresses)

@@ -13,7 +13,6 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TypeAlias, cast
 
 from ._batch import Address
@@ -55,7 +54,6 @@ ADDRESS_CACHE_SIZE = 4096
 in about 2 MB at the most. More senders, or forged ones, cost a decoding each, not memory."""
 
 
-@lru_cache(ADDRESS_CACHE_SIZE)
 def decode_sockaddr(raw: bytes) -> Address:
     """Decode a sockaddr, cut to its length, into what `socket.recvfrom` gives for it.
 
@@ -78,6 +76,20 @@ def decode_sockaddr(raw: bytes) -> Address:
             return name  # abstract: every byte counts (unix(7))
         return os.fsdecode(name.partition(b"\0")[0])
     return family, name
+
+
+class AddressCache(dict[bytes, Address]):
+    """Decoded addresses by sockaddr: ``cache[raw]`` decodes what it does not have.
+
+    A dict, since a hit then costs no call into Python. It is emptied when it is full, so that
+    forged senders can't grow it; busy ones are back with their next packet.
+    """
+
+    def __missing__(self, raw: bytes) -> Address:
+        if len(self) >= ADDRESS_CACHE_SIZE:
+            self.clear()
+        address = self[raw] = decode_sockaddr(raw)
+        return address
 
 
 Recvmmsg: TypeAlias = Callable[[int, int, int, int, None], int]

@@ -10,16 +10,17 @@ import errno
 import socket
 from weakref import WeakKeyDictionary, ref
 
+import anyio
 from anyio import BusyResourceError, ClosedResourceError, WouldBlock
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, positive_int
 from ._engine import RecvmmsgRefusedError, engine_for, fall_back
 
-try:
-    from anyio import wait_readable as wait_socket_readable
-except ImportError:  # AnyIO before 4.7; since then a call by the old name warns
-    from anyio import wait_socket_readable  # type: ignore[assignment]
+# Renamed in AnyIO 4.7; since then each call by the old name warns.
+wait_socket_readable = (
+    anyio.wait_readable if hasattr(anyio, "wait_readable") else anyio.wait_socket_readable
+)
 
 # Not socket.socket.type, which builds an enum at each access: the int beneath it.
 _type_of = socket.SocketType.type.__get__
