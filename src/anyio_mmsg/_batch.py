@@ -26,9 +26,9 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count, islice, repeat
+from itertools import islice, repeat
 from typing import Any, NoReturn, SupportsIndex, TypeAlias, overload
 
 PACKET_DATA_SIZE = 1232
@@ -77,9 +77,9 @@ def positive_int(name: str, value: SupportsIndex, fix: str) -> int:
 class Packet:
     """One datagram held by a `PacketBatch`: a view, not a copy.
 
-    It is valid until the batch releases it; from then on every attribute raises ValueError, and
-    so does reading `data`, even through a name that the consumer kept. It never shows another
-    packet's bytes. Copy with ``bytes(packet.data)`` what has to live longer. A slice that the
+    It is valid until the batch releases it. From then on its attributes raise ValueError, as does
+    reading its `data`, even through a name that the consumer kept; it never shows another packet's
+    bytes. Copy with ``bytes(packet.data)`` what has to live longer. A slice that the
     consumer cuts from `data` is the consumer's own affair: nobody tells it of the release, and
     after the next receive it shows whatever lies in the slot then.
 
@@ -302,7 +302,7 @@ class PacketBatch:
                 array for instance. That packet and those after it are still held, those before
                 it were released.
         """
-        if count != 0 or isinstance(count, bool):
+        if type(count) is not int or count < 0:
             count = positive_int("count", count, "give the number of packets to release")
         held = self._tail - self._head
         if count > held:
@@ -310,6 +310,17 @@ class PacketBatch:
                 f"release of {count} packets from a batch that holds {held}; "
                 f"release len(batch) at most, or use clear()"
             )
+        self._release(count)
+
+    def clear(self) -> None:
+        """Give all slots back.
+
+        Raises:
+            BufferError: As for `release`.
+        """
+        self._release(self._tail - self._head)
+
+    def _release(self, count: int) -> None:
         done = 0
         try:
             for view in islice(self._views, count):
@@ -323,10 +334,6 @@ class PacketBatch:
                 f"packets, those before it, were released"
             ) from None
         self._free(count)
-
-    def clear(self) -> None:
-        """Give all slots back: ``release(len(batch))``, with the same errors."""
-        self.release(self._tail - self._head)
 
     def _free(self, count: int) -> None:
         self._head += count
@@ -376,30 +383,24 @@ class PacketBatch:
         for first, stop in self._runs(self._head + len(views), self._head + count):
             # A slot's own view does the clamping: no length that an engine reports, however
             # wrong, gives a slice beyond the slot.
-            views.extend(
-                [
-                    slot[:size]
-                    for slot, size in zip(
-                        self._slots[first:stop], self._wire_sizes[first:stop], strict=True
-                    )
-                ]
-            )
+            sizes = self._wire_sizes[first:stop]
+            slots = self._slots[first:stop]
+            views.extend([slot[:size] for slot, size in zip(slots, sizes, strict=True)])
         return views
 
-    def _packets(self, start: int, views: Iterable[memoryview]) -> list[Packet]:
-        """Packets numbered from `start` on, one for each view."""
+    def _packets(self, number: int, views: Collection[memoryview]) -> list[Packet]:
+        """Packets numbered from `number` on, one for each view."""
         addresses: Iterable[Address] = repeat(_NOT_DECODED)
         if self._addresses_wanted:
             self._decode_addresses()
-            addresses = islice(self._addresses, start - self._head, None)
-        packets = []
-        for number, view, address in zip(count(start), views, addresses):
-            packet: Packet = _new_packet(Packet)
+            addresses = islice(self._addresses, number - self._head, None)
+        packets: list[Packet] = list(map(_new_packet, repeat(Packet, len(views))))
+        for packet, view, address in zip(packets, views, addresses):  # noqa: B905
             packet.data = view
             packet._address = address
             packet._batch = self
             packet._number = number
-            packets.append(packet)
+            number += 1
         return packets
 
     def _address_of(self, number: int) -> Address:
