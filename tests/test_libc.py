@@ -14,6 +14,8 @@ import pytest
 
 from anyio_mmsg._libc import (
     ADDRESS_CACHE_SIZE,
+    MSG_DONTWAIT,
+    MSG_TRUNC,
     SOCKADDR_SIZE,
     AddressCache,
     Iovec,
@@ -75,6 +77,12 @@ def test_layout_is_that_of_the_c_compiler(tmp_path: Path) -> None:
         *(*offsets(Mmsghdr), ctypes.sizeof(Mmsghdr)),
         SOCKADDR_SIZE,
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the constants are those of Linux")
+def test_constants() -> None:
+    assert socket.MSG_TRUNC == MSG_TRUNC
+    assert socket.MSG_DONTWAIT == MSG_DONTWAIT
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="recvmmsg(2) is a system call of Linux")

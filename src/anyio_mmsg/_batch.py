@@ -105,13 +105,11 @@ class Packet:
         Raises:
             ValueError: The packet was released.
         """
-        batch = self._batch
-        if self._number < batch._head:
+        if self._number < self._batch._head:
             _raise_released()
-        address = self._address
-        if address is _NOT_DECODED:
-            address = self._address = batch._address_of(self._number)
-        return address
+        if self._address is _NOT_DECODED:
+            self._address = self._batch._address_of(self._number)
+        return self._address
 
     @property
     def size(self) -> int:
@@ -321,12 +319,13 @@ class PacketBatch:
         self._release(self._tail - self._head)
 
     def _release(self, count: int) -> None:
-        done = 0
+        views = self._views if count >= len(self._views) else islice(self._views, count)
+        view: memoryview | None = None
         try:
-            for view in islice(self._views, count):
+            for view in views:
                 view.release()
-                done += 1
         except BufferError:
+            done = next(i for i, other in enumerate(self._views) if other is view)
             self._free(done)
             raise BufferError(
                 f"the memory of a packet is still in use through its data (by a numpy array, a "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from typing import Protocol, cast
+from typing import Protocol
 
 from ._batch import Address, PacketBatch
 from ._engine_linux import LinuxEngine, RecvmmsgRefusedError
@@ -68,14 +68,14 @@ def engine_for(batch: PacketBatch) -> Engine:
     Raises:
         ValueError: The batch wants recvmmsg, and the platform has none.
     """
-    if batch._engine is not None:
-        return cast(Engine, batch._engine)
+    engine: Engine | None = batch._engine
+    if engine is not None:
+        return engine
     if batch.engine == "recvmmsg" and _recvmmsg is None:
         raise ValueError(
             'engine="recvmmsg" needs Linux, and this platform is '
             f'{sys.platform}; make the batch with engine="auto", which takes the best there is'
         )
-    engine: Engine
     if batch.engine == "recvfrom_into" or _recvmmsg is None or _refused:
         engine = PortableEngine(batch, _TRUE_LENGTH_FLAG, _ASK_FOR_FLAGS)
     else:

@@ -19,6 +19,8 @@ from struct import Struct
 
 from ._batch import Address, PacketBatch
 from ._libc import (
+    MSG_DONTWAIT,
+    MSG_TRUNC,
     SOCKADDR_SIZE,
     UIO_MAXIOV,
     AddressCache,
@@ -29,6 +31,7 @@ from ._libc import (
 )
 
 _HEADER_SIZE = sizeof(Mmsghdr)
+_FLAGS = MSG_DONTWAIT | MSG_TRUNC  # no waiting, and msg_len tells the length as sent
 
 
 class RecvmmsgRefusedError(Exception):
@@ -88,14 +91,10 @@ class LinuxEngine:
         fd = sock.fileno()
         at = first
         while at < stop:
-            # The kernel cuts a larger number to UIO_MAXIOV in silence. MSG_TRUNC makes msg_len
-            # the length as sent. No timeout: it is looked at only after a datagram came
-            # (recvmmsg(2), BUGS).
+            # The kernel cuts a larger number to UIO_MAXIOV in silence. No timeout: it is looked
+            # at only after a datagram came (recvmmsg(2), BUGS).
             asked = min(stop - at, UIO_MAXIOV)
-            header_at = self._headers_at + at * _HEADER_SIZE
-            got = self._recvmmsg(
-                fd, header_at, asked, socket.MSG_DONTWAIT | socket.MSG_TRUNC, None
-            )
+            got = self._recvmmsg(fd, self._headers_at + at * _HEADER_SIZE, asked, _FLAGS, None)
             if got < 0:
                 code = get_errno()
                 if code == errno.EINTR:
@@ -128,17 +127,17 @@ class LinuxEngine:
         """See `anyio_mmsg._engine.Engine`."""
         stop = first + count
         lengths = self._name_lengths[first:stop].tolist()
-        length = lengths[0]
-        raws: list[bytes] = []
-        if lengths.count(length) == count:  # of one family, but for paths of unix sockets
+        addresses: list[Address] = []
+        if lengths.count(lengths[0]) == count:  # of one family, but for paths of unix sockets
             for at in range(first, stop, _COLUMN):
-                unpack = _column(length, min(stop - at, _COLUMN)).unpack_from
-                raws += unpack(self._name_bytes, at * SOCKADDR_SIZE)
+                unpack = _column(lengths[0], min(stop - at, _COLUMN)).unpack_from
+                raws = unpack(self._name_bytes, at * SOCKADDR_SIZE)
+                addresses += map(_decoded.__getitem__, raws)
         else:
             for slot, length in enumerate(lengths, start=first):
                 start = slot * SOCKADDR_SIZE
-                raws.append(bytes(self._name_bytes[start : start + length]))
-        return list(map(_decoded.__getitem__, raws))
+                addresses.append(_decoded[bytes(self._name_bytes[start : start + length])])
+        return addresses
 
 
 # For all batches, since a sender does not care which one it gets into.

@@ -41,6 +41,11 @@ class Mmsghdr(ctypes.Structure):
 SOCKADDR_SIZE = 128
 """Bytes of sockaddr_storage: room for the address of any family (RFC 3493 section 3.10)."""
 
+# Linux's own on every machine (include/linux/socket.h). As plain ints: to combine Python's enums
+# costs as much as the system call.
+MSG_TRUNC = 0x20
+MSG_DONTWAIT = 0x40
+
 UIO_MAXIOV = 1024
 """The most messages of one recvmmsg call; the kernel cuts a larger number in silence."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from weakref import WeakKeyDictionary, ref
+from typing import NamedTuple
+from weakref import ref
 
 import anyio
 from anyio import BusyResourceError, ClosedResourceError, WouldBlock
@@ -26,13 +27,18 @@ wait_socket_readable = (
 _type_of = socket.SocketType.type.__get__
 _DATAGRAM_TYPES = {int(socket.SOCK_DGRAM), int(socket.SOCK_RAW)}
 
-# By descriptor, the sockets whose last receive took all that it asked for, so that there is
-# probably more. A hint only: where it is wrong, since another reader was faster, it costs one
-# read that finds nothing. References to sockets are weak here; the descriptors bound the size.
-_perhaps_ready: dict[int, ref[socket.socket]] = {}
 
-# Errors met after packets: the next receive on that socket raises them, whichever batch it uses.
-_pending_errors: WeakKeyDictionary[socket.socket, OSError] = WeakKeyDictionary()
+class _Sequel(NamedTuple):
+    """What the last receive on a socket left for the next one, which need not wait for it."""
+
+    sock: ref[socket.socket]
+    error: OSError | None  # met after packets; whichever batch the next receive uses
+
+
+# By descriptor, for sockets whose last receive took all that it asked for, so that there is
+# probably more, or met an error. The references are weak, and the descriptors bound the number;
+# one that belongs to another socket by now counts for nothing.
+_sequels: dict[int, _Sequel] = {}
 
 _OPEN_ONE = (
     "open one with socket.socket(family, socket.SOCK_DGRAM), bind it, call setblocking(False)"
@@ -145,8 +151,7 @@ async def recv_mmsg_exact(
 
 
 async def _receive(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
-    hint = _perhaps_ready.get(sock.fileno())
-    if hint is not None and hint() is sock:
+    if _sequel(sock) is not None:
         await checkpoint()
     else:
         # The wait lets others run, but where the socket is readable already, asyncio's loops may
@@ -171,8 +176,10 @@ async def _wait(sock: socket.socket) -> None:
 def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
     """Read and commit what is there, `limit` packets at most; return how many. Never waits."""
     _ensure_open(sock)
-    if _pending_errors and (pending := _pending_errors.pop(sock, None)):
-        raise pending
+    sequel = _sequel(sock)
+    if sequel is not None and sequel.error is not None:
+        del _sequels[sock.fileno()]
+        raise sequel.error
     engine = engine_for(batch)
     wanted = min(limit, batch.free)
     taken = 0
@@ -191,13 +198,19 @@ def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
                     raise ClosedResourceError from error
                 raise error
             # Without the traceback, whose frames hold the socket.
-            _pending_errors[sock] = error.with_traceback(None)
-            break
-        if len(sizes) < count:
-            _perhaps_ready.pop(sock.fileno(), None)
+            _sequels[sock.fileno()] = _Sequel(ref(sock), error.with_traceback(None))
             return taken
-    _perhaps_ready[sock.fileno()] = ref(sock)
+        if len(sizes) < count:
+            _sequels.pop(sock.fileno(), None)
+            return taken
+    if sequel is None:
+        _sequels[sock.fileno()] = _Sequel(ref(sock), None)
     return taken
+
+
+def _sequel(sock: socket.socket) -> _Sequel | None:
+    sequel = _sequels.get(sock.fileno())
+    return sequel if sequel is not None and sequel.sock() is sock else None
 
 
 def _check(sock: socket.socket, batch: PacketBatch, number: int, name: str) -> int:
