@@ -65,11 +65,13 @@ int main(void) {
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the structs are those of Linux")
-@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler to compare with")
-def test_layout_is_that_of_the_c_compiler(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiler", ["cc", "musl-gcc"])
+def test_layout_is_that_of_the_c_library(compiler: str, tmp_path: Path) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler} here to compare with")
     source, program = tmp_path / "probe.c", tmp_path / "probe"
     source.write_text(PROBE)
-    subprocess.run(["cc", "-o", program, source], check=True)
+    subprocess.run([compiler, "-o", program, source], check=True)
     told = subprocess.run([program], check=True, capture_output=True, text=True).stdout
     assert [int(number) for number in told.split()] == [
         *(*offsets(Iovec), ctypes.sizeof(Iovec)),
