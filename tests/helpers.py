@@ -77,7 +77,7 @@ class ScriptedSocket(socket.socket):
 
     address = ("192.0.2.1", 4242)
 
-    def __init__(self, *script: bytes | Exception | None) -> None:
+    def __init__(self, *script: bytes | BaseException | None) -> None:
         super().__init__(socket.AF_INET, socket.SOCK_DGRAM)
         self.bind(("127.0.0.1", 0))
         self.setblocking(False)
@@ -92,7 +92,7 @@ class ScriptedSocket(socket.socket):
         step = self.script.popleft() if self.script else None
         if step is None:
             raise BlockingIOError
-        if isinstance(step, Exception):
+        if isinstance(step, BaseException):
             raise step
         size = min(len(step), len(buffer))
         buffer[:size] = step[:size]
@@ -119,10 +119,10 @@ def stub_engine(batch: PacketBatch) -> types.SimpleNamespace:
         start, size = first * batch.slot_size, min(len(data), batch.slot_size)
         batch._ring[start : start + size] = data[:size]
         senders[first] = address
-        batch._commit([len(data) if wire_size is None else wire_size])
+        batch._commit([len(data) if wire_size is None else wire_size], [])
 
     def read_addresses(first: int, count: int) -> list[Any]:
-        return [senders.pop(slot) for slot in range(first, first + count)]
+        return [senders[slot] for slot in range(first, first + count)]
 
     stub = types.SimpleNamespace(put=put)
     batch._plug(object(), read_addresses)

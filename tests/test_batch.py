@@ -14,7 +14,7 @@ import pytest
 from anyio_mmsg import NUM_RCVMMSGS, PACKET_DATA_SIZE, PacketBatch
 from anyio_mmsg._batch import UNKNOWN_WIRE_SIZE
 
-from .helpers import contents, stub_engine
+from .helpers import Family, contents, drain, stub_engine
 
 
 def filled(*datagrams: bytes, **fields: Any) -> PacketBatch:
@@ -132,10 +132,10 @@ def test_what_was_handed_out_dies_at_the_release() -> None:
     batch = filled(b"first", b"second", capacity=2)
     packets, views, columns = list(batch), [batch[0].data, batch[1].data], batch.payloads()
     batch.release()
-    for dead in (views[0], columns[0], packets[0].data):
+    for dead in (views[0], columns[0]):
         with pytest.raises(ValueError, match="released"):
             bytes(dead)
-    for attribute in ("address", "size", "truncated", "wire_size"):
+    for attribute in ("data", "address", "size", "truncated", "wire_size"):
         with pytest.raises(ValueError, match="this packet was released"):
             getattr(packets[0], attribute)
     assert repr(packets[0]) == "<Packet, released>"
@@ -144,10 +144,9 @@ def test_what_was_handed_out_dies_at_the_release() -> None:
     batch.clear()
     stub_engine(batch).put(b"third")
     for dead_packet in packets:
-        with pytest.raises(ValueError, match="released"):
-            bytes(dead_packet.data)
-        with pytest.raises(ValueError, match="this packet was released"):
-            _ = dead_packet.address
+        for attribute in ("data", "address", "size", "truncated", "wire_size"):
+            with pytest.raises(ValueError, match="this packet was released"):
+                getattr(dead_packet, attribute)
     assert contents(batch) == [b"third"]
 
 
@@ -194,7 +193,7 @@ def test_a_view_that_the_consumer_released() -> None:
     batch = filled(b"a", b"b")
     with batch[0].data as data:
         assert data == b"a"
-    assert batch[0].size == 1
+    assert batch[1].data == b"b"
     batch.clear()
     assert batch.free == batch.capacity
 
@@ -227,6 +226,41 @@ def test_a_dropped_batch_is_freed_without_the_garbage_collector() -> None:
         gc.enable()
 
 
+def test_there_is_one_packet_for_each_datagram() -> None:
+    batch = filled(b"a", b"b", b"c")
+    first = batch[0]
+    assert batch[0] is first is next(iter(batch)) is batch[-3]
+    batch.release()
+    assert batch[0] is not first
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["late", "early"])
+def test_addresses_of_dead_packets_stay_dead(early: bool) -> None:
+    """Whether they were decoded beforehand, when asked for, or never."""
+    batch = filled(b"a", b"b", b"c")
+    if early:
+        assert batch[2].address == ("host", 2)
+    asked, silent = batch[0], batch[1]
+    assert asked.address == ("host", 0)
+    batch.clear()
+    for packet in (asked, silent):
+        with pytest.raises(ValueError, match="released"):
+            _ = packet.address
+
+
+def test_assigning_to_the_arguments_changes_nothing(engine: str) -> None:
+    with Family("inet", None) as inet:
+        receiver, sender = inet.pair()
+        batch = PacketBatch(2, 4, engine)
+        batch.capacity, batch.slot_size, batch.engine = 1, 1232, "nonsense"
+        for _ in range(3):
+            sender.send(b"123456")
+        drain(receiver, batch, 2)
+        assert contents(batch) == [b"1234", b"1234"]
+        assert batch.sizes() == [4, 4]
+        assert batch[0].truncated
+
+
 def test_batches_compare_by_identity() -> None:
     batch = PacketBatch()
     assert batch != PacketBatch()
@@ -234,9 +268,21 @@ def test_batches_compare_by_identity() -> None:
 
 
 @pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_batch_is_not_copied(copier: Any) -> None:
+def test_what_is_memory_in_use_is_not_copied(copier: Any) -> None:
     with pytest.raises(TypeError, match="make a new one"):
         copier(PacketBatch())
+    with pytest.raises(TypeError, match=r"copy bytes\(packet\.data\)"):
+        copier(filled(b"a")[0])
+
+
+def test_clearing_while_an_engine_fills() -> None:
+    """As a signal's handler may: what is being filled stays where it is."""
+    batch = filled(b"old", capacity=2)
+    first, _ = batch._free_run(1)
+    batch.clear()
+    batch._ring[first * 1232 : first * 1232 + 3] = b"new"
+    batch._commit([3], [None])
+    assert contents(batch) == [b"new"]
 
 
 def test_replace_makes_a_new_ring() -> None:

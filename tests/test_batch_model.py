@@ -100,14 +100,14 @@ class Ring(RuleBasedStateMachine):
     @invariant()
     def handed_out(self) -> None:
         for number, thing in self.out:
-            view = thing.data if isinstance(thing, Packet) else thing
             if number < self.released:
                 with pytest.raises(ValueError, match="released"):
-                    bytes(view)
+                    bytes(thing.data if isinstance(thing, Packet) else thing)
                 if isinstance(thing, Packet):
                     with pytest.raises(ValueError, match="released"):
                         _ = thing.address
             else:
+                view = thing.data if isinstance(thing, Packet) else thing
                 assert view == self.held[number - self.released][0][: self.batch.slot_size]
         # Those that were seen dead once stay so: no need to look at each step.
         self.out = [pair for pair in self.out if pair[0] >= self.released][-50:]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 import socket
 import sys
 import weakref
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -275,6 +277,29 @@ def test_an_error_outranks_queued_packets_and_loses_none(engine: str, inet: Fami
         assert len(batch) == 0
         assert recv_mmsg_nowait(receiver, batch) == 1
         assert contents(batch) == [b"now I am"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback may not tell")
+def test_a_raised_error_holds_nothing(engine: str) -> None:
+    """No cycle of error, traceback and frame keeps the socket or the batch alive."""
+    gc.disable()
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+            receiver.setblocking(False)
+            receiver.bind(("127.0.0.1", 0))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as away:
+                away.bind(("127.0.0.1", 0))
+                receiver.connect(away.getsockname())
+            receiver.send(b"is anyone there?")
+            batch = PacketBatch(engine=engine)
+            with contextlib.suppress(ConnectionRefusedError):
+                recv_mmsg_nowait(receiver, batch)
+                pytest.fail("nobody refused")
+        gone: list[weakref.ref[Any]] = [weakref.ref(receiver), weakref.ref(batch)]
+        del receiver, batch
+        assert [reference() for reference in gone] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_engines_of_two_batches_on_one_socket(engine: str, inet: Family) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -445,6 +446,38 @@ async def test_a_closed_socket(receive: Receive, engine: str, inet: Family) -> N
         await receive(sock, batch)
     with pytest.raises(anyio.ClosedResourceError):
         recv_mmsg_nowait(sock, batch)
+
+
+@pytest.mark.skipif(not hasattr(os, "set_blocking"), reason="no descriptors to close by number")
+async def test_a_descriptor_closed_by_number(engine: str, inet: Family) -> None:
+    sock, batch = inet.open(), PacketBatch(engine=engine)
+    os.close(sock.fileno())
+    try:
+        with pytest.raises(anyio.ClosedResourceError), anyio.fail_after(5):
+            await recv_mmsg(sock, batch)
+        with pytest.raises(anyio.ClosedResourceError):
+            recv_mmsg_nowait(sock, batch)
+    finally:
+        sock.detach()
+
+
+@pytest.mark.skipif(not hasattr(os, "set_blocking"), reason="no modes of descriptors")
+async def test_a_descriptor_that_became_blocking(engine: str, inet: Family) -> None:
+    """Its mode is shared with whoever has a copy of it; no read may block the loop."""
+    receiver, batch = inet.open(), PacketBatch(engine=engine)
+    os.set_blocking(receiver.fileno(), True)
+    with pytest.raises(anyio.WouldBlock):
+        recv_mmsg_nowait(receiver, batch)
+
+
+async def test_an_engine_that_is_not_to_be_had(
+    inet: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told at once, not when a packet comes."""
+    monkeypatch.setattr("anyio_mmsg._engine._recvmmsg", None)
+    batch = PacketBatch(engine="recvmmsg")
+    with anyio.fail_after(5), pytest.raises(ValueError, match='engine="auto"'):
+        await recv_mmsg(inet.open(), batch)
 
 
 @both

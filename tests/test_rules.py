@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import inspect
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -62,8 +64,12 @@ def test_public_names() -> None:
     for name in anyio_mmsg.__all__:
         thing = getattr(anyio_mmsg, name)
         if not isinstance(thing, int):
-            assert thing.__module__ == "anyio_mmsg"
+            assert inspect.getsource(thing)
             assert thing.__doc__
+            for member, value in vars(thing).items():
+                if not member.startswith("_") and callable(value):
+                    assert value.__doc__, member
+    assert typing.get_type_hints(anyio_mmsg.Packet)["data"] is memoryview
     assert (SOURCE / "py.typed").exists()
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
 from anyio_mmsg._engine_portable import WSAEMSGSIZE, PortableEngine
+from anyio_mmsg._libc import MSG_DONTWAIT
 
 from .helpers import Family, ScriptedSocket, contents, drain
 
@@ -84,6 +85,27 @@ def test_wsaemsgsize_is_a_truncated_packet() -> None:
     assert batch.addresses() == [ScriptedSocket.address, None, ScriptedSocket.address]
 
 
+def test_wsaemsgsize_as_winerror() -> None:
+    batch = PacketBatch(8, 4, "recvfrom_into")
+    cut = OSError(errno.EMSGSIZE, "longer than the buffer")
+    cut.winerror = WSAEMSGSIZE  # type: ignore[attr-defined, unused-ignore]
+    with closing(ScriptedSocket(cut)) as sock:
+        assert recv_mmsg_nowait(sock, batch) == 1
+    assert batch[0].truncated
+
+
+@pytest.mark.parametrize("surprise", [KeyboardInterrupt(), MemoryError(), ValueError("what?")])
+def test_whatever_is_raised_what_was_read_is_there(
+    surprise: BaseException, batch: PacketBatch
+) -> None:
+    with closing(ScriptedSocket(b"1", b"2", surprise, b"3")) as sock:
+        with pytest.raises(type(surprise)):
+            recv_mmsg_nowait(sock, batch)
+        assert contents(batch) == [b"1", b"2"]
+        assert recv_mmsg_nowait(sock, batch) == 1
+    assert batch.addresses() == [ScriptedSocket.address] * 3
+
+
 def test_emsgsize_elsewhere_is_an_error(batch: PacketBatch) -> None:
     """A path MTU that ICMP reported, with IP_RECVERR: no packet has come."""
     with (
@@ -111,6 +133,13 @@ def test_ebadf_is_a_closed_socket(batch: PacketBatch) -> None:
         recv_mmsg_nowait(sock, batch)
 
 
+def test_ebadf_after_packets_is_a_closed_socket_too(batch: PacketBatch) -> None:
+    with closing(ScriptedSocket(b"1", OSError(errno.EBADF, "bad"))) as sock:
+        assert recv_mmsg_nowait(sock, batch) == 1
+        with pytest.raises(anyio.ClosedResourceError):
+            recv_mmsg_nowait(sock, batch)
+
+
 def test_an_error_between_the_two_runs_of_a_wrap(batch: PacketBatch) -> None:
     script: list[bytes | Exception | None] = [b"%d" % n for n in range(8)]
     with closing(ScriptedSocket(*script, b"8", OSError(errno.ENETDOWN, "down"), b"9")) as sock:
@@ -130,8 +159,7 @@ def test_reading_as_on_macos(family: Family) -> None:
     """By recvmsg_into, which works here as well: told that it was cut, but not the length."""
     receiver, sender = family.pair()
     batch = PacketBatch(4, 4, "recvfrom_into")
-    engine = PortableEngine(batch, 0, ask_for_flags=True)
-    batch._plug(engine, engine.read_addresses)
+    batch._plug(PortableEngine(batch._ring, 4, MSG_DONTWAIT, ask_for_flags=True))
     for data in (b"1234", b"12345", b""):
         sender.send(data)
     drain(receiver, batch, 3)

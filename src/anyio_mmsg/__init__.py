@@ -21,9 +21,3 @@ __all__ = [
     "recv_mmsg_exact",
     "recv_mmsg_nowait",
 ]
-
-# In tracebacks and repr the names stand where users import them.
-for _name in __all__:
-    _value = globals()[_name]
-    if hasattr(_value, "__module__"):
-        _value.__module__ = __name__

@@ -18,18 +18,17 @@ held -> free   `PacketBatch.release`, `.clear`   the consumer; all views of the 
 
 Which slots are held is said by two counters alone. Packets are numbered by arrival: `_head`
 is the number of the oldest one held, `_tail` the number that the next one gets, and packet
-number n lies in slot n % capacity. Numbers are never used twice, so a `Packet` whose number
-is below `_head` has been released, whoever has its slot by then.
+number n lies in slot n % capacity.
 """
 
 from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, repeat
-from typing import Any, NoReturn, SupportsIndex, TypeAlias, overload
+from typing import Any, NoReturn, SupportsIndex, TypeAlias, TypeVar, cast, overload
 
 PACKET_DATA_SIZE = 1232
 """Bytes of a slot, unless told otherwise: the UDP payload that every IPv6 path carries
@@ -53,6 +52,10 @@ Address: TypeAlias = Any
 a union would have to be taken apart by every caller, who knows the family."""
 
 
+ReadAddresses: TypeAlias = Callable[[int, int], list[Address]]
+"""For a run of slots, (first, count), who sent the packets there."""
+
+
 class BatchFullError(Exception):
     """A receive function was given a batch that has no free slot.
 
@@ -61,55 +64,56 @@ class BatchFullError(Exception):
     """
 
 
-def positive_int(name: str, value: SupportsIndex, fix: str) -> int:
-    """Return `value` as an int of at least 1, or raise a TypeError or ValueError naming it."""
+def whole_number(name: str, value: SupportsIndex, least: int, fix: str) -> int:
+    """Return `value` as an int of `least` or more; else raise a TypeError or ValueError."""
     if isinstance(value, bool):
         raise TypeError(f"{name} is {value}, a bool; {fix}")
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} is a {type(value).__name__}, not an int; {fix}") from None
-    if number < 1:
+    if number < least:
         raise ValueError(f"{name} is {number}; {fix}")
     return number
+
+
+class AddressBook:
+    """Tells the senders of a ring's packets, for those who ask."""
+
+    __slots__ = ("read", "wanted")
+
+    def __init__(self, read: ReadAddresses) -> None:
+        self.read = read
+        self.wanted = False  # whether anyone ever asked a packet for its address
 
 
 class Packet:
     """One datagram held by a `PacketBatch`: a view, not a copy.
 
     It is valid until the batch releases it. From then on its attributes raise ValueError, as does
-    reading its `data`, even through a name that the consumer kept; it never shows another packet's
-    bytes. Copy with ``bytes(packet.data)`` what has to live longer. A slice that the
-    consumer cuts from `data` is the consumer's own affair: nobody tells it of the release, and
-    after the next receive it shows whatever lies in the slot then.
+    reading a view that the consumer kept; it never shows another packet's bytes. Copy with
+    ``bytes(packet.data)`` what has to live longer. A slice that the consumer cuts from `data` is
+    the consumer's own affair: nobody tells it of the release, and after the next receive it shows
+    whatever lies in the slot then. To compare a dead view with ``==`` is no reading for CPython,
+    and gives False.
 
     Attributes:
         data: Exactly the bytes received, read-only; empty for an empty datagram.
+        address: The sender, in the form of `socket.recvfrom`: ``(host, port)`` for AF_INET,
+            ``(host, port, flowinfo, scope_id)`` for AF_INET6, for AF_UNIX a path as str or an
+            abstract name as bytes; None for a sender without a name, and for a truncated datagram
+            on Windows, which then does not tell.
     """
 
-    __slots__ = ("_address", "_batch", "_number", "data")
+    # What state a packet is in is its class, all of one layout: `_Undecoded` until its address is
+    # known, `Packet`, in the end `_Released`. So reading an attribute checks nothing.
+    __slots__ = ("_book", "_slot", "_wire_size", "address", "data")
 
     data: memoryview
-    _address: Address  # _NOT_DECODED if nobody had asked for one when the packet was handed out
-    _batch: PacketBatch
-    _number: int
-
-    @property
-    def address(self) -> Address:
-        """The sender, in the form of `socket.recvfrom`.
-
-        ``(host, port)`` for AF_INET, ``(host, port, flowinfo, scope_id)`` for AF_INET6, for
-        AF_UNIX a path as str or an abstract name as bytes; None for a sender without a name,
-        and for a truncated datagram on Windows, which then does not tell.
-
-        Raises:
-            ValueError: The packet was released.
-        """
-        if self._number < self._batch._head:
-            _raise_released()
-        if self._address is _NOT_DECODED:
-            self._address = self._batch._address_of(self._number)
-        return self._address
+    address: Address
+    _wire_size: int
+    _slot: int
+    _book: AddressBook
 
     @property
     def size(self) -> int:
@@ -118,7 +122,7 @@ class Packet:
         Raises:
             ValueError: The packet was released.
         """
-        return min(self._wire_size(), self._batch.slot_size)
+        return self.data.nbytes
 
     @property
     def truncated(self) -> bool:
@@ -127,7 +131,7 @@ class Packet:
         Raises:
             ValueError: The packet was released.
         """
-        return self._wire_size() > self._batch.slot_size
+        return self._wire_size > self.data.nbytes
 
     @property
     def wire_size(self) -> int | None:
@@ -139,33 +143,61 @@ class Packet:
         Raises:
             ValueError: The packet was released.
         """
-        size = self._wire_size()
-        return None if size == UNKNOWN_WIRE_SIZE else size
-
-    def _wire_size(self) -> int:
-        batch = self._batch
-        if self._number < batch._head:
-            _raise_released()
-        return batch._wire_sizes[self._number % len(batch._wire_sizes)]
+        unknown = self.truncated and self._wire_size == UNKNOWN_WIRE_SIZE
+        return None if unknown else self._wire_size
 
     def __repr__(self) -> str:
-        if self._number < self._batch._head:
-            return "<Packet, released>"
-        return (
-            f"<Packet of {self.size} bytes from {self.address!r}"
-            f"{', truncated' if self.truncated else ''}>"
+        cut = ", truncated" if self.truncated else ""
+        return f"<Packet of {self.size} bytes from {self.address!r}{cut}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Packet is a view of its batch's memory: copy bytes(packet.data)")
+
+
+class _Undecoded(Packet):
+    """A packet that was handed out before anyone had asked one of its ring for an address."""
+
+    __slots__ = ()
+
+    @property
+    def address(self) -> Address:
+        self._book.wanted = True
+        (address,) = self._book.read(self._slot, 1)
+        self.__class__ = Packet  # type: ignore[assignment]
+        cast(Packet, self).address = address
+        return address
+
+
+class _Released(Packet):
+    """A packet whose slot was given back."""
+
+    __slots__ = ()
+
+    @property
+    def data(self) -> NoReturn:  # type: ignore[override]
+        raise ValueError(
+            "this packet was released: its slot may hold another one by now. "
+            "Read a packet before its release, or copy what must live longer"
         )
 
+    address = data
 
-def _raise_released() -> NoReturn:
-    raise ValueError(
-        "this packet was released: its slot may hold another one by now. "
-        "Read a packet before the release, or copy what must live longer"
-    )
+    def __repr__(self) -> str:
+        return "<Packet, released>"
 
 
-_new_packet = object.__new__
-_NOT_DECODED: Any = object()
+_new_packet: Callable[[type[Packet]], Packet] = object.__new__
+
+_T = TypeVar("_T")
+
+
+def _first(count: int, column: deque[_T]) -> Iterable[_T]:
+    return column if count >= len(column) else islice(column, count)
+
+
+def _no_addresses(first: int, count: int) -> list[Address]:
+    """The book of a ring whose packets all came with their addresses."""
+    raise AssertionError(f"nobody knows the senders of {count} packets in slots from {first} on")
 
 
 @dataclass(eq=False, repr=False)
@@ -197,16 +229,18 @@ class PacketBatch:
     engine: str = "auto"
 
     def __post_init__(self) -> None:
-        self.capacity = positive_int(
-            "capacity", self.capacity, "give the number of slots, at least 1"
+        self.capacity = whole_number(
+            "capacity", self.capacity, 1, "give the number of slots, at least 1"
         )
-        self.slot_size = positive_int(
-            "slot_size", self.slot_size, "give the bytes of a slot, at least 1"
+        self.slot_size = whole_number(
+            "slot_size", self.slot_size, 1, "give the bytes of a slot, at least 1"
         )
         if not isinstance(self.engine, str):
             raise TypeError(f"engine is a {type(self.engine).__name__}; give one of {ENGINES}")
         if self.engine not in ENGINES:
             raise ValueError(f"engine is {self.engine!r}; give one of {ENGINES}")
+        self._slot_size = self.slot_size
+        self._wanted_engine = self.engine
         self._ring = bytearray(self.capacity * self.slot_size)
         ring = memoryview(self._ring).toreadonly()
         starts = range(0, len(ring), self.slot_size)
@@ -214,17 +248,14 @@ class PacketBatch:
         self._head = self._tail = 0
         # By slot: the length of the datagram as sent.
         self._wire_sizes = [0] * self.capacity
-        # By age, oldest first: the views that were handed out, and the addresses that were
-        # decoded. Both are made when asked for, so either may be shorter than what is held.
+        # By age, oldest first: what was handed out, and the addresses that were decoded. They
+        # are made when asked for, so each may be shorter than what is held.
         self._views: deque[memoryview] = deque()
+        self._packets: deque[Packet] = deque()
         self._addresses: deque[Address] = deque()
-        # Whether a consumer ever asked a packet for its address: then later packets are handed
-        # out with theirs, decoded all at once.
-        self._addresses_wanted = False
-        # The engine of this ring, made at its first fill, and the reader of its addresses: for
-        # a run of slots (first, count) the senders of the packets there.
+        # The engine of this ring, made at its first fill.
         self._engine: Any = None
-        self._read_addresses: Callable[[int, int], list[Address]] | None = None
+        self._book = AddressBook(_no_addresses)
         self._filling = False  # a receive function is at work, perhaps waiting
 
     # What is held
@@ -239,8 +270,7 @@ class PacketBatch:
 
     def __iter__(self) -> Iterator[Packet]:
         """Iterate over the packets held now, oldest first; they may be released meanwhile."""
-        views = self._views_of(self._tail - self._head)
-        return iter(self._packets(self._head, views))
+        return iter(list(self._packets_of(self._tail - self._head)))
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Packet: ...
@@ -254,8 +284,7 @@ class PacketBatch:
         position = wanted + held if wanted < 0 else wanted
         if not 0 <= position < held:
             raise IndexError(f"packet {wanted} of a batch that holds {held}")
-        view = self._views_of(position + 1)[position]
-        return self._packets(self._head + position, (view,))[0]
+        return self._packets_of(position + 1)[position]
 
     def payloads(self) -> list[memoryview]:
         """Return `Packet.data` of each packet held, oldest first."""
@@ -268,10 +297,8 @@ class PacketBatch:
 
     def sizes(self) -> list[int]:
         """Return `Packet.size` of each packet held, oldest first."""
-        limit = self.slot_size
-        sizes: list[int] = []
-        for first, stop in self._runs(self._head, self._tail):
-            sizes += self._wire_sizes[first:stop]
+        limit = self._slot_size
+        sizes = self._wire_sizes_of(self._head, self._tail)
         if sizes and max(sizes) > limit:
             return [min(size, limit) for size in sizes]
         return sizes
@@ -301,7 +328,7 @@ class PacketBatch:
                 it were released.
         """
         if type(count) is not int or count < 0:
-            count = positive_int("count", count, "give the number of packets to release")
+            count = whole_number("count", count, 0, "give the number of packets to release")
         held = self._tail - self._head
         if count > held:
             raise ValueError(
@@ -319,13 +346,12 @@ class PacketBatch:
         self._release(self._tail - self._head)
 
     def _release(self, count: int) -> None:
-        views = self._views if count >= len(self._views) else islice(self._views, count)
         view: memoryview | None = None
         try:
-            for view in views:
+            for view in _first(count, self._views):
                 view.release()
         except BufferError:
-            done = next(i for i, other in enumerate(self._views) if other is view)
+            done = [other is view for other in self._views].index(True)
             self._free(done)
             raise BufferError(
                 f"the memory of a packet is still in use through its data (by a numpy array, a "
@@ -335,35 +361,44 @@ class PacketBatch:
         self._free(count)
 
     def _free(self, count: int) -> None:
+        for packet in _first(count, self._packets):
+            packet.__class__ = _Released
         self._head += count
-        if self._head == self._tail:
-            # An empty ring starts again at slot 0, so that the next fill is one run.
-            self._head = self._tail = -(-self._tail // len(self._slots)) * len(self._slots)
-            self._views.clear()
-            self._addresses.clear()
-        else:
-            for column in (self._views, self._addresses):
-                for _ in range(min(count, len(column))):
+        for column in (self._views, self._packets, self._addresses):
+            if count >= len(column):
+                column.clear()
+            else:
+                for _ in range(count):
                     column.popleft()
 
     # free -> held: for the receive functions
 
     def _free_run(self, count: int) -> tuple[int, int]:
         """The next free slots that lie side by side: the first, and how many of `count`."""
-        first = self._tail % len(self._slots)
-        return first, min(count, self.free, len(self._slots) - first)
+        capacity = len(self._slots)
+        if self._head == self._tail:  # an empty ring starts again at slot 0, to need one run
+            self._head = self._tail = -(-self._tail // capacity) * capacity
+        first = self._tail % capacity
+        return first, min(count, capacity - (self._tail - self._head), capacity - first)
 
-    def _commit(self, wire_sizes: list[int]) -> None:
-        """Take the next free slots as held; they have datagrams of these lengths."""
+    def _commit(self, wire_sizes: list[int], addresses: list[Address]) -> None:
+        """Take the next free slots as held.
+
+        They have datagrams of these lengths, and from these senders; without addresses, the
+        book will tell them.
+        """
         first = self._tail % len(self._slots)
         self._wire_sizes[first : first + len(wire_sizes)] = wire_sizes
+        if addresses:
+            self._decode_addresses()  # of packets held before, for the order
+            self._addresses.extend(addresses)
         self._tail += len(wire_sizes)
 
-    def _plug(self, engine: Any, read_addresses: Callable[[int, int], list[Address]]) -> None:
+    def _plug(self, engine: Any, read_addresses: ReadAddresses | None = None) -> None:
         """Let `engine` fill the free slots from now on."""
         self._decode_addresses()  # those of packets held are in the last engine's memory
         self._engine = engine
-        self._read_addresses = read_addresses
+        self._book = AddressBook(read_addresses or _no_addresses)
 
     # Making what is handed out
 
@@ -387,31 +422,43 @@ class PacketBatch:
             views.extend([slot[:size] for slot, size in zip(slots, sizes, strict=True)])
         return views
 
-    def _packets(self, number: int, views: Collection[memoryview]) -> list[Packet]:
-        """Packets numbered from `number` on, one for each view."""
-        addresses: Iterable[Address] = repeat(_NOT_DECODED)
-        if self._addresses_wanted:
+    def _packets_of(self, count: int) -> deque[Packet]:
+        """The packets handed out so far, after making sure that there are `count` at least."""
+        old = len(self._packets)
+        if old >= count:
+            return self._packets
+        views = islice(self._views_of(count), old, None)
+        sizes = self._wire_sizes_of(self._head + old, self._head + count)
+        book = self._book
+        if book.wanted:
             self._decode_addresses()
-            addresses = islice(self._addresses, number - self._head, None)
-        packets: list[Packet] = list(map(_new_packet, repeat(Packet, len(views))))
-        for packet, view, address in zip(packets, views, addresses):  # noqa: B905
-            packet.data = view
-            packet._address = address
-            packet._batch = self
-            packet._number = number
-            number += 1
-        return packets
+        decoded = len(self._addresses) >= count
+        new = list(map(_new_packet, repeat(Packet if decoded else _Undecoded, count - old)))
+        if decoded:
+            addresses = islice(self._addresses, old, None)
+            for packet, view, size, address in zip(new, views, sizes, addresses):  # noqa: B905
+                packet.data = view
+                packet.address = address
+                packet._wire_size = size
+        else:
+            for number, (packet, view, size) in enumerate(zip(new, views, sizes)):  # noqa: B905
+                packet.data = view
+                packet._wire_size = size
+                packet._slot = (self._head + old + number) % len(self._slots)
+                packet._book = book
+        self._packets.extend(new)
+        return self._packets
 
-    def _address_of(self, number: int) -> Address:
-        self._addresses_wanted = True
-        self._decode_addresses()
-        return self._addresses[number - self._head]
+    def _wire_sizes_of(self, start: int, stop: int) -> list[int]:
+        sizes: list[int] = []
+        for first, last in self._runs(start, stop):
+            sizes += self._wire_sizes[first:last]
+        return sizes
 
     def _decode_addresses(self) -> None:
         start = self._head + len(self._addresses)
         for first, stop in self._runs(start, self._tail):
-            assert self._read_addresses is not None  # held packets came through an engine
-            self._addresses.extend(self._read_addresses(first, stop - first))
+            self._addresses.extend(self._book.read(first, stop - first))
 
     def __repr__(self) -> str:
         return f"<PacketBatch capacity={self.capacity} held={len(self)} free={self.free}>"

@@ -18,44 +18,47 @@ __all__ = ["Engine", "RecvmmsgRefusedError", "engine_for", "fall_back"]
 
 
 class Engine(Protocol):
-    """Moves datagrams from a socket into one batch's slots. It neither waits nor changes states.
+    """Moves datagrams from a socket into one ring's slots. It neither waits nor changes states.
 
     Every engine gives the same bytes, lengths, addresses, order and errors.
     """
 
     def fill(
-        self, sock: socket.socket, first: int, count: int
-    ) -> tuple[list[int], OSError | None]:
+        self,
+        sock: socket.socket,
+        first: int,
+        count: int,
+        sizes: list[int],
+        addresses: list[Address],
+    ) -> OSError | None:
         """Read up to `count` datagrams into the free slots from `first` on.
 
         Args:
-            sock: An open datagram socket; it is not waited for, whatever its mode.
+            sock: An open datagram socket; it is not waited for, even if it is a blocking one.
             first: The first slot of a run of free ones.
             count: How many, at least 1, none of them beyond the ring's end.
+            sizes: Empty. Gets the length as sent of each datagram read, in order of arrival, at
+                once when it was read, so that nothing is lost whatever happens next;
+                `UNKNOWN_WIRE_SIZE` for one that was cut if the platform does not tell.
+            addresses: Empty. Gets the senders, each before its datagram's size; or stays so, if
+                the engine can tell them later, through the `AddressBook` that it has given.
 
         Returns:
-            The length as sent of each datagram read, in order of arrival (`UNKNOWN_WIRE_SIZE`
-            for one that was cut if the platform does not tell), and the error that ended the
-            reading, if any. Fewer than `count` without an error: the socket ran dry. EINTR is
-            no error, the call is made again.
-        """
-        ...
-
-    def read_addresses(self, first: int, count: int) -> list[Address]:
-        """Return the senders of the datagrams in `count` slots from `first` on.
-
-        The batch asks once for each datagram at most, before its slot is filled again.
+            The error that ended the reading, if any. Fewer sizes than `count` and no error: the
+            socket ran dry. EINTR is no error, the call is made again.
         """
         ...
 
 
 # MSG_TRUNC as a flag makes Linux tell a datagram's length as sent; macOS and the BSDs at least
 # tell that they cut it, through recvmsg; Windows raises WSAEMSGSIZE.
+_FLAGS = int(getattr(socket, "MSG_DONTWAIT", 0))
 if sys.platform == "linux":
-    _TRUE_LENGTH_FLAG, _ASK_FOR_FLAGS = int(socket.MSG_TRUNC), False
+    _FLAGS |= int(socket.MSG_TRUNC)
+    _ASK_FOR_FLAGS = False
     _recvmmsg: Recvmmsg | None = load_recvmmsg()
 else:
-    _TRUE_LENGTH_FLAG, _ASK_FOR_FLAGS = 0, hasattr(socket.socket, "recvmsg_into")
+    _ASK_FOR_FLAGS = hasattr(socket.socket, "recvmsg_into")
     _recvmmsg = None
 
 # Whether the system refused the call. That is the process's fate, not a batch's, hence global.
@@ -71,16 +74,18 @@ def engine_for(batch: PacketBatch) -> Engine:
     engine: Engine | None = batch._engine
     if engine is not None:
         return engine
-    if batch.engine == "recvmmsg" and _recvmmsg is None:
+    wanted = batch._wanted_engine
+    if wanted == "recvmmsg" and _recvmmsg is None:
         raise ValueError(
             'engine="recvmmsg" needs Linux, and this platform is '
             f'{sys.platform}; make the batch with engine="auto", which takes the best there is'
         )
-    if batch.engine == "recvfrom_into" or _recvmmsg is None or _refused:
-        engine = PortableEngine(batch, _TRUE_LENGTH_FLAG, _ASK_FOR_FLAGS)
+    if wanted == "recvfrom_into" or _recvmmsg is None or _refused:
+        engine = PortableEngine(batch._ring, batch._slot_size, _FLAGS, _ASK_FOR_FLAGS)
+        batch._plug(engine)
     else:
-        engine = LinuxEngine(batch, _recvmmsg)
-    batch._plug(engine, engine.read_addresses)
+        linux = engine = LinuxEngine(batch._ring, batch._slot_size, _recvmmsg)
+        batch._plug(engine, linux.read_addresses)
     return engine
 
 

@@ -17,7 +17,7 @@ from ctypes import addressof, get_errno, sizeof
 from functools import lru_cache
 from struct import Struct
 
-from ._batch import Address, PacketBatch
+from ._batch import Address
 from ._libc import (
     MSG_DONTWAIT,
     MSG_TRUNC,
@@ -39,17 +39,18 @@ class RecvmmsgRefusedError(Exception):
 
 
 class LinuxEngine:
-    """Fills one batch's slots, a recvmmsg for as many as there are.
+    """Fills the slots of one ring, a recvmmsg for as many packets as there are.
 
     Args:
-        batch: Whose slots.
+        ring: The memory of all slots.
+        slot_size: Bytes of a slot; the ring has a whole number of them.
         recvmmsg: The C library's, from `load_recvmmsg`.
     """
 
-    def __init__(self, batch: PacketBatch, recvmmsg: Recvmmsg) -> None:
-        capacity = batch.capacity
+    def __init__(self, ring: bytearray, slot_size: int, recvmmsg: Recvmmsg) -> None:
+        capacity = len(ring) // slot_size
         self._recvmmsg = recvmmsg
-        self._ring = (ctypes.c_char * len(batch._ring)).from_buffer(batch._ring)
+        self._ring = (ctypes.c_char * len(ring)).from_buffer(ring)
         self._names = (ctypes.c_char * (capacity * SOCKADDR_SIZE))()
         self._iovecs = (Iovec * capacity)()
         self._headers = (Mmsghdr * capacity)()
@@ -59,8 +60,8 @@ class LinuxEngine:
         iovecs_at = addressof(self._iovecs)
         for slot in range(capacity):
             iovec = self._iovecs[slot]
-            iovec.iov_base = ring_at + slot * batch.slot_size
-            iovec.iov_len = batch.slot_size
+            iovec.iov_base = ring_at + slot * slot_size
+            iovec.iov_len = slot_size
             header = self._headers[slot].msg_hdr
             header.msg_name = names_at + slot * SOCKADDR_SIZE
             header.msg_namelen = SOCKADDR_SIZE
@@ -79,9 +80,14 @@ class LinuxEngine:
         self._used = 0  # no slot from here on was used since it was armed
 
     def fill(
-        self, sock: socket.socket, first: int, count: int
-    ) -> tuple[list[int], OSError | None]:
-        """See `anyio_mmsg._engine.Engine`.
+        self,
+        sock: socket.socket,
+        first: int,
+        count: int,
+        sizes: list[int],
+        addresses: list[Address],
+    ) -> OSError | None:
+        """See `anyio_mmsg._engine.Engine`. Leaves `addresses` to be read when asked for.
 
         Raises:
             RecvmmsgRefusedError: The call is not to be had; nothing was read.
@@ -105,11 +111,14 @@ class LinuxEngine:
                     if at > first:
                         break  # refused from now on, as the next call will find
                     raise RecvmmsgRefusedError(os.strerror(code))
-                return self._filled(first, at), OSError(code, os.strerror(code))
+                return OSError(code, os.strerror(code))
+            sizes += self._lengths[at : at + got].tolist()
             at += got
+            if at > self._used:
+                self._used = at
             if got < asked:
                 break  # dry, or an error that the kernel keeps for the next call
-        return self._filled(first, at), None
+        return None
 
     def _arm(self, first: int, stop: int) -> None:
         if first < self._used:
@@ -119,12 +128,8 @@ class LinuxEngine:
             if stop >= self._used:
                 self._used = first
 
-    def _filled(self, first: int, stop: int) -> list[int]:
-        self._used = max(self._used, stop)
-        return self._lengths[first:stop].tolist()
-
     def read_addresses(self, first: int, count: int) -> list[Address]:
-        """See `anyio_mmsg._engine.Engine`."""
+        """Return the senders of the packets in `count` slots from `first` on."""
         stop = first + count
         lengths = self._name_lengths[first:stop].tolist()
         addresses: list[Address] = []

@@ -15,7 +15,7 @@ import anyio
 from anyio import BusyResourceError, ClosedResourceError, WouldBlock
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from ._batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, positive_int
+from ._batch import NUM_RCVMMSGS, Address, BatchFullError, PacketBatch, whole_number
 from ._engine import RecvmmsgRefusedError, engine_for, fall_back
 
 # Renamed in AnyIO 4.7; since then each call by the old name warns.
@@ -31,20 +31,20 @@ _DATAGRAM_TYPES = {int(socket.SOCK_DGRAM), int(socket.SOCK_RAW)}
 class _Sequel(NamedTuple):
     """What the last receive on a socket left for the next one, which need not wait for it."""
 
-    sock: ref[socket.socket]
+    sock: ref[socket.socket]  # forgets the sequel with the socket
     error: OSError | None  # met after packets; whichever batch the next receive uses
 
 
-# By descriptor, for sockets whose last receive took all that it asked for, so that there is
-# probably more, or met an error. The references are weak, and the descriptors bound the number;
-# one that belongs to another socket by now counts for nothing.
+# By id, of sockets whose last receive took all that it asked for, so that there is probably
+# more, or met an error.
 _sequels: dict[int, _Sequel] = {}
 
 _OPEN_ONE = (
     "open one with socket.socket(family, socket.SOCK_DGRAM), bind it, call setblocking(False)"
 )
 _WAYS_TO_A_SOCKET = {
-    "trio": "Trio's becomes one by socket.socket(fileno=trio_socket.detach())",
+    "trio": "Trio's becomes one by socket.socket(fileno=trio_socket.detach()), on which you then "
+    "call setblocking(False)",
     "anyio": f"AnyIO reads from its own by itself (the raw_socket attribute is for options): "
     f"{_OPEN_ONE}",
     "asyncio": f"a transport reads from its own by itself: {_OPEN_ONE}",
@@ -106,7 +106,11 @@ def recv_mmsg_nowait(sock: socket.socket, batch: PacketBatch, limit: int = NUM_R
         Exception: Otherwise as `recv_mmsg`.
     """
     limit = _check(sock, batch, limit, "limit")
-    taken = _drain(sock, batch, limit)
+    batch._filling = True
+    try:
+        taken = _drain(sock, batch, limit)
+    finally:
+        batch._filling = False
     if not taken:
         raise WouldBlock
     return taken
@@ -151,7 +155,7 @@ async def recv_mmsg_exact(
 
 
 async def _receive(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
-    if _sequel(sock) is not None:
+    if id(sock) in _sequels:
         await checkpoint()
     else:
         # The wait lets others run, but where the socket is readable already, asyncio's loops may
@@ -168,49 +172,64 @@ async def _receive(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
 async def _wait(sock: socket.socket) -> None:
     try:
         await wait_socket_readable(sock)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
         _ensure_open(sock)  # older AnyIO has a checkpoint before it asks for the descriptor
-        raise
+        raise _told_apart(error) from None
 
 
 def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
     """Read and commit what is there, `limit` packets at most; return how many. Never waits."""
     _ensure_open(sock)
-    sequel = _sequel(sock)
+    sequel = _sequels.get(id(sock))
     if sequel is not None and sequel.error is not None:
-        del _sequels[sock.fileno()]
-        raise sequel.error
+        del _sequels[id(sock)]
+        try:
+            raise _told_apart(sequel.error)
+        finally:
+            del sequel  # else the error, its traceback and this frame keep each other alive
     engine = engine_for(batch)
     wanted = min(limit, batch.free)
     taken = 0
     while taken < wanted:
         first, count = batch._free_run(wanted - taken)
+        sizes: list[int] = []
+        addresses: list[Address] = []
         try:
-            sizes, error = engine.fill(sock, first, count)
+            error = engine.fill(sock, first, count, sizes, addresses)
         except RecvmmsgRefusedError:
             engine = fall_back(batch)
             continue
-        batch._commit(sizes)
+        finally:  # whatever was raised, a KeyboardInterrupt even: what was read is there
+            batch._commit(sizes, addresses)
         taken += len(sizes)
         if error is not None:
             if not taken:
-                if error.errno == errno.EBADF:
-                    raise ClosedResourceError from error
-                raise error
-            # Without the traceback, whose frames hold the socket.
-            _sequels[sock.fileno()] = _Sequel(ref(sock), error.with_traceback(None))
+                try:
+                    raise _told_apart(error)
+                finally:
+                    del error  # as above
+            _remember(sock, error)
             return taken
         if len(sizes) < count:
-            _sequels.pop(sock.fileno(), None)
+            _sequels.pop(id(sock), None)
             return taken
     if sequel is None:
-        _sequels[sock.fileno()] = _Sequel(ref(sock), None)
+        _remember(sock, None)
     return taken
 
 
-def _sequel(sock: socket.socket) -> _Sequel | None:
-    sequel = _sequels.get(sock.fileno())
-    return sequel if sequel is not None and sequel.sock() is sock else None
+def _remember(sock: socket.socket, error: OSError | None) -> None:
+    key = id(sock)
+    if error is not None:
+        error = error.with_traceback(None)  # its frames hold the socket
+    _sequels[key] = _Sequel(ref(sock, lambda _: _sequels.pop(key, None)), error)
+
+
+def _told_apart(error: Exception) -> Exception:
+    """The error to raise: a bad descriptor is a closed socket."""
+    if isinstance(error, OSError) and error.errno == errno.EBADF:
+        return ClosedResourceError("the socket's descriptor is closed")
+    return error
 
 
 def _check(sock: socket.socket, batch: PacketBatch, number: int, name: str) -> int:
@@ -225,7 +244,7 @@ def _check(sock: socket.socket, batch: PacketBatch, number: int, name: str) -> i
     if not isinstance(batch, PacketBatch):
         raise TypeError(f"batch is a {type(batch).__name__}, and has to be a PacketBatch")
     if type(number) is not int or number < 1:
-        number = positive_int(name, number, "give the number of packets, at least 1")
+        number = whole_number(name, number, 1, "give the number of packets, at least 1")
     _ensure_open(sock)
     if _type_of(sock) not in _DATAGRAM_TYPES:
         raise ValueError(
@@ -235,6 +254,7 @@ def _check(sock: socket.socket, batch: PacketBatch, number: int, name: str) -> i
         raise ValueError("sock is blocking; call sock.setblocking(False) first")
     if batch._filling:
         raise BusyResourceError("receiving into")
+    engine_for(batch)  # or a ValueError, before anything waits
     if not batch.free:
         raise BatchFullError(
             f"all {batch.capacity} slots of the batch hold packets; give some back with "
