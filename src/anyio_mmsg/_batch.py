@@ -27,7 +27,7 @@ import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice, repeat
+from itertools import islice
 from typing import Any, NoReturn, SupportsIndex, TypeAlias, TypeVar, cast, overload
 
 PACKET_DATA_SIZE = 1232
@@ -195,6 +195,10 @@ def _first(count: int, column: deque[_T]) -> Iterable[_T]:
     return column if count >= len(column) else islice(column, count)
 
 
+def _after(count: int, column: deque[_T]) -> Iterable[_T]:
+    return islice(column, count, None) if count else column
+
+
 def _no_addresses(first: int, count: int) -> list[Address]:
     """The book of a ring whose packets all came with their addresses."""
     raise AssertionError(f"nobody knows the senders of {count} packets in slots from {first} on")
@@ -257,6 +261,9 @@ class PacketBatch:
         self._engine: Any = None
         self._book = AddressBook(_no_addresses)
         self._filling = False  # a receive function is at work, perhaps waiting
+        # Of a pool: what takes the memory back, as a new object, and its number there.
+        self._give_back: Callable[[PacketBatch], None] | None = None
+        self._number = 0
 
     # What is held
 
@@ -292,13 +299,15 @@ class PacketBatch:
 
     def addresses(self) -> list[Address]:
         """Return `Packet.address` of each packet held, oldest first."""
-        self._decode_addresses()
-        return list(self._addresses)
+        return list(self._addresses_of(self._tail - self._head))
 
     def sizes(self) -> list[int]:
         """Return `Packet.size` of each packet held, oldest first."""
         limit = self._slot_size
-        sizes = self._wire_sizes_of(self._head, self._tail)
+        sizes: list[int] = []
+        while len(sizes) < self._tail - self._head:
+            first, stop = self._run_of(len(sizes), self._tail - self._head)
+            sizes += self._wire_sizes[first:stop]
         if sizes and max(sizes) > limit:
             return [min(size, limit) for size in sizes]
         return sizes
@@ -371,15 +380,47 @@ class PacketBatch:
                 for _ in range(count):
                     column.popleft()
 
+    # The end: nothing is held, and nothing can be again
+
+    def close(self) -> None:
+        """End the use of this batch: release its packets, give its memory back.
+
+        A batch of a pool goes back to the pool. From then on whatever is done with this object
+        raises ValueError, closing it again too. ``with batch:`` closes it at the end.
+
+        Raises:
+            ValueError: It is closed already, or a task is receiving into it.
+            BufferError: As for `release`; the batch is still open.
+        """
+        if self._filling:
+            raise ValueError("a task is receiving into this batch; cancel that, then close it")
+        self.clear()
+        give_back = self._give_back
+        state, self.__dict__ = self.__dict__, {}
+        self.__class__ = _ClosedBatch
+        if give_back is not None:
+            heir = PacketBatch.__new__(PacketBatch)
+            heir.__dict__ = state
+            give_back(heir)
+
+    def __enter__(self) -> PacketBatch:
+        self._filling  # noqa: B018  # or a ValueError, if it is closed
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
     # free -> held: for the receive functions
 
     def _free_run(self, count: int) -> tuple[int, int]:
         """The next free slots that lie side by side: the first, and how many of `count`."""
         capacity = len(self._slots)
-        if self._head == self._tail:  # an empty ring starts again at slot 0, to need one run
-            self._head = self._tail = -(-self._tail // capacity) * capacity
-        first = self._tail % capacity
-        return first, min(count, capacity - (self._tail - self._head), capacity - first)
+        first, held = self._tail % capacity, self._tail - self._head
+        if first and not held:  # an empty ring starts again at slot 0, to need one run
+            self._head = self._tail = self._tail - first + capacity
+            first = 0
+        side_by_side = capacity - (held if held > first else first)
+        return first, count if count < side_by_side else side_by_side
 
     def _commit(self, wire_sizes: list[int], addresses: list[Address]) -> None:
         """Take the next free slots as held.
@@ -390,78 +431,85 @@ class PacketBatch:
         first = self._tail % len(self._slots)
         self._wire_sizes[first : first + len(wire_sizes)] = wire_sizes
         if addresses:
-            self._decode_addresses()  # of packets held before, for the order
-            self._addresses.extend(addresses)
+            self._addresses_of(self._tail - self._head)  # of packets before, for the order
+            self._addresses.extend(addresses[: len(wire_sizes)])  # one more, if interrupted
         self._tail += len(wire_sizes)
 
     def _plug(self, engine: Any, read_addresses: ReadAddresses | None = None) -> None:
         """Let `engine` fill the free slots from now on."""
-        self._decode_addresses()  # those of packets held are in the last engine's memory
+        self._addresses_of(self._tail - self._head)  # they are in the last engine's memory
         self._engine = engine
         self._book = AddressBook(read_addresses or _no_addresses)
 
-    # Making what is handed out
+    # Making what is handed out. Each method makes what is missing up to `count` packets, and lays
+    # it out for one run of slots; around the ring's end there are two.
 
-    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The slots of the packets numbered start to stop, as (first, stop) runs, at most two."""
+    def _run_of(self, start: int, stop: int) -> tuple[int, int]:
+        """The slots of packets `start` to `stop`, counted from the oldest; or their first run."""
         capacity = len(self._slots)
-        while start < stop:
-            first = start % capacity
-            last = min(first + stop - start, capacity)
-            yield first, last
-            start += last - first
+        first = (self._head + start) % capacity
+        last = first + stop - start
+        return first, last if last <= capacity else capacity
 
     def _views_of(self, count: int) -> deque[memoryview]:
-        """The views handed out so far, after making sure that there are `count` at least."""
         views = self._views
-        for first, stop in self._runs(self._head + len(views), self._head + count):
+        while len(views) < count:
+            first, stop = self._run_of(len(views), count)
+            sizes = self._wire_sizes[first:stop]
             # A slot's own view does the clamping: no length that an engine reports, however
             # wrong, gives a slice beyond the slot.
-            sizes = self._wire_sizes[first:stop]
-            slots = self._slots[first:stop]
-            views.extend([slot[:size] for slot, size in zip(slots, sizes, strict=True)])
+            views.extend(
+                [view[:size] for view, size in zip(self._slots[first:stop], sizes, strict=True)]
+            )
         return views
 
+    def _addresses_of(self, count: int) -> deque[Address]:
+        addresses = self._addresses
+        while len(addresses) < count:
+            first, stop = self._run_of(len(addresses), count)
+            addresses.extend(self._book.read(first, stop - first))
+        return addresses
+
     def _packets_of(self, count: int) -> deque[Packet]:
-        """The packets handed out so far, after making sure that there are `count` at least."""
-        old = len(self._packets)
-        if old >= count:
-            return self._packets
-        views = islice(self._views_of(count), old, None)
-        sizes = self._wire_sizes_of(self._head + old, self._head + count)
-        book = self._book
-        if book.wanted:
-            self._decode_addresses()
-        decoded = len(self._addresses) >= count
-        new = list(map(_new_packet, repeat(Packet if decoded else _Undecoded, count - old)))
-        if decoded:
-            addresses = islice(self._addresses, old, None)
-            for packet, view, size, address in zip(new, views, sizes, addresses):  # noqa: B905
-                packet.data = view
-                packet.address = address
-                packet._wire_size = size
-        else:
-            for number, (packet, view, size) in enumerate(zip(new, views, sizes)):  # noqa: B905
-                packet.data = view
-                packet._wire_size = size
-                packet._slot = (self._head + old + number) % len(self._slots)
-                packet._book = book
-        self._packets.extend(new)
-        return self._packets
-
-    def _wire_sizes_of(self, start: int, stop: int) -> list[int]:
-        sizes: list[int] = []
-        for first, last in self._runs(start, stop):
-            sizes += self._wire_sizes[first:last]
-        return sizes
-
-    def _decode_addresses(self) -> None:
-        start = self._head + len(self._addresses)
-        for first, stop in self._runs(start, self._tail):
-            self._addresses.extend(self._book.read(first, stop - first))
+        packets = self._packets
+        while (old := len(packets)) < count:
+            first, stop = self._run_of(old, count)
+            views = _after(old, self._views_of(count))
+            sizes = self._wire_sizes[first:stop]
+            book = self._book
+            if book.wanted or len(self._addresses) >= count:
+                addresses = _after(old, self._addresses_of(count))
+                for size, view, address in zip(sizes, views, addresses):  # noqa: B905
+                    packet = _new_packet(Packet)
+                    packet.data = view
+                    packet.address = address
+                    packet._wire_size = size
+                    packets.append(packet)
+            else:
+                for slot, size, view in zip(range(first, stop), sizes, views):  # noqa: B905
+                    packet = _new_packet(_Undecoded)
+                    packet.data = view
+                    packet._wire_size = size
+                    packet._slot = slot
+                    packet._book = book
+                    packets.append(packet)
+        return packets
 
     def __repr__(self) -> str:
         return f"<PacketBatch capacity={self.capacity} held={len(self)} free={self.free}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a PacketBatch is memory in use: make a new one instead of a copy")
+
+
+class _ClosedBatch(PacketBatch):
+    """What a batch is after `PacketBatch.close`: nothing is left of it but an explanation."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ValueError(
+            "this batch was closed, and given back if it came from a pool: its memory may be in "
+            "use by somebody else. Take another one"
+        )
+
+    def __repr__(self) -> str:
+        return "<PacketBatch, closed>"

@@ -31,6 +31,7 @@ from ._libc import (
 )
 
 _HEADER_SIZE = sizeof(Mmsghdr)
+_FEW = 4  # up to so many slots, one at a time is faster than all at once
 _FLAGS = MSG_DONTWAIT | MSG_TRUNC  # no waiting, and msg_len tells the length as sent
 
 
@@ -93,13 +94,14 @@ class LinuxEngine:
             RecvmmsgRefusedError: The call is not to be had; nothing was read.
         """
         stop = first + count
-        self._arm(first, stop)
+        if first < self._used:
+            self._arm(first, stop)
         fd = sock.fileno()
         at = first
         while at < stop:
             # The kernel cuts a larger number to UIO_MAXIOV in silence. No timeout: it is looked
             # at only after a datagram came (recvmmsg(2), BUGS).
-            asked = min(stop - at, UIO_MAXIOV)
+            asked = stop - at if stop - at < UIO_MAXIOV else UIO_MAXIOV
             got = self._recvmmsg(fd, self._headers_at + at * _HEADER_SIZE, asked, _FLAGS, None)
             if got < 0:
                 code = get_errno()
@@ -112,7 +114,10 @@ class LinuxEngine:
                         break  # refused from now on, as the next call will find
                     raise RecvmmsgRefusedError(os.strerror(code))
                 return OSError(code, os.strerror(code))
-            sizes += self._lengths[at : at + got].tolist()
+            if got == 1:
+                sizes.append(self._lengths[at])
+            else:
+                sizes += self._lengths[at : at + got].tolist()
             at += got
             if at > self._used:
                 self._used = at
@@ -121,27 +126,33 @@ class LinuxEngine:
         return None
 
     def _arm(self, first: int, stop: int) -> None:
-        if first < self._used:
-            start = first * _HEADER_SIZE
-            end = min(stop, self._used) * _HEADER_SIZE
-            self._header_bytes[start:end] = self._armed[start:end]
-            if stop >= self._used:
-                self._used = first
+        end = min(stop, self._used)
+        if end - first > _FEW:
+            start, last = first * _HEADER_SIZE, end * _HEADER_SIZE
+            self._header_bytes[start:last] = self._armed[start:last]
+        else:
+            for slot in range(first, end):
+                self._name_lengths[slot] = SOCKADDR_SIZE
+        if first < self._used <= stop:
+            self._used = first
 
     def read_addresses(self, first: int, count: int) -> list[Address]:
         """Return the senders of the packets in `count` slots from `first` on."""
         stop = first + count
-        lengths = self._name_lengths[first:stop].tolist()
         addresses: list[Address] = []
-        if lengths.count(lengths[0]) == count:  # of one family, but for paths of unix sockets
-            for at in range(first, stop, _COLUMN):
-                unpack = _column(lengths[0], min(stop - at, _COLUMN)).unpack_from
-                raws = unpack(self._name_bytes, at * SOCKADDR_SIZE)
-                addresses += map(_decoded.__getitem__, raws)
-        else:
-            for slot, length in enumerate(lengths, start=first):
-                start = slot * SOCKADDR_SIZE
-                addresses.append(_decoded[bytes(self._name_bytes[start : start + length])])
+        if count > _FEW:
+            lengths = self._name_lengths[first:stop].tolist()
+            # Of one family, that is of one length, but for the paths of unix sockets.
+            if lengths.count(lengths[0]) == count:
+                for at in range(first, stop, _COLUMN):
+                    unpack = _column(lengths[0], min(stop - at, _COLUMN)).unpack_from
+                    raws = unpack(self._name_bytes, at * SOCKADDR_SIZE)
+                    addresses += map(_decoded.__getitem__, raws)
+                return addresses
+        for slot in range(first, stop):
+            start = slot * SOCKADDR_SIZE
+            raw = bytes(self._name_bytes[start : start + self._name_lengths[slot]])
+            addresses.append(_decoded[raw])
         return addresses
 
 

@@ -157,24 +157,22 @@ async def recv_mmsg_exact(
 async def _receive(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
     if id(sock) in _sequels:
         await checkpoint()
+        taken = _drain(sock, batch, limit)
     else:
         # The wait lets others run, but where the socket is readable already, asyncio's loops may
         # end it before they deliver a cancellation.
         await checkpoint_if_cancelled()
-        await _wait(sock)
+        taken = 0
     # Being told that it is readable is no promise: the datagram may have a bad checksum, or
     # another reader.
-    while not (taken := _drain(sock, batch, limit)):
-        await _wait(sock)
+    while not taken:
+        try:
+            await wait_socket_readable(sock)
+        except (OSError, ValueError) as error:
+            _ensure_open(sock)  # older AnyIO has a checkpoint before it asks for the descriptor
+            raise _told_apart(error) from None
+        taken = _drain(sock, batch, limit)
     return taken
-
-
-async def _wait(sock: socket.socket) -> None:
-    try:
-        await wait_socket_readable(sock)
-    except (OSError, ValueError) as error:
-        _ensure_open(sock)  # older AnyIO has a checkpoint before it asks for the descriptor
-        raise _told_apart(error) from None
 
 
 def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
@@ -188,10 +186,13 @@ def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
         finally:
             del sequel  # else the error, its traceback and this frame keep each other alive
     engine = engine_for(batch)
-    wanted = min(limit, batch.free)
     taken = 0
-    while taken < wanted:
-        first, count = batch._free_run(wanted - taken)
+    while True:
+        first, count = batch._free_run(limit - taken)
+        if not count:  # all that was asked for
+            if sequel is None:
+                _remember(sock, None)
+            return taken
         sizes: list[int] = []
         addresses: list[Address] = []
         try:
@@ -200,8 +201,9 @@ def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
             engine = fall_back(batch)
             continue
         finally:  # whatever was raised, a KeyboardInterrupt even: what was read is there
-            batch._commit(sizes, addresses)
-        taken += len(sizes)
+            if sizes:
+                batch._commit(sizes, addresses)
+                taken += len(sizes)
         if error is not None:
             if not taken:
                 try:
@@ -211,11 +213,9 @@ def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
             _remember(sock, error)
             return taken
         if len(sizes) < count:
-            _sequels.pop(id(sock), None)
+            if sequel is not None:
+                del _sequels[id(sock)]
             return taken
-    if sequel is None:
-        _remember(sock, None)
-    return taken
 
 
 def _remember(sock: socket.socket, error: OSError | None) -> None:
@@ -254,7 +254,8 @@ def _check(sock: socket.socket, batch: PacketBatch, number: int, name: str) -> i
         raise ValueError("sock is blocking; call sock.setblocking(False) first")
     if batch._filling:
         raise BusyResourceError("receiving into")
-    engine_for(batch)  # or a ValueError, before anything waits
+    if batch._engine is None:
+        engine_for(batch)  # or a ValueError, before anything waits
     if not batch.free:
         raise BatchFullError(
             f"all {batch.capacity} slots of the batch hold packets; give some back with "

@@ -1,0 +1,124 @@
+/* The floor: recvmmsg(2) and nothing else, in C. Speaks the line protocol of worker.py:
+ *
+ *   (at start)                         -> {"port": P}
+ *   buffer BYTES                       -> {"granted": BYTES}
+ *   drain COUNT PAYLOAD received TIMES -> {"queued": N, "lost": N, "ns": [NANOSECONDS, ...]}
+ *
+ * It ends with its standard input. Usage: floor VLEN
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef SO_MEMINFO
+#define SO_MEMINFO 55
+#endif
+#define SLOT 1232
+#define DEADLINE 5000000000LL /* nanoseconds; a drain takes milliseconds */
+
+static int64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static unsigned drops(int sock)
+{
+    uint32_t info[9] = {0};
+    socklen_t size = sizeof info;
+    getsockopt(sock, SOL_SOCKET, SO_MEMINFO, info, &size);
+    return info[8];
+}
+
+static void check(int failed, const char *what)
+{
+    if (failed) {
+        perror(what);
+        exit(1);
+    }
+}
+
+/* Sends `count` datagrams; returns how many fit into the receiver's buffer. */
+static int fill(int sender, int receiver, int count, int payload)
+{
+    static char data[65536];
+    unsigned before = drops(receiver);
+    for (int i = 0; i < count; i++)
+        check(send(sender, data, (size_t)payload, 0) < 0, "send");
+    return count - (int)(drops(receiver) - before);
+}
+
+int main(int argc, char **argv)
+{
+    unsigned vlen = argc > 1 ? (unsigned)atoi(argv[1]) : 64;
+    struct mmsghdr *headers = calloc(vlen, sizeof *headers);
+    struct iovec *iovecs = calloc(vlen, sizeof *iovecs);
+    struct sockaddr_storage *names = calloc(vlen, sizeof *names);
+    char *ring = malloc((size_t)vlen * SLOT);
+    check(!vlen || !headers || !iovecs || !names || !ring, "memory");
+    memset(ring, 0, (size_t)vlen * SLOT);
+    for (unsigned i = 0; i < vlen; i++) {
+        iovecs[i] = (struct iovec){ring + (size_t)i * SLOT, SLOT};
+        headers[i].msg_hdr.msg_name = &names[i];
+        headers[i].msg_hdr.msg_iov = &iovecs[i];
+        headers[i].msg_hdr.msg_iovlen = 1;
+    }
+
+    int sock = socket(AF_INET, SOCK_DGRAM, 0), sender = socket(AF_INET, SOCK_DGRAM, 0);
+    check(sock < 0 || sender < 0, "socket");
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof at;
+    check(bind(sock, (struct sockaddr *)&at, size), "bind");
+    check(getsockname(sock, (struct sockaddr *)&at, &size), "getsockname");
+    check(connect(sender, (struct sockaddr *)&at, size), "connect");
+    printf("{\"port\": %d}\n", ntohs(at.sin_port));
+    fflush(stdout);
+
+    char line[256];
+    while (fgets(line, sizeof line, stdin)) {
+        int bytes, count, payload, times;
+        if (sscanf(line, "buffer %d", &bytes) == 1) {
+            int granted;
+            size = sizeof granted;
+            if (setsockopt(sock, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes))
+                setsockopt(sock, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+            check(getsockopt(sock, SOL_SOCKET, SO_RCVBUF, &granted, &size), "SO_RCVBUF");
+            printf("{\"granted\": %d}\n", granted);
+        } else if (sscanf(line, "drain %d %d %*s %d", &count, &payload, &times) == 3) {
+            int fewest = count, lost = 0;
+            for (int turn = 0; turn < times; turn++) {
+                int queued = fill(sender, sock, count, payload), received = 0;
+                int64_t start = now();
+                while (received < queued) {
+                    for (unsigned i = 0; i < vlen; i++)
+                        headers[i].msg_hdr.msg_namelen = sizeof *names;
+                    int got = recvmmsg(sock, headers, vlen, MSG_DONTWAIT, NULL);
+                    if (got > 0)
+                        received += got;
+                    else if (errno != EAGAIN && errno != EINTR)
+                        check(1, "recvmmsg");
+                    else if (now() - start > DEADLINE)
+                        break;
+                }
+                printf(turn ? ", %lld" : "{\"ns\": [%lld", (long long)(now() - start));
+                fewest = queued < fewest ? queued : fewest;
+                lost += queued - received;
+            }
+            printf("], \"queued\": %d, \"lost\": %d}\n", fewest, lost);
+        } else {
+            fprintf(stderr, "unknown command: %s", line);
+            return 1;
+        }
+        fflush(stdout);
+    }
+    return 0;
+}

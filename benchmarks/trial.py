@@ -1,0 +1,55 @@
+"""One trial with the sender in its own process: who got what, and where the rest was lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .receivers import OURS, PEERS, Spec
+from .report import Context
+from .sender import LATE
+
+PAYLOAD = 1232
+
+CHOSEN = [spec for spec in OURS if spec.limit == 64] + PEERS
+"""Those in these trials: ours with both engines and the default limit, and every peer."""
+
+SLACK = 0.1
+"""Seconds that a receiver has beyond the sending. What still comes in then is received too
+(`worker.clocked`), so this only has to outlast the sender's start."""
+
+SLOWEST = 10e-6
+"""Seconds a packet that a sender as fast as it can may take, for the receiver's deadline."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of the datagrams of one sending.
+
+    Attributes:
+        sent: Datagrams.
+        seconds: That the sending took.
+        received: What reached the application.
+        dropped: What the kernel dropped since the socket's buffer was full (SK_MEMINFO_DROPS).
+    """
+
+    sent: int
+    seconds: float
+    received: int
+    dropped: int
+
+    @property
+    def library(self) -> int:
+        """What the kernel handed over, and the library lost."""
+        return self.sent - self.received - self.dropped
+
+
+def run(context: Context, spec: Spec, count: int, rate: float) -> Trial:
+    """Send `count` datagrams at `rate` a second, or as fast as can be if 0, to a receiver."""
+    children = context.children
+    receiver, sender = children[spec.key], children.sender
+    # As long as the sender may take at the worst, and then some.
+    seconds = SLACK + count * (LATE / rate if rate else SLOWEST)
+    receiver.ask("receive", count, seconds, "read")  # answered when it is ready
+    sent = sender.ask("send", children.port(spec.key), PAYLOAD, count, rate)
+    got = receiver.hear()
+    return Trial(sent["sent"], sent["seconds"], got["received"], got["dropped"])

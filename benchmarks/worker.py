@@ -1,0 +1,179 @@
+"""A receiver's process, or the sender's: reads commands from standard input, one a line.
+
+Each command is answered by one line of JSON. The process ends with its input, that is, when
+its parent does. ``python -m benchmarks.worker KEY`` is a receiver; its event loop stands still
+between commands. (The commands of the sender are in `sender`.)
+
+======================================  ====================================================
+(at start)                              {"port": its UDP port}
+buffer BYTES                            {"granted": what SO_RCVBUF tells then}
+drain COUNT PAYLOAD USE TIMES           fills its own socket, the clock stopped, then
+                                        receives; and again: {"queued": the fewest that
+                                        fit, "lost": beyond that, "ns": [of each time]}
+receive COUNT SECONDS USE               receives what others send, until COUNT or the
+                                        deadline: {"received", "ns", "dropped" by the kernel}
+memory                                  {"rss": bytes resident}
+slots CAPACITY SLOT_SIZE                ours only: {"beyond": bytes that a slot of a batch
+                                        costs beyond its payload}
+======================================  ====================================================
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import socket
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any, TypeAlias, cast
+
+import anyio
+
+from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+
+from . import udp
+from .receivers import SPECS, Ours, Receiver, Spec, Use
+
+GRACE, GRACE_A_PACKET = 0.3, 100e-6
+"""Seconds until a drain is given up, since packets were lost, as the sum of both. The slowest
+peer needs about 25 microseconds a packet."""
+
+QUIET = 0.05
+"""Seconds without a packet after which a receiver that is past its deadline takes it that no
+more come."""
+
+Answer: TypeAlias = dict[str, Any]
+
+
+def answer(values: Answer) -> None:
+    """Write one line of JSON to the parent."""
+    print(json.dumps(values), flush=True)
+
+
+async def clocked(
+    receiver: Receiver,
+    count: int,
+    use: Use,
+    seconds: float,
+    ready: Callable[[], None] = lambda: None,
+) -> Answer:
+    """Receive `count` packets, or what comes within `seconds`; both are counted from here.
+
+    What is still coming in after the deadline is received too, so that nothing is left for the
+    next command to find.
+    """
+    receiver.got = 0
+    gc.collect()
+    ready()
+    start = perf_counter_ns()
+    with anyio.move_on_after(seconds):
+        await receiver.receive(count, use)
+    stop = perf_counter_ns()
+    before = -1
+    while before < receiver.got < count:
+        before = receiver.got
+        with anyio.move_on_after(QUIET):
+            await receiver.receive(count, use)
+    return {"received": receiver.got, "ns": stop - start}
+
+
+def resident() -> int:
+    """Return the bytes of this process that are in memory now, or 0 where /proc is not."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    import resource  # not on Windows, which has no /proc either
+
+    return pages * resource.getpagesize()
+
+
+def slot_bytes(engine: str, capacity: int, slot_size: int) -> float:
+    """Return the bytes by slot that a batch takes at its fullest: data and addresses read."""
+    with udp.open_socket() as sock, udp.open_sender(sock.getsockname()[1]) as sender:
+        udp.set_buffer(sock, capacity * slot_size * 4)
+        batch = PacketBatch(1, slot_size, engine)
+        for _ in range(2):  # the first time for what is made once in a process
+            udp.fill(sender, sock, capacity, slot_size)
+            gc.collect()
+            tracemalloc.start()
+            batch = PacketBatch(capacity, slot_size, engine)
+            held = recv_mmsg_nowait(sock, batch, capacity)
+            batch.payloads()
+            batch.addresses()
+            gc.collect()
+            size = tracemalloc.get_traced_memory()[0]
+            tracemalloc.stop()
+    return size / held
+
+
+async def serve(spec: Spec) -> None:
+    """Put a socket into the receiver's hands, and obey commands."""
+    assert spec.open is not None
+    sock = udp.open_socket()
+    port = sock.getsockname()[1]
+    # The library owns `sock`; `options` is the same socket, for its options and counts.
+    with sock.dup() as options, udp.open_sender() as replies, udp.open_sender(port) as sender:
+        replies.setblocking(False)
+        receiver = await spec.open(sock, replies.sendto)
+        gc.collect()
+        gc.freeze()  # what was imported is no garbage: collections before the clock are quick
+        answer({"port": port})
+        try:
+            await obey(receiver, options, sender)
+        finally:
+            await receiver.aclose()
+
+
+async def obey(receiver: Receiver, options: socket.socket, sender: socket.socket) -> None:
+    """Obey commands until the input ends."""
+    while words := sys.stdin.readline().split():
+        match words:
+            case ["buffer", size]:
+                answer({"granted": udp.set_buffer(options, int(size))})
+            case ["drain", count, payload, use, times]:
+                nanoseconds, queued, lost = [], int(count), 0
+                for _ in range(int(times)):
+                    fit = udp.fill(sender, options, int(count), int(payload))
+                    seconds = GRACE + GRACE_A_PACKET * fit
+                    result = await clocked(receiver, fit, cast(Use, use), seconds)
+                    nanoseconds.append(result["ns"])
+                    queued = min(queued, fit)
+                    lost += fit - result["received"]
+                answer({"queued": queued, "lost": lost, "ns": nanoseconds})
+            case ["receive", count, seconds, use]:
+                before = udp.drops(options)
+                result = await clocked(
+                    receiver,
+                    int(count),
+                    cast(Use, use),
+                    float(seconds),
+                    lambda: answer({"ready": True}),
+                )
+                answer({**result, "dropped": udp.drops(options) - before})
+            case ["memory"]:
+                answer({"rss": resident()})
+            case ["slots", capacity, slot_size]:
+                assert isinstance(receiver, Ours)
+                engine = receiver.batch.engine
+                size = slot_bytes(engine, int(capacity), int(slot_size))
+                answer({"beyond": size - int(slot_size)})
+            case _:
+                raise SystemExit(f"unknown command: {words}")
+
+
+def main() -> None:
+    """Run the receiver that the command line names."""
+    spec = SPECS[sys.argv[1]]
+    if spec.loop == "trio":
+        anyio.run(serve, spec, backend="trio")
+    else:
+        options = {"use_uvloop": spec.loop == "uvloop"}
+        anyio.run(serve, spec, backend="asyncio", backend_options=options)
+
+
+if __name__ == "__main__":
+    main()
