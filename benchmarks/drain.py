@@ -180,7 +180,7 @@ def run(context: Context) -> Result:
             )
     payloads = sorted({payload for _, payload in found.fit}, reverse=True)
     for payload in payloads:
-        columns = sorted(
+        columns: list[tuple[Use, int]] = sorted(
             {(use, queued) for _, queued, size, use in found.ns if size == payload},
             key=lambda column: (("received", "read", "packets").index(column[0]), column[1]),
         )

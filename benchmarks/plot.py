@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .report import Bar, Result
@@ -52,7 +53,7 @@ def write_svg(result: Result, caption: str, path: Path) -> None:
         figure.savefig(path, format="svg", metadata={"Date": None})
 
 
-def _label(axes: mpl.axes.Axes, row: int, bar: Bar) -> None:
+def _label(axes: Axes, row: int, bar: Bar) -> None:
     assert bar.value is not None
     axes.annotate(
         f"{bar.value.median:,.0f}",

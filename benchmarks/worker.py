@@ -95,7 +95,7 @@ def slot_bytes(engine: str, capacity: int, slot_size: int) -> float:
     """Return the bytes by slot that a batch takes at its fullest: data and addresses read."""
     with udp.open_socket() as sock, udp.open_sender(sock.getsockname()[1]) as sender:
         udp.set_buffer(sock, capacity * slot_size * 4)
-        batch = PacketBatch(1, slot_size, engine)
+        size, held = 0, 1
         for _ in range(2):  # the first time for what is made once in a process
             udp.fill(sender, sock, capacity, slot_size)
             gc.collect()

@@ -397,7 +397,7 @@ class PacketBatch:
         self.clear()
         give_back = self._give_back
         state, self.__dict__ = self.__dict__, {}
-        self.__class__ = _ClosedBatch
+        cast(Any, self).__class__ = _ClosedBatch
         if give_back is not None:
             heir = PacketBatch.__new__(PacketBatch)
             heir.__dict__ = state
