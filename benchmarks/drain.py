@@ -12,7 +12,7 @@ import statistics
 from collections import defaultdict
 from typing import TypeAlias
 
-from .receivers import FLOORS, LOOPS, OURS, PEERS, Spec, Use, floor_key, ours_key
+from .receivers import FLOORS, LOOPS, OURS, PEERS, STREAMS, Spec, Use, floor_key, ours_key
 from .report import Bar, Context, Goal, Result, identity, name, spread, times
 from .stats import Summary, ratio, summarize
 
@@ -76,7 +76,7 @@ def uses(spec: Spec, queued: int, payload: int) -> list[Use]:
     """Return what is measured of a receiver: `packets` once, since only ours has them."""
     if spec.kind == "floor":
         return ["received"]
-    if spec.kind == "ours" and (queued, payload) == (MAIN_QUEUED, MAIN_PAYLOAD):
+    if spec in OURS and (queued, payload) == (MAIN_QUEUED, MAIN_PAYLOAD):
         return ["received", "read", "packets"]
     return ["received", "read"]
 
@@ -146,6 +146,10 @@ def goals(found: Measurements) -> list[Goal]:
         slow, fast = ours_key("recvfrom_into", 64, loop), ours_key("recvmmsg", 64, loop)
         text = f"recvfrom_into engine to recvmmsg engine, limit 64: {loop}"
         listed.append(Goal(text, found.ratio(slow, fast, MAIN_QUEUED), 2.0, at_most=False))
+    for loop in LOOPS:
+        stream, bare = f"stream-recvmmsg-64-{loop}", ours_key("recvmmsg", 64, loop)
+        text = f"PacketReceiver with a pool to bare recv_mmsg, limit 64: {loop}"
+        listed.append(Goal(text, found.ratio(stream, bare, MAIN_QUEUED), 1.05))
     for peer, loop, bound in (
         ("anyio-asyncio", "asyncio", 35.0),
         ("protocol-asyncio", "asyncio", 25.0),
@@ -159,7 +163,7 @@ def goals(found: Measurements) -> list[Goal]:
 
 def run(context: Context) -> Result:
     """Measure all receivers."""
-    specs = context.children.available(FLOORS + OURS + PEERS)
+    specs = context.children.available(FLOORS + OURS + STREAMS + PEERS)
     granted = context.children.start(specs, BUFFER)
     found = measure(context, specs)
     result = Result("drain", "Draining a queue", "nanoseconds a packet")

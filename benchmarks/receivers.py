@@ -12,7 +12,13 @@ from typing import Any, Literal, TypeAlias
 
 from anyio.abc import UDPSocket
 
-from anyio_mmsg import PACKET_DATA_SIZE, PacketBatch, recv_mmsg
+from anyio_mmsg import (
+    PACKET_DATA_SIZE,
+    PacketBatch,
+    PacketBatchPool,
+    PacketReceiver,
+    recv_mmsg,
+)
 
 Use: TypeAlias = Literal["received", "read", "packets", "echo"]
 """What the application does with a packet.
@@ -95,6 +101,35 @@ class Ours(Receiver):
 async def open_ours(sock: socket.socket, reply: Reply, engine: str, limit: int) -> Receiver:
     """Hand `sock` to a `PacketBatch` of `limit` slots with that engine."""
     return Ours(sock, reply, engine, limit)
+
+
+class Stream(Receiver):
+    """`PacketReceiver` with a pool, whose batches are closed after use."""
+
+    def __init__(self, sock: socket.socket, reply: Reply, engine: str, limit: int) -> None:
+        super().__init__(reply)
+        pool = PacketBatchPool(2, limit, PACKET_DATA_SIZE, engine)
+        self.receiver = PacketReceiver(sock, pool, limit=limit)
+
+    async def receive(self, count: int, use: Use) -> None:
+        """See `Receiver`."""
+        async for batch in self.receiver:
+            self.got += len(batch)
+            if use != "received":
+                for data, address in zip(batch.payloads(), batch.addresses(), strict=True):
+                    self.look(data, address)
+            batch.close()
+            if self.got >= count:
+                break
+
+    async def aclose(self) -> None:
+        """See `Receiver`."""
+        await self.receiver.aclose()
+
+
+async def open_stream(sock: socket.socket, reply: Reply, engine: str, limit: int) -> Receiver:
+    """Hand `sock` to a `PacketReceiver` with a pool of such batches."""
+    return Stream(sock, reply, engine, limit)
 
 
 class AnyioReceiver(Receiver):
@@ -302,6 +337,17 @@ OURS = [
     for engine in ENGINES
     for loop in LOOPS
 ]
+STREAMS = [
+    Spec(
+        f"stream-recvmmsg-64-{loop}",
+        "PacketReceiver recvmmsg/64",
+        loop,
+        "ours",
+        partial(open_stream, engine="recvmmsg", limit=64),
+        64,
+    )
+    for loop in LOOPS
+]
 FRESH = {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
 LUCKY = {"MALLOC_MMAP_THRESHOLD_": str(4 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(8 * 2**20)}
 """The two states of glibc's malloc that asyncio's transports meet.
@@ -346,4 +392,4 @@ PEERS = [
     Spec("anyio-trio", "AnyIO UDPSocket", "trio", "peer", open_anyio),
     Spec("socket-trio", "trio.socket recvfrom_into", "trio", "peer", open_trio_socket),
 ]
-SPECS = {spec.key: spec for spec in FLOORS + OURS + PEERS}
+SPECS = {spec.key: spec for spec in FLOORS + OURS + STREAMS + PEERS}

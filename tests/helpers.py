@@ -25,6 +25,16 @@ def have_ipv6() -> bool:
     return True
 
 
+def link_local() -> tuple[str, str] | None:
+    """A link-local IPv6 address of this machine and its interface, if Linux names one."""
+    table = Path("/proc/net/if_inet6")
+    for line in table.read_text().splitlines() if table.exists() else ():
+        address, *_, interface = line.split()
+        if address.startswith("fe80"):
+            return socket.inet_ntop(socket.AF_INET6, bytes.fromhex(address)), interface
+    return None
+
+
 class Family:
     """Makes nonblocking datagram sockets of one family, and closes them."""
 

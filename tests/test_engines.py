@@ -8,7 +8,6 @@ import random
 import socket
 import sys
 import weakref
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -19,7 +18,7 @@ from anyio_mmsg._engine import engine_for
 from anyio_mmsg._engine_linux import LinuxEngine
 from anyio_mmsg._engine_portable import PortableEngine
 
-from .helpers import Family, contents, drain, have_ipv6
+from .helpers import Family, contents, drain, have_ipv6, link_local
 
 
 def test_the_engine_is_the_one_asked_for(engine: str, inet: Family) -> None:
@@ -229,21 +228,11 @@ def test_a_batch_may_serve_sockets_of_different_families(
             del held[:done]
 
 
-def link_local() -> str | None:
-    """A link-local address of this machine with its scope, if Linux names one."""
-    table = Path("/proc/net/if_inet6")
-    for line in table.read_text().splitlines() if table.exists() else ():
-        address, *_, interface = line.split()
-        if address.startswith("fe80"):
-            packed = bytes.fromhex(address)
-            return f"{socket.inet_ntop(socket.AF_INET6, packed)}%{interface}"
-    return None
-
-
 @pytest.mark.skipif(link_local() is None, reason="no interface here has a link-local address")
 def test_scope_id(engine: str) -> None:
-    host = link_local()
-    info = socket.getaddrinfo(host, 0, socket.AF_INET6, socket.SOCK_DGRAM)[0][4]
+    found = link_local()
+    assert found is not None
+    info = socket.getaddrinfo("%".join(found), 0, socket.AF_INET6, socket.SOCK_DGRAM)[0][4]
     with (
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as receiver,
         socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender,

@@ -9,14 +9,26 @@ One wait, then a batch of packets into memory that was allocated once. The packe
 """
 
 from ._batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, Packet, PacketBatch
+from ._feed import feed
+from ._pool import PacketBatchPool, PoolStatistics
+from ._receiver import TRANSIENT_ERRORS, PacketReceiver, ReceiverStatistics
 from ._recv import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
+from ._sockets import MulticastGroup, open_udp_socket
 
 __all__ = [
     "NUM_RCVMMSGS",
     "PACKET_DATA_SIZE",
+    "TRANSIENT_ERRORS",
     "BatchFullError",
+    "MulticastGroup",
     "Packet",
     "PacketBatch",
+    "PacketBatchPool",
+    "PacketReceiver",
+    "PoolStatistics",
+    "ReceiverStatistics",
+    "feed",
+    "open_udp_socket",
     "recv_mmsg",
     "recv_mmsg_exact",
     "recv_mmsg_nowait",

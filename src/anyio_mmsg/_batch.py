@@ -261,6 +261,7 @@ class PacketBatch:
         self._engine: Any = None
         self._book = AddressBook(_no_addresses)
         self._filling = False  # a receive function is at work, perhaps waiting
+        self._reads = self._empty_reads = 0  # how often sockets were read, and nothing was there
         # Of a pool: what takes the memory back, as a new object, and its number there.
         self._give_back: Callable[[PacketBatch], None] | None = None
         self._number = 0
@@ -303,11 +304,7 @@ class PacketBatch:
 
     def sizes(self) -> list[int]:
         """Return `Packet.size` of each packet held, oldest first."""
-        limit = self._slot_size
-        sizes: list[int] = []
-        while len(sizes) < self._tail - self._head:
-            first, stop = self._run_of(len(sizes), self._tail - self._head)
-            sizes += self._wire_sizes[first:stop]
+        limit, sizes = self._slot_size, self._wire_sizes_held()
         if sizes and max(sizes) > limit:
             return [min(size, limit) for size in sizes]
         return sizes
@@ -450,6 +447,14 @@ class PacketBatch:
         first = (self._head + start) % capacity
         last = first + stop - start
         return first, last if last <= capacity else capacity
+
+    def _wire_sizes_held(self) -> list[int]:
+        held = self._tail - self._head
+        first, stop = self._run_of(0, held)
+        sizes = self._wire_sizes[first:stop]
+        if len(sizes) < held:
+            sizes += self._wire_sizes[: held - len(sizes)]
+        return sizes
 
     def _views_of(self, count: int) -> deque[memoryview]:
         views = self._views

@@ -14,7 +14,7 @@ from ._engine_linux import LinuxEngine, RecvmmsgRefusedError
 from ._engine_portable import PortableEngine
 from ._libc import Recvmmsg, load_recvmmsg
 
-__all__ = ["Engine", "RecvmmsgRefusedError", "engine_for", "fall_back"]
+__all__ = ["ON_LINUX", "Engine", "RecvmmsgRefusedError", "engine_for", "fall_back"]
 
 
 class Engine(Protocol):
@@ -53,7 +53,8 @@ class Engine(Protocol):
 # MSG_TRUNC as a flag makes Linux tell a datagram's length as sent; macOS and the BSDs at least
 # tell that they cut it, through recvmsg; Windows raises WSAEMSGSIZE.
 _FLAGS = int(getattr(socket, "MSG_DONTWAIT", 0))
-if sys.platform == "linux":
+ON_LINUX = sys.platform == "linux"
+if ON_LINUX:
     _FLAGS |= int(socket.MSG_TRUNC)
     _ASK_FOR_FLAGS = False
     _recvmmsg: Recvmmsg | None = load_recvmmsg()

@@ -117,3 +117,52 @@ def load_recvmmsg() -> Recvmmsg | None:
         ctypes.c_void_p,
     ]
     return cast(Recvmmsg, recvmmsg)
+
+
+# Options of sockets on Linux that Python does not name (asm-generic/socket.h, linux/in.h).
+SO_SNDBUFFORCE = 32
+SO_RCVBUFFORCE = 33
+SO_MEMINFO = 55
+IPV6_MULTICAST_ALL = 29
+IP_MULTICAST_ALL = 49
+MCAST_JOIN_GROUP = 42
+MCAST_JOIN_SOURCE_GROUP = 46
+
+# SO_MEMINFO's numbers (linux/sock_diag.h, SK_MEMINFO_*): how many, and which ones matter here.
+MEMINFO = struct.Struct("=9I")
+MEMINFO_RMEM_ALLOC, MEMINFO_RCVBUF, MEMINFO_DROPS = 0, 1, 8
+
+
+class GroupSourceReq(ctypes.Structure):
+    """struct group_source_req; without its last field it is struct group_req (RFC 3678)."""
+
+    _fields_ = [
+        ("gsr_interface", ctypes.c_uint32),
+        # sockaddr_storage, aligned as for a pointer
+        ("gsr_group", ctypes.c_size_t * (SOCKADDR_SIZE // ctypes.sizeof(ctypes.c_size_t))),
+        ("gsr_source", ctypes.c_size_t * (SOCKADDR_SIZE // ctypes.sizeof(ctypes.c_size_t))),
+    ]
+
+
+def group_request(interface: int, group: bytes, source: bytes | None) -> bytes:
+    """Pack the argument of MCAST_JOIN_GROUP, or with a source of MCAST_JOIN_SOURCE_GROUP.
+
+    Args:
+        interface: Its index, 0 to leave the choice to the system.
+        group: A packed IPv4 or IPv6 address (4 or 16 bytes).
+        source: The same, of the only sender to hear.
+    """
+    request = GroupSourceReq(gsr_interface=interface)
+    size = ctypes.sizeof(request) if source else GroupSourceReq.gsr_source.offset
+    memory = bytearray(request)
+    for field, host in ((GroupSourceReq.gsr_group, group), (GroupSourceReq.gsr_source, source)):
+        if host:
+            raw = _sockaddr(host)
+            memory[field.offset : field.offset + len(raw)] = raw
+    return bytes(memory[:size])
+
+
+def _sockaddr(host: bytes) -> bytes:
+    if len(host) == 4:
+        return _FAMILY.pack(socket.AF_INET) + bytes(2) + host + bytes(8)
+    return _FAMILY.pack(socket.AF_INET6) + bytes(6) + host + bytes(4)

@@ -85,7 +85,7 @@ async def recv_mmsg(sock: socket.socket, batch: PacketBatch, limit: int = NUM_RC
     limit = _check(sock, batch, limit, "limit")
     batch._filling = True
     try:
-        return await _receive(sock, batch, limit)
+        return await receive_into(sock, batch, limit)
     finally:
         batch._filling = False
 
@@ -148,13 +148,14 @@ async def recv_mmsg_exact(
     try:
         missing = count
         while missing:
-            missing -= await _receive(sock, batch, missing)
+            missing -= await receive_into(sock, batch, missing)
         return count
     finally:
         batch._filling = False
 
 
-async def _receive(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
+async def receive_into(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
+    """Do what `recv_mmsg` promises, for a caller who has checked that it can be done."""
     if id(sock) in _sequels:
         await checkpoint()
         taken = _drain(sock, batch, limit)
@@ -191,7 +192,7 @@ def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
         first, count = batch._free_run(limit - taken)
         if not count:  # all that was asked for
             if sequel is None:
-                _remember(sock, None)
+                remember(sock, None)
             return taken
         sizes: list[int] = []
         addresses: list[Address] = []
@@ -201,6 +202,7 @@ def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
             engine = fall_back(batch)
             continue
         finally:  # whatever was raised, a KeyboardInterrupt even: what was read is there
+            batch._reads += 1
             if sizes:
                 batch._commit(sizes, addresses)
                 taken += len(sizes)
@@ -210,15 +212,17 @@ def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
                     raise _told_apart(error)
                 finally:
                     del error  # as above
-            _remember(sock, error)
+            remember(sock, error)
             return taken
         if len(sizes) < count:
+            batch._empty_reads += not sizes
             if sequel is not None:
                 del _sequels[id(sock)]
             return taken
 
 
-def _remember(sock: socket.socket, error: OSError | None) -> None:
+def remember(sock: socket.socket, error: OSError | None) -> None:
+    """Have the next receive on `sock` raise `error`, or without one not wait before it reads."""
     key = id(sock)
     if error is not None:
         error = error.with_traceback(None)  # its frames hold the socket
@@ -234,24 +238,11 @@ def _told_apart(error: Exception) -> Exception:
 
 def _check(sock: socket.socket, batch: PacketBatch, number: int, name: str) -> int:
     """Refuse what can't work, before anything is read; return `number` as a plain int."""
-    if not isinstance(sock, socket.socket):
-        kind = type(sock)
-        library = kind.__module__.partition(".")[0]
-        raise TypeError(
-            f"sock is a {kind.__module__}.{kind.__qualname__}, and has to be a socket.socket; "
-            f"{_WAYS_TO_A_SOCKET.get(library, _OPEN_ONE)}"
-        )
+    ensure_usable(sock)
     if not isinstance(batch, PacketBatch):
         raise TypeError(f"batch is a {type(batch).__name__}, and has to be a PacketBatch")
     if type(number) is not int or number < 1:
         number = whole_number(name, number, 1, "give the number of packets, at least 1")
-    _ensure_open(sock)
-    if _type_of(sock) not in _DATAGRAM_TYPES:
-        raise ValueError(
-            "sock is no datagram socket; packets need one made with socket.SOCK_DGRAM"
-        )
-    if sock.gettimeout() != 0:
-        raise ValueError("sock is blocking; call sock.setblocking(False) first")
     if batch._filling:
         raise BusyResourceError("receiving into")
     if batch._engine is None:
@@ -262,6 +253,24 @@ def _check(sock: socket.socket, batch: PacketBatch, number: int, name: str) -> i
             f"batch.release(n) or batch.clear(), then receive again"
         )
     return number
+
+
+def ensure_usable(sock: socket.socket) -> None:
+    """Raise what `recv_mmsg` raises for a socket that it can't use."""
+    if not isinstance(sock, socket.socket):
+        kind = type(sock)
+        library = kind.__module__.partition(".")[0]
+        raise TypeError(
+            f"sock is a {kind.__module__}.{kind.__qualname__}, and has to be a socket.socket; "
+            f"{_WAYS_TO_A_SOCKET.get(library, _OPEN_ONE)}"
+        )
+    _ensure_open(sock)
+    if _type_of(sock) not in _DATAGRAM_TYPES:
+        raise ValueError(
+            "sock is no datagram socket; packets need one made with socket.SOCK_DGRAM"
+        )
+    if sock.gettimeout() != 0:
+        raise ValueError("sock is blocking; call sock.setblocking(False) first")
 
 
 def _ensure_open(sock: socket.socket) -> None:
