@@ -6,6 +6,9 @@ One wait, then a batch of packets into memory that was allocated once. The packe
     filled            _engine_*.py         an engine writes bytes into free slots
     committed         _batch.py            PacketBatch holds them, hands out Packet views
     released          _batch.py            the consumer gives the slots back
+
+Above that way stands what applications start in a nursery: _sockets.py opens sockets, _pool.py
+lends batches, _receiver.py makes a stream of a socket, _feed.py feeds consumers from it.
 """
 
 from ._batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, Packet, PacketBatch

@@ -94,7 +94,7 @@ def _sent(
     """Send `batch` if there is room, and another batch left to receive into."""
     if tail is not None and stream.statistics().open_receive_streams == 1:
         raise BrokenResourceError  # that one is ours
-    if not receiver.pool.statistics().free:
+    if not receiver.pool.free:
         return False
     try:
         stream.send_nowait(batch)

@@ -71,6 +71,11 @@ class PacketBatchPool:
         """Slots of each batch."""
         return self._capacity
 
+    @property
+    def free(self) -> int:
+        """Batches that can be had at once."""
+        return self._available.value
+
     async def acquire(self) -> PacketBatch:
         """Return a free batch; wait until there is one. First come, first served.
 
@@ -90,7 +95,7 @@ class PacketBatchPool:
 
     def statistics(self) -> PoolStatistics:
         """Return how many batches are where."""
-        free = self._available.value
+        free = self.free
         leaked = sum(lent is not None and lent() is None for lent in self._lent)
         waiting = self._available.statistics().tasks_waiting
         return PoolStatistics(self._size, free, self._size - free - leaked, leaked, waiting)

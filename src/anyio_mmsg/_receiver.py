@@ -48,15 +48,15 @@ class ReceiverStatistics:
     Attributes:
         packets: Packets received.
         bytes: Their bytes, without what was cut off.
-        batches: Batches handed out.
+        batches: Batches that packets were received into.
         full_batches: Those that were as full as they may be; many of them say that the
             application does not keep up, or that the batches are small for the load.
         largest_batch: Packets of the largest one.
         truncated: Packets longer than a slot.
         receive_calls: How often the socket was read.
         empty_calls: How often there was nothing to read.
-        dropped: Packets dropped after they were received: by the policy of `feed`, or held
-            when it or the receiver ended.
+        dropped: Of these packets, those that nobody got: dropped by the policy of `feed`, or held
+            by it or by the receiver at its end.
         transient_errors: How many of each, by errno.
         dropped_by_kernel: Packets that the kernel had no room for in the socket's buffer (or had
             to throw away for a bad checksum), since the receiver was made. None where the system
@@ -238,8 +238,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
     def drop(self, batch: PacketBatch) -> None:
         """Close a batch whose packets were not used, and count them as dropped."""
-        self._dropped += len(batch)
+        packets = len(batch)
         batch.close()
+        self._dropped += packets
 
     def statistics(self) -> ReceiverStatistics:
         """Return what was seen so far; after the end, what was seen until then.
@@ -288,6 +289,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
     def _drop_batch(self) -> None:
         if self._batch is not None:
+            if self._batch:
+                self._count(self._batch)
             self.drop(self._batch)
             self._batch = None
 
