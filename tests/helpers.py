@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from anyio.lowlevel import checkpoint
+
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
 
 
@@ -117,6 +119,17 @@ def drain(sock: socket.socket, batch: PacketBatch, count: int) -> None:
     """Receive `count` packets that are there already: loopback delivers within the send."""
     while count:
         count -= recv_mmsg_nowait(sock, batch, count)
+
+
+async def trickle(sender: socket.socket, steps: int) -> int:
+    """Let others run so many times, and send at every second; return how many were sent."""
+    sent = 0
+    for step in range(steps):
+        if step % 2:
+            sender.send(b"%d" % sent)
+            sent += 1
+        await checkpoint()
+    return sent
 
 
 def stub_engine(batch: PacketBatch) -> types.SimpleNamespace:

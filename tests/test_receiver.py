@@ -11,7 +11,6 @@ import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 from anyio.abc import SocketAttribute
-from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import (
     PacketBatchPool,
@@ -22,7 +21,7 @@ from anyio_mmsg import (
 )
 from anyio_mmsg._sockets import SocketMemory
 
-from .helpers import Family, ScriptedSocket, contents
+from .helpers import Family, ScriptedSocket, contents, trickle
 
 pytestmark = pytest.mark.anyio
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of its drops")
@@ -153,11 +152,7 @@ async def test_cancelled_anywhere_no_packet_is_lost(
         async with receiver:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(read)
-                for step in range(after):
-                    if step % 2:
-                        sender.send(b"%d" % sent)
-                        sent += 1
-                    await checkpoint()
+                sent = await trickle(sender, after)
                 tasks.cancel_scope.cancel()
             while len(got) < sent:
                 with await receiver.receive() as batch:

@@ -28,7 +28,7 @@ from anyio_mmsg import (
     recv_mmsg_nowait,
 )
 
-from .helpers import Family, ScriptedSocket, contents, drain
+from .helpers import Family, ScriptedSocket, contents, drain, trickle
 
 pytestmark = pytest.mark.anyio
 
@@ -328,11 +328,7 @@ async def test_cancelled_anywhere_no_packet_is_lost(
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(receive_for_ever)
-            for step in range(after):
-                if step % 2:
-                    sender.send(b"%d" % sent)
-                    sent += 1
-                await checkpoint()
+            sent = await trickle(sender, after)
             tasks.cancel_scope.cancel()
     left = sent - len(batch)
     drain(receiver, batch, left)
