@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import math
 import socket
 import sys
@@ -16,7 +18,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, feed
 
-from .helpers import Family, contents
+from .helpers import Family, ScriptedSocket, contents
 
 pytestmark = pytest.mark.anyio
 POLICIES = ["block", "drop_newest", "drop_oldest"]
@@ -104,7 +106,7 @@ async def overloaded(
     return got, dropped, receiver
 
 
-@pytest.mark.parametrize(("size", "batches"), [(3, 8), (0, 2), (math.inf, 4), (9, 1)])
+@pytest.mark.parametrize(("size", "batches"), [(3, 8), (0, 2), (math.inf, 4), (9, 2)])
 @pytest.mark.parametrize("overload", POLICIES)
 async def test_a_slow_consumer(
     overload: str, size: float, batches: int, engine: str, inet: Family
@@ -229,19 +231,101 @@ async def test_nobody_is_left(overload: str, inet: Family) -> None:
         assert receiver.pool.statistics().free == 8
 
 
-async def test_a_callback_that_fails(inet: Family) -> None:
+def fail(batch: PacketBatch) -> None:
+    raise LookupError("the callback's own")
+
+
+@pytest.mark.parametrize("overload", ["drop_newest", "drop_oldest"])
+async def test_a_callback_that_fails(overload: str, inet: Family) -> None:
+    sock, sender = inet.pair()
+    send, receive = create_memory_object_stream[PacketBatch](1)
+    async with PacketReceiver(sock, PacketBatchPool(4, 1)) as receiver:
+        sender.send(b"0")
+        sender.send(b"1")
+        with anyio.fail_after(5), pytest.raises(LookupError):
+            await feed(receiver, send, **options(overload, receive), on_drop=fail)
+        queued = 0
+        with receive:
+            async for batch in receive:
+                with batch:
+                    queued += len(batch)
+        assert receiver.statistics().packets == 2
+        assert queued + receiver.statistics().dropped == 2
+        assert receiver.pool.statistics().free == 4
+
+
+@pytest.mark.parametrize("overload", ["drop_newest", "drop_oldest"])
+@pytest.mark.parametrize("use", ["close", "clear"])
+async def test_a_callback_that_ends_the_batch(overload: str, use: str, inet: Family) -> None:
+    sock, sender = inet.pair()
+    send, receive = create_memory_object_stream[PacketBatch](1)
+    async with PacketReceiver(sock, PacketBatchPool(4, 1)) as receiver:
+        for _ in range(3):
+            sender.send(b"x")
+        with anyio.fail_after(5), receive:
+            async with anyio.create_task_group() as tasks:
+                on_drop = lambda batch: getattr(batch, use)()  # noqa: E731
+                keywords = {**options(overload, receive), "on_drop": on_drop}
+                tasks.start_soon(feeding(receiver, send, **keywords))
+                while receiver.statistics().dropped < 2:
+                    await checkpoint()
+                tasks.cancel_scope.cancel()
+        assert receiver.statistics().dropped == 2
+
+
+async def test_cancelled_in_the_moment_of_handing_over(
+    inet: Family, anyio_backend_name: str
+) -> None:
+    """Whoever has the batch then keeps it; it is not closed under a consumer."""
     sock, sender = inet.pair()
     send, receive = create_memory_object_stream[PacketBatch](0)
-
-    def fail(batch: PacketBatch) -> None:
-        raise LookupError("the callback's own")
-
+    batch: PacketBatch | None = None
     async with PacketReceiver(sock) as receiver:
         sender.send(b"x")
-        with receive, anyio.fail_after(5), pytest.raises(LookupError):
-            await feed(receiver, send, overload="drop_newest", on_drop=fail)
-        assert receiver.statistics().dropped == 1
+        with anyio.fail_after(5), receive:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(feed, receiver, send)
+                while not receive.statistics().tasks_waiting_send:
+                    await checkpoint()
+                tasks.cancel_scope.cancel()
+                batch = receive.receive_nowait()
+            assert batch is not None
+            with batch:
+                assert contents(batch) == [b"x"]
+        assert receiver.statistics().dropped == 0
         assert receiver.pool.statistics().free == 8
+
+
+@pytest.mark.parametrize("overload", POLICIES)
+async def test_what_consumers_leave_in_the_stream_is_counted(overload: str, inet: Family) -> None:
+    sock, sender = inet.pair()
+    send, receive = create_memory_object_stream[PacketBatch](8)
+    async with PacketReceiver(sock, PacketBatchPool(8, 1)) as receiver:
+        for _ in range(3):
+            sender.send(b"x")
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(feeding(receiver, send, **options(overload, receive)))
+                while receive.statistics().current_buffer_used < 3:
+                    await checkpoint()
+                tasks.cancel_scope.cancel()
+        receive.close()
+        del receive, send, tasks
+        gc.collect()
+        assert receiver.statistics().dropped == 3
+        assert receiver.pool.statistics().free == 7  # one waits in the receiver for more
+
+
+async def test_feed_does_not_take_a_callbacks_error_for_the_end(inet: Family) -> None:
+    def closed(error: OSError) -> None:
+        raise anyio.ClosedResourceError
+
+    sock = ScriptedSocket(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
+    send, receive = create_memory_object_stream[PacketBatch](1)
+    pool = PacketBatchPool(2, engine="recvfrom_into")
+    async with PacketReceiver(sock, pool, on_error=closed) as receiver:
+        with receive, anyio.fail_after(5), pytest.raises(anyio.ClosedResourceError):
+            await feed(receiver, send)
 
 
 async def test_bad_arguments(inet: Family) -> None:
@@ -254,3 +338,6 @@ async def test_bad_arguments(inet: Family) -> None:
                 await feed(receiver, send, overload="drop_oldest")
             with pytest.raises(ValueError, match="give oldest"):
                 await feed(receiver, send, oldest=receive)
+    async with PacketReceiver(inet.open(), PacketBatchPool(1)) as receiver:
+        with pytest.raises(ValueError, match="give it a pool of 2 or more"):
+            await feed(receiver, send, overload="drop_newest")

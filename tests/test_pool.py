@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import pickle
+import threading
 import weakref
 
 import anyio
@@ -142,15 +144,78 @@ async def test_a_batch_that_a_task_receives_into_is_not_closed(inet: Family) -> 
     batch.close()
 
 
-async def test_leaks_show() -> None:
+async def test_leaks_show_and_come_back() -> None:
     pool = PacketBatchPool(2)
     leaked = pool.acquire_nowait()
     kept = pool.acquire_nowait()
     del leaked
     gc.collect()
-    assert pool.statistics() == PoolStatistics(size=2, free=0, lent=1, leaked=1, waiting=0)
+    assert pool.statistics() == PoolStatistics(size=2, free=1, lent=1, leaked=1, waiting=0)
     kept.close()
-    assert pool.statistics() == PoolStatistics(size=2, free=1, lent=0, leaked=1, waiting=0)
+    assert pool.statistics() == PoolStatistics(size=2, free=2, lent=0, leaked=1, waiting=0)
+
+
+async def test_a_leak_wakes_who_waits() -> None:
+    pool = PacketBatchPool(1)
+    held = [pool.acquire_nowait()]
+
+    async def wait() -> None:
+        with await pool.acquire():
+            pass
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await wait_all_tasks_blocked()
+            held.clear()
+
+
+async def test_a_leak_that_is_in_use_is_gone_for_good(inet: Family) -> None:
+    receiver, sender = inet.pair()
+    pool = PacketBatchPool(1)
+    sender.send(b"x")
+    batch = pool.acquire_nowait()
+    drain(receiver, batch, 1)
+    user = pickle.PickleBuffer(batch[0].data)
+    del batch
+    assert pool.statistics() == PoolStatistics(size=1, free=0, lent=1, leaked=1, waiting=0)
+    assert bytes(user) == b"x"
+    user.release()
+
+
+async def test_a_leak_in_another_thread_is_gone_for_good() -> None:
+    pool = PacketBatchPool(1)
+    held = [pool.acquire_nowait()]
+    thread = threading.Thread(target=held.clear)
+    thread.start()
+    thread.join()
+    assert pool.statistics() == PoolStatistics(size=1, free=0, lent=1, leaked=1, waiting=0)
+
+
+async def test_the_arguments_of_a_closed_batch() -> None:
+    batch = PacketBatch(3, 7)
+    assert not batch.closed
+    batch.close()
+    assert batch.closed
+    for name in ("capacity", "slot_size", "engine"):
+        with pytest.raises(ValueError, match="this batch was closed"):
+            getattr(batch, name)
+
+
+async def test_the_bodys_exception_shows_beside_a_pinned_packet(inet: Family) -> None:
+    receiver, sender = inet.pair()
+    sender.send(b"x")
+    batch = PacketBatch()
+    drain(receiver, batch, 1)
+    user = pickle.PickleBuffer(batch[0].data)
+    with pytest.raises(BufferError) as raised, batch:
+        raise LookupError("the body's own")
+    context: BaseException | None = raised.value
+    while context is not None and not isinstance(context, LookupError):
+        context = context.__context__
+    assert isinstance(context, LookupError)
+    user.release()
+    batch.close()
 
 
 async def test_a_pool_is_no_garbage_cycle() -> None:

@@ -262,9 +262,10 @@ class PacketBatch:
         self._book = AddressBook(_no_addresses)
         self._filling = False  # a receive function is at work, perhaps waiting
         self._reads = self._empty_reads = 0  # how often sockets were read, and nothing was there
-        # Of a pool: what takes the memory back, as a new object, and its number there.
-        self._give_back: Callable[[PacketBatch], None] | None = None
-        self._number = 0
+        # While it is lent by a pool: what takes the memory back, as a new object, and who wants
+        # to know of the packets in it if it is dropped without being closed.
+        self._give_back: Callable[[Any], None] | None = None
+        self._on_loss: Callable[[int], None] | None = None
 
     # What is held
 
@@ -356,14 +357,14 @@ class PacketBatch:
         try:
             for view in _first(count, self._views):
                 view.release()
-        except BufferError:
+        except BufferError as error:
             done = [other is view for other in self._views].index(True)
             self._free(done)
             raise BufferError(
                 f"the memory of a packet is still in use through its data (by a numpy array, a "
                 f"ctypes object or the like); drop that object, then release. {done} of {count} "
                 f"packets, those before it, were released"
-            ) from None
+            ) from error
         self._free(count)
 
     def _free(self, count: int) -> None:
@@ -392,13 +393,16 @@ class PacketBatch:
         if self._filling:
             raise ValueError("a task is receiving into this batch; cancel that, then close it")
         self.clear()
-        give_back = self._give_back
-        state, self.__dict__ = self.__dict__, {}
+        heir, give_back = self.__class__.__new__(self.__class__), self._give_back
+        heir.__dict__, self.__dict__ = self.__dict__, {}
         cast(Any, self).__class__ = _ClosedBatch
         if give_back is not None:
-            heir = PacketBatch.__new__(PacketBatch)
-            heir.__dict__ = state
             give_back(heir)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called; the one thing that a closed batch still tells."""
+        return False
 
     def __enter__(self) -> PacketBatch:
         self._filling  # noqa: B018  # or a ValueError, if it is closed
@@ -510,7 +514,13 @@ class PacketBatch:
 class _ClosedBatch(PacketBatch):
     """What a batch is after `PacketBatch.close`: nothing is left of it but an explanation."""
 
-    def __getattr__(self, name: str) -> NoReturn:
+    @property
+    def closed(self) -> bool:
+        return True
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__") or name == "closed":
+            return object.__getattribute__(self, name)
         raise ValueError(
             "this batch was closed, and given back if it came from a pool: its memory may be in "
             "use by somebody else. Take another one"

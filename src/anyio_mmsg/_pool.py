@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from dataclasses import dataclass
 from functools import partial
-from weakref import ref
+from typing import cast
 
 import anyio
 
@@ -13,13 +15,14 @@ from ._batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, PacketBatch, whole_number
 
 @dataclass(frozen=True)
 class PoolStatistics:
-    """A `PacketBatchPool` at one moment. Batches are either free, or lent, or leaked.
+    """A `PacketBatchPool` at one moment.
 
     Attributes:
         size: Batches that there may be at the most.
         free: Those that can be had at once, made already or not.
-        lent: Those that consumers have.
-        leaked: Those that were lent and dropped without being closed; they do not come back.
+        lent: Those that consumers have, or have lost for good (see `leaked`).
+        leaked: How often a batch was dropped without being closed. It is taken back when Python
+            collects it, unless that happens in another thread, or something still uses its memory.
         waiting: Tasks in `PacketBatchPool.acquire`.
     """
 
@@ -30,6 +33,15 @@ class PoolStatistics:
     waiting: int
 
 
+class LentBatch(PacketBatch):
+    """A batch of a pool, which minds how it ends."""
+
+    def __del__(self) -> None:
+        give_back = vars(self).get("_give_back")
+        if give_back is not None:  # it was neither idle, nor refused at its making
+            cast("PacketBatchPool", give_back.__self__)._recover(self)
+
+
 class PacketBatchPool:
     """A bounded number of `PacketBatch`es, each made when first needed, then used again.
 
@@ -38,7 +50,8 @@ class PacketBatchPool:
 
     A batch that was acquired belongs to the consumer until it is closed, by ``with batch:`` or
     ``batch.close()``; then it goes back. Who still uses it after that gets a ValueError, also
-    when its memory was lent again: that is another `PacketBatch` object.
+    when its memory was lent again: that is another `PacketBatch` object. A pool and its batches
+    belong to one event loop.
 
     Args:
         size: The most batches that there may be, at least 1.
@@ -60,11 +73,16 @@ class PacketBatchPool:
     ) -> None:
         self._size = whole_number("size", size, 1, "give the number of batches, at least 1")
         self._capacity = capacity
-        self._new = partial(PacketBatch, capacity, slot_size, engine)
+        self._new = partial(LentBatch, capacity, slot_size, engine)
         self._idle = [self._new()]  # at once, so that bad arguments are told here
-        # By number, of batches that were made: weakly the one that is lent, if it is.
-        self._lent: list[ref[PacketBatch] | None] = [None]
+        self._leaked = 0
         self._semaphore: anyio.Semaphore | None = None
+        self._thread = 0
+
+    @property
+    def size(self) -> int:
+        """The most batches that there may be."""
+        return self._size
 
     @property
     def capacity(self) -> int:
@@ -96,14 +114,14 @@ class PacketBatchPool:
     def statistics(self) -> PoolStatistics:
         """Return how many batches are where."""
         free = self.free
-        leaked = sum(lent is not None and lent() is None for lent in self._lent)
         waiting = self._available.statistics().tasks_waiting
-        return PoolStatistics(self._size, free, self._size - free - leaked, leaked, waiting)
+        return PoolStatistics(self._size, free, self._size - free, self._leaked, waiting)
 
     @property
     def _available(self) -> anyio.Semaphore:
         if self._semaphore is None:  # made in the event loop, where it is a faster one
             self._semaphore = anyio.Semaphore(self._size, max_value=self._size)
+            self._thread = threading.get_ident()
         return self._semaphore
 
     def _lend(self) -> PacketBatch:
@@ -115,14 +133,19 @@ class PacketBatchPool:
             except MemoryError:
                 self._available.release()
                 raise
-            batch._number = len(self._lent)
-            self._lent.append(None)
         batch._give_back = self._take_back
-        self._lent[batch._number] = ref(batch)
         return batch
 
-    def _take_back(self, batch: PacketBatch) -> None:
-        batch._give_back = None  # which would keep the pool alive
-        self._lent[batch._number] = None
+    def _take_back(self, batch: LentBatch) -> None:
+        batch._give_back = batch._on_loss = None  # which would keep the pool alive
         self._idle.append(batch)
         (self._semaphore or self._available).release()
+
+    def _recover(self, batch: LentBatch) -> None:
+        """Take back a batch that was dropped: from a finalizer, so anywhere and at any time."""
+        self._leaked += 1
+        if batch._on_loss is not None:
+            batch._on_loss(len(batch))
+        if threading.get_ident() == self._thread:
+            with contextlib.suppress(BufferError):  # something still uses its memory
+                batch.close()

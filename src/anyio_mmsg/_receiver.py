@@ -8,7 +8,6 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Literal
 
 import anyio
@@ -45,6 +44,8 @@ next whole one; to linger for less they are not asked to wait at all."""
 class ReceiverStatistics:
     """What a `PacketReceiver` has seen up to one moment.
 
+    Packets and reads count when their batch is handed out.
+
     Attributes:
         packets: Packets received.
         bytes: Their bytes, without what was cut off.
@@ -55,8 +56,8 @@ class ReceiverStatistics:
         truncated: Packets longer than a slot.
         receive_calls: How often the socket was read.
         empty_calls: How often there was nothing to read.
-        dropped: Of these packets, those that nobody got: dropped by the policy of `feed`, or held
-            by it or by the receiver at its end.
+        dropped: Of these packets, those that nobody got: dropped by the policy of `feed`, held by
+            the receiver at its end, or in a batch that was dropped without being closed.
         transient_errors: How many of each, by errno.
         dropped_by_kernel: Packets that the kernel had no room for in the socket's buffer (or had
             to throw away for a bad checksum), since the receiver was made. None where the system
@@ -120,6 +121,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         on_error: Callable[[OSError], object] | None = None,
     ) -> None:
         ensure_usable(sock)
+        if isinstance(linger, bool) or not isinstance(linger, (int, float)):
+            raise TypeError(f"linger is a {type(linger).__name__}; give seconds")
+        if not isinstance(pool, (PacketBatchPool, type(None))):
+            raise TypeError(f"pool is a {type(pool).__name__}, and has to be a PacketBatchPool")
         if not linger >= 0:
             raise ValueError(f"linger is {linger}; give seconds, 0 for not at all")
         if errors not in ("count", "raise"):
@@ -131,6 +136,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             self.pool.capacity,
         )
         self._linger = linger
+        self._deadline = 0.0  # of lingering for the batch that is being filled
         self._raise_errors = errors == "raise"
         self._on_error = on_error
         # The batch that is being filled. It stays here if the filling is cancelled.
@@ -163,14 +169,13 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         try:
             batch = self._batch
             if batch is None:
-                try:
-                    batch = self._batch = self.pool.acquire_nowait()
-                except anyio.WouldBlock:
-                    batch = self._batch = await self._wait_for_batch()
+                batch = self._batch = await self._take_batch()
             if batch:  # from a call that was cancelled while it lingered
                 await checkpoint()
             else:
                 await self._fill(batch)
+                if self._linger:
+                    self._deadline = anyio.current_time() + self._linger
             if self._linger and len(batch) < self._limit:
                 await self._fill_up(batch)
             self._batch = None
@@ -179,12 +184,16 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             if self._closed:
                 self._drop_batch()
         self._count(batch)
+        batch._on_loss = self.count_dropped
         return batch
 
-    async def _wait_for_batch(self) -> PacketBatch:
-        with anyio.CancelScope() as self._scope:
-            return await self.pool.acquire()
-        raise ClosedResourceError  # only aclose cancels that scope
+    async def _take_batch(self) -> PacketBatch:
+        try:
+            return self.pool.acquire_nowait()
+        except anyio.WouldBlock:
+            with anyio.CancelScope() as self._scope:
+                return await self.pool.acquire()
+            raise ClosedResourceError from None  # only aclose cancels that scope
 
     async def _fill(self, batch: PacketBatch) -> None:
         while True:
@@ -195,7 +204,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 with anyio.CancelScope() as self._scope:
                     await receive_into(self._sock, batch, self._limit)
                     return
-                raise ClosedResourceError  # only aclose cancels that scope
+                raise ClosedResourceError  # as above
             except OSError as error:
                 number = error.errno
                 if self._raise_errors or number is None or number not in TRANSIENT_ERRORS:
@@ -205,18 +214,19 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                     self._on_error(error)
 
     async def _fill_up(self, batch: PacketBatch) -> None:
-        deadline = anyio.current_time() + self._linger
         try:
             if self._linger >= TIMER_RESOLUTION:
-                with anyio.CancelScope(deadline=deadline):
+                with anyio.CancelScope(deadline=self._deadline) as self._scope:
                     await recv_mmsg_exact(self._sock, batch, self._limit - len(batch))
             else:
-                while len(batch) < self._limit and anyio.current_time() < deadline:
+                while len(batch) < self._limit and anyio.current_time() < self._deadline:
                     with contextlib.suppress(anyio.WouldBlock):
                         recv_mmsg_nowait(self._sock, batch, self._limit - len(batch))
                     await checkpoint()
         except OSError as error:
             remember(self._sock, error)  # after packets: the next call's
+        if self._closed:
+            raise ClosedResourceError
 
     def _count(self, batch: PacketBatch) -> None:
         sizes = batch._wire_sizes_held()
@@ -236,10 +246,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         if packets > self._largest_batch:
             self._largest_batch = packets
 
-    def drop(self, batch: PacketBatch) -> None:
-        """Close a batch whose packets were not used, and count them as dropped."""
-        packets = len(batch)
-        batch.close()
+    def count_dropped(self, packets: int) -> None:
+        """Count packets that were received, and that nobody got."""
         self._dropped += packets
 
     def statistics(self) -> ReceiverStatistics:
@@ -259,7 +267,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             receive_calls=self._receive_calls,
             empty_calls=self._empty_calls,
             dropped=self._dropped,
-            transient_errors=MappingProxyType(dict(self._errors)),
+            transient_errors=dict(self._errors),
             dropped_by_kernel=None if kernel is None else self._dropped_by_kernel,
             buffer_used=None if kernel is None else kernel.used,
             buffer_size=None if kernel is None else kernel.size,
@@ -291,8 +299,14 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         if self._batch is not None:
             if self._batch:
                 self._count(self._batch)
-            self.drop(self._batch)
+                self.count_dropped(len(self._batch))
+            self._batch.close()
             self._batch = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether `aclose` was called."""
+        return self._closed
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
@@ -301,8 +315,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         attributes: dict[Any, Callable[[], Any]] = {
             SocketAttribute.family: lambda: sock.family,
             SocketAttribute.raw_socket: lambda: sock,
-            SocketAttribute.local_address: lambda: _host_and_port(sock.getsockname()),
         }
+        if self._closed:
+            return attributes
+        attributes[SocketAttribute.local_address] = lambda: _host_and_port(sock.getsockname())
         with contextlib.suppress(OSError):
             remote = _host_and_port(sock.getpeername())
             attributes[SocketAttribute.remote_address] = lambda: remote

@@ -58,13 +58,14 @@ async def open_udp_socket(
     reuse_port: bool = False,
     receive_buffer_size: int | None = None,
     send_buffer_size: int | None = None,
-    multicast_groups: Iterable[MulticastGroup | str] = (),
+    multicast_groups: Iterable[MulticastGroup | str] | MulticastGroup | str = (),
 ) -> socket.socket:
     """Open a UDP socket that the receive functions take: bound and nonblocking.
 
     Args:
         local_host: Address or name of this machine to receive at. None: all of its IPv4
-            addresses, or with ``family=socket.AF_INET6`` all of both versions.
+            addresses, or with ``family=socket.AF_INET6`` all of both versions. If there are groups
+            to join, None or a group's address: one of this machine's own hears no group.
         local_port: Port, 0 for any free one.
         family: `socket.AF_INET` or `socket.AF_INET6`, to choose where a name has both.
         reuse_address: Set SO_REUSEADDR. Of sockets that are bound to one multicast group's port
@@ -85,6 +86,8 @@ async def open_udp_socket(
         TypeError: A number is none.
         ValueError: An argument is none of what is said above, or this platform can't do it.
     """
+    if isinstance(multicast_groups, (str, MulticastGroup)):
+        multicast_groups = [multicast_groups]
     groups = [g if isinstance(g, MulticastGroup) else MulticastGroup(g) for g in multicast_groups]
     if family not in (socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6):
         raise ValueError(f"family is {family!r}; give socket.AF_INET or socket.AF_INET6")
@@ -94,7 +97,9 @@ async def open_udp_socket(
         raise ValueError("this platform has no SO_REUSEPORT; open the socket without reuse_port")
     for name, size in (("receive", receive_buffer_size), ("send", send_buffer_size)):
         if size is not None:
-            whole_number(f"{name}_buffer_size", size, 1, "give bytes, or None for the default")
+            fix = "give bytes, at most 1,073,741,823 (half a C int's), or None for the default"
+            if whole_number(f"{name}_buffer_size", size, 1, fix) >= 2**30:
+                raise ValueError(f"{name}_buffer_size is {size}; {fix}")
     kind, address = await _resolve(local_host, local_port, family)
     joins = [_join_option(group, kind) for group in groups]
     sock = socket.socket(kind, socket.SOCK_DGRAM)
@@ -104,18 +109,22 @@ async def open_udp_socket(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if kind == socket.AF_INET6 and local_host is None:
+        if kind == socket.AF_INET6 and not local_host:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         if receive_buffer_size is not None:
             _set_buffer(sock, "receive", receive_buffer_size)
         if send_buffer_size is not None:
             _set_buffer(sock, "send", send_buffer_size)
         sock.bind(address)
-        for level, option, value in joins:
-            sock.setsockopt(level, option, value)
+        for group, (level, option, value) in zip(groups, joins, strict=True):
+            try:
+                sock.setsockopt(level, option, value)
+            except OSError as error:
+                raise OSError(error.errno, f"joining {group}: {error.strerror}") from error
         if joins and ON_LINUX:  # else it hears the groups of all sockets of the machine (ip(7))
             everybodys = IPV6_MULTICAST_ALL if kind == socket.AF_INET6 else IP_MULTICAST_ALL
-            sock.setsockopt(joins[0][0], everybodys, 0)
+            with contextlib.suppress(OSError):  # IPv6 has it since Linux 4.20
+                sock.setsockopt(joins[0][0], everybodys, 0)
     except BaseException:
         sock.close()
         raise
@@ -123,7 +132,7 @@ async def open_udp_socket(
 
 
 async def _resolve(host: str | None, port: int, family: int) -> tuple[int, Any]:
-    if host is None:
+    if not host:
         if family == socket.AF_INET6:
             return socket.AF_INET6, ("::", port)
         return socket.AF_INET, ("", port)
@@ -173,6 +182,10 @@ def _join_option(group: MulticastGroup, family: int) -> tuple[int, int, bytes]:
     if not address.is_multicast:
         raise ValueError(
             f"{group.group} is no multicast address; give one of 224.0.0.0/4, ff00::/8"
+        )
+    if getattr(address, "scope_id", None):
+        raise ValueError(
+            f"{group.group} has a scope; give it as the interface of a MulticastGroup"
         )
     if address.version != version or (source is not None and source.version != version):
         raise ValueError(
