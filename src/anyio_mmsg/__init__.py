@@ -12,7 +12,7 @@ lends batches, _receiver.py makes a stream of a socket, _feed.py feeds consumers
 """
 
 from ._batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, Packet, PacketBatch
-from ._feed import feed
+from ._feed import Overload, feed
 from ._pool import PacketBatchPool, PoolStatistics
 from ._receiver import TRANSIENT_ERRORS, PacketReceiver, ReceiverStatistics
 from ._recv import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
@@ -24,6 +24,7 @@ __all__ = [
     "TRANSIENT_ERRORS",
     "BatchFullError",
     "MulticastGroup",
+    "Overload",
     "Packet",
     "PacketBatch",
     "PacketBatchPool",

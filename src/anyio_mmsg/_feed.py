@@ -21,16 +21,16 @@ Overload = Literal["block", "drop_newest", "drop_oldest"]
 async def feed(
     receiver: PacketReceiver,
     stream: MemoryObjectSendStream[PacketBatch],
-    *,
     overload: Overload = "block",
     oldest: MemoryObjectReceiveStream[PacketBatch] | None = None,
+    *,
     on_drop: Callable[[PacketBatch], object] | None = None,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Receive batches and send them into a memory object stream, until the receiver is closed.
 
-    For a nursery: ``nursery.start_soon(feed, receiver, send_stream)``. One send for a batch,
-    whatever it holds. The stream is closed at the end, so that consumers end too; give a clone to
+    For a nursery: ``nursery.start_soon(feed, receiver, send_stream, "drop_newest")``. One send
+    for a batch, whatever it holds. The stream is closed at the end, so that consumers end too; give a clone to
     keep it open. Consumers own what they get, and close it: ``with batch:``.
 
     Consumers are too slow when the stream is full, or no batch of the pool would be left to

@@ -72,8 +72,8 @@ async def open_udp_socket(
             so, each gets every packet. Set by itself if there are groups to join.
         reuse_port: Set SO_REUSEPORT. Of sockets that are bound to one port so, in any number of
             processes, each gets a share of the senders (socket(7)).
-        receive_buffer_size: Bytes of the kernel's buffer for what was not read yet, as the kernel
-            counts them: on Linux a packet of 1232 bytes counts some 2,300. Where the process may
+        receive_buffer_size: Bytes of the kernel's buffer for what was not read yet. Linux grants
+            twice as many, and charges a packet of 1232 bytes some 2,300. Where the process may
             (CAP_NET_ADMIN), more than net.core.rmem_max allows. If fewer are granted, a
             RuntimeWarning tells how many, and what to do.
         send_buffer_size: The same for what was not sent yet, and net.core.wmem_max.
