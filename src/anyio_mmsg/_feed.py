@@ -30,8 +30,8 @@ async def feed(
     """Receive batches and send them into a memory object stream, until the receiver is closed.
 
     For a nursery: ``nursery.start_soon(feed, receiver, send_stream, "drop_newest")``. One send
-    for a batch, whatever it holds. The stream is closed at the end, so that consumers end too; give a clone to
-    keep it open. Consumers own what they get, and close it: ``with batch:``.
+    for a batch, whatever it holds. The stream is closed at the end, so that consumers end too;
+    give a clone to keep it open. Consumers own what they get, and close it: ``with batch:``.
 
     Consumers are too slow when the stream is full, or no batch of the pool would be left to
     receive into. Each packet that is dropped then counts in `ReceiverStatistics.dropped`, and so
