@@ -7,7 +7,7 @@ import gc
 import math
 import socket
 import sys
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -28,13 +28,6 @@ def options(overload: str, oldest: MemoryObjectReceiveStream[PacketBatch]) -> di
     return {"overload": overload} | ({"oldest": oldest} if overload == "drop_oldest" else {})
 
 
-def feeding(*arguments: Any, **keywords: Any) -> Callable[..., Any]:
-    async def run(**more: Any) -> None:
-        await feed(*arguments, **{**keywords, **more})
-
-    return run
-
-
 @pytest.mark.parametrize("overload", POLICIES)
 async def test_feeds_consumers(overload: str, engine: str, inet: Family) -> None:
     sock, sender = inet.pair()
@@ -50,7 +43,7 @@ async def test_feeds_consumers(overload: str, engine: str, inet: Family) -> None
     pool = PacketBatchPool(8, 4, 16, engine)
     with anyio.fail_after(5):
         async with PacketReceiver(sock, pool) as receiver, anyio.create_task_group() as tasks:
-            await tasks.start(feeding(receiver, send, **options(overload, receive)))
+            await tasks.start(partial(feed, receiver, send, **options(overload, receive)))
             tasks.start_soon(consume, receive.clone())
             tasks.start_soon(consume, receive.clone())
             receive.close()
@@ -78,7 +71,8 @@ async def overloaded(
     with anyio.fail_after(5), receive:
         async with anyio.create_task_group() as tasks:
             await tasks.start(
-                feeding(
+                partial(
+                    feed,
                     receiver,
                     send,
                     **options(overload, receive),
@@ -144,7 +138,7 @@ async def test_sent_is_consumed_and_dropped_and_queued(
     receiver = PacketReceiver(sock, pool)
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
-            await tasks.start(feeding(receiver, send, **options(overload, receive)))
+            await tasks.start(partial(feed, receiver, send, **options(overload, receive)))
             for burst in range(60):
                 for _ in range(burst):
                     sender.send(bytes(500))
@@ -190,7 +184,7 @@ async def test_cancelled_anywhere(overload: str, after: int, engine: str, inet: 
     async with PacketReceiver(sock, pool) as receiver:
         with anyio.fail_after(5):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(feeding(receiver, send, **options(overload, receive)))
+                tasks.start_soon(partial(feed, receiver, send, **options(overload, receive)))
                 for _ in range(after):
                     for _ in range(3):
                         sender.send(b"%d" % sent)
@@ -266,7 +260,7 @@ async def test_a_callback_that_ends_the_batch(overload: str, use: str, inet: Fam
             async with anyio.create_task_group() as tasks:
                 on_drop = lambda batch: getattr(batch, use)()  # noqa: E731
                 keywords = {**options(overload, receive), "on_drop": on_drop}
-                tasks.start_soon(feeding(receiver, send, **keywords))
+                tasks.start_soon(partial(feed, receiver, send, **keywords))
                 while receiver.statistics().dropped < 2:
                     await checkpoint()
                 tasks.cancel_scope.cancel()
@@ -299,21 +293,25 @@ async def test_cancelled_in_the_moment_of_handing_over(
 @pytest.mark.parametrize("overload", POLICIES)
 async def test_what_consumers_leave_in_the_stream_is_counted(overload: str, inet: Family) -> None:
     sock, sender = inet.pair()
-    send, receive = create_memory_object_stream[PacketBatch](8)
-    async with PacketReceiver(sock, PacketBatchPool(8, 1)) as receiver:
-        for _ in range(3):
-            sender.send(b"x")
-        with anyio.fail_after(5):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(feeding(receiver, send, **options(overload, receive)))
-                while receive.statistics().current_buffer_used < 3:
-                    await checkpoint()
-                tasks.cancel_scope.cancel()
+
+    async def leave_three() -> None:
+        send, receive = create_memory_object_stream[PacketBatch](8)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(feed, receiver, send, **options(overload, receive)))
+            for _ in range(3):
+                sender.send(b"x")
+            while receive.statistics().current_buffer_used < 3:
+                await checkpoint()
+            tasks.cancel_scope.cancel()
         receive.close()
-        del receive, send, tasks
-        gc.collect()
-        assert receiver.statistics().dropped == 3
-        assert receiver.pool.statistics().free == 7  # one waits in the receiver for more
+
+    async with PacketReceiver(sock, PacketBatchPool(8, 1)) as receiver:
+        with anyio.fail_after(5):
+            await leave_three()
+            while receiver.statistics().dropped < 3:  # the loop has let go of the tasks then
+                gc.collect()
+                await checkpoint()
+        assert receiver.pool.free == 7  # one waits in the receiver for more
 
 
 async def test_feed_does_not_take_a_callbacks_error_for_the_end(inet: Family) -> None:

@@ -65,75 +65,99 @@ async def feed(
         raise ValueError(
             'give oldest, the receiving end of stream, with overload="drop_oldest" only'
         )
-
     if overload != "block" and receiver.pool.size < 2:
         raise ValueError(
             "the receiver's pool has one batch, which would always be dropped to have one to "
             "receive into; give it a pool of 2 or more"
         )
 
-    def drop(batch: PacketBatch) -> None:
-        receiver.count_dropped(len(batch))
+    feeder = _Feeder(receiver, stream, overload, oldest, on_drop)
+    try:
+        with stream:
+            task_status.started()
+            await feeder.run()
+    except anyio.get_cancelled_exc_class() as error:
+        # What nobody has goes back by itself, and is counted, as soon as nothing refers to it: so
+        # not the frames that the exception has left either, however long somebody keeps it.
+        del feeder, stream, oldest
+        _clear_frames(error)
+        raise
+
+
+class _Feeder:
+    """What `feed` does, batch by batch."""
+
+    def __init__(
+        self,
+        receiver: PacketReceiver,
+        stream: MemoryObjectSendStream[PacketBatch],
+        overload: Overload,
+        oldest: MemoryObjectReceiveStream[PacketBatch] | None,
+        on_drop: Callable[[PacketBatch], object] | None,
+    ) -> None:
+        self.receiver = receiver
+        self.stream = stream
+        self.deliver = self.block if overload == "block" else self.make_room
+        self.oldest = oldest
+        self.on_drop = on_drop
+
+    async def run(self) -> None:
+        while True:
+            try:
+                batch = await self.receiver.receive()
+            except ClosedResourceError:
+                if self.receiver.closed:
+                    return
+                raise
+            await self.deliver(batch)
+
+    async def block(self, batch: PacketBatch) -> None:
         try:
-            if on_drop is not None:
-                on_drop(batch)
+            await self.stream.send(batch)
+        except BrokenResourceError:
+            self.drop(batch)
+            raise
+        # If that is cancelled, a consumer may have got the batch nevertheless: it is not closed.
+
+    async def make_room(self, batch: PacketBatch) -> None:
+        try:
+            while not self.sent(batch):
+                victim = self.longest_waiting()
+                if victim is None:
+                    break
+                self.drop(victim)
+            else:
+                return
+        except BaseException:  # nobody is left, or the callback failed
+            self.drop(batch)
+            raise
+        self.drop(batch)
+
+    def sent(self, batch: PacketBatch) -> bool:
+        """Send `batch` if there is room, and another one left to receive into."""
+        if self.receiver.pool.free:
+            with contextlib.suppress(WouldBlock):
+                self.stream.send_nowait(batch)
+                return True
+        return False
+
+    def longest_waiting(self) -> PacketBatch | None:
+        try:
+            return None if self.oldest is None else self.oldest.receive_nowait()
+        except (WouldBlock, ClosedResourceError):
+            return None  # consumers have them all
+
+    def drop(self, batch: PacketBatch) -> None:
+        self.receiver.count_dropped(len(batch))
+        try:
+            if self.on_drop is not None:
+                self.on_drop(batch)
         finally:
             if not batch.closed:
                 batch.close()
 
-    def sent(batch: PacketBatch) -> bool:
-        """Send `batch` if there is room, and another one left to receive into."""
-        if receiver.pool.free:
-            with contextlib.suppress(WouldBlock):
-                stream.send_nowait(batch)
-                return True
-        return False
-
-    with stream:
-        task_status.started()
-        while True:
-            try:
-                batch = await receiver.receive()
-            except ClosedResourceError:
-                if receiver.closed:
-                    return
-                raise
-            if overload == "block":
-                try:
-                    await stream.send(batch)
-                except BrokenResourceError:
-                    drop(batch)
-                    raise
-                except BaseException as error:
-                    # Cancelled, but a consumer may have got the batch nevertheless: it is not to
-                    # be closed here. Let go of it: if nobody has it, it goes back by itself, now.
-                    del batch
-                    _clear_frames(error)
-                    raise
-                continue
-            try:
-                while not sent(batch):
-                    victim = _oldest(oldest)
-                    if victim is None:
-                        break
-                    drop(victim)
-                else:
-                    continue
-            except BaseException:  # nobody is left, or a callback failed
-                drop(batch)
-                raise
-            drop(batch)
-
 
 def _clear_frames(error: BaseException | None) -> None:
-    """Empty the frames that an exception has left, which hold what their functions were given."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
-
-
-def _oldest(stream: MemoryObjectReceiveStream[PacketBatch] | None) -> PacketBatch | None:
-    try:
-        return None if stream is None else stream.receive_nowait()
-    except (WouldBlock, ClosedResourceError):
-        return None  # consumers have them all
