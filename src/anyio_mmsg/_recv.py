@@ -181,7 +181,7 @@ def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
     _ensure_open(sock)
     sequel = _sequels.get(id(sock))
     if sequel is not None and sequel.error is not None:
-        del _sequels[id(sock)]
+        _sequels.pop(id(sock), None)
         try:
             raise _told_apart(sequel.error)
         finally:
@@ -217,7 +217,7 @@ def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
         if len(sizes) < count:
             batch._empty_reads += not sizes
             if sequel is not None:
-                del _sequels[id(sock)]
+                _sequels.pop(id(sock), None)
             return taken
 
 
