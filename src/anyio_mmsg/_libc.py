@@ -56,7 +56,7 @@ _SCOPE_ID = struct.Struct("=I")  # in the host's byte order, unlike the rest
 
 ADDRESS_CACHE_SIZE = 4096
 """Senders whose addresses are remembered. Arbitrary: a large collector's share of busy senders,
-in about 2 MB at the most. More senders, or forged ones, cost a decoding each, not memory."""
+in about 1 MB (tracemalloc). More senders, or forged ones, cost a decoding each, not memory."""
 
 
 def decode_sockaddr(raw: bytes) -> Address:

@@ -46,7 +46,7 @@ class PacketBatchPool:
     """A bounded number of `PacketBatch`es, each made when first needed, then used again.
 
     So there is a ceiling on memory: `size` * `capacity` * `slot_size` bytes of slots, and per
-    slot some hundred bytes of Python objects and headers beside (`benchmarks/` measures them).
+    slot some 800 bytes of Python objects and headers beside (`python -m benchmarks memory`).
 
     A batch that was acquired belongs to the consumer until it is closed, by ``with batch:`` or
     ``batch.close()``; then it goes back. Who still uses it after that gets a ValueError, also
