@@ -47,6 +47,22 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(
     params=[
+        "sendto",
+        pytest.param(
+            "sendmmsg",
+            marks=pytest.mark.skipif(
+                sys.platform != "linux", reason="sendmmsg(2) is a system call of Linux"
+            ),
+        ),
+    ]
+)
+def sending(request: pytest.FixtureRequest) -> str:
+    """The engine to send by."""
+    return str(request.param)
+
+
+@pytest.fixture(
+    params=[
         "inet",
         pytest.param(
             "inet6", marks=pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")

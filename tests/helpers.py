@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
 import functools
 import socket
 import types
 from collections import deque
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import trio.testing
 from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
@@ -140,7 +145,7 @@ def stub_engine(batch: PacketBatch) -> types.SimpleNamespace:
         first, count = batch._free_run(1)
         assert count == 1
         start, size = first * batch.slot_size, min(len(data), batch.slot_size)
-        batch._ring[start : start + size] = data[:size]
+        batch._ring.memory[start : start + size] = data[:size]
         senders[first] = address
         batch._commit([len(data) if wire_size is None else wire_size], [])
 
@@ -150,3 +155,25 @@ def stub_engine(batch: PacketBatch) -> types.SimpleNamespace:
     stub = types.SimpleNamespace(put=put)
     batch._plug(object(), read_addresses)
     return stub
+
+
+def nowhere(family: Family) -> tuple[Any, int]:
+    """An address that the system refuses to send to at once, and the errno by which."""
+    if family.name == "unix":
+        return "/nowhere/at/all", errno.ENOENT
+    if family.name == "inet":
+        return ("255.255.255.255", 9), errno.EACCES  # without SO_BROADCAST (ip(7))
+    return ("::1", 0), errno.EINVAL
+
+
+@contextlib.contextmanager
+def assert_others_run(backend: str) -> Iterator[None]:
+    """Fail if the block is no checkpoint, or does not let others run."""
+    if backend == "trio":
+        with trio.testing.assert_checkpoints():
+            yield
+    else:
+        ran: list[bool] = []
+        asyncio.get_running_loop().call_soon(ran.append, True)
+        yield
+        assert ran

@@ -280,7 +280,7 @@ def test_clearing_while_an_engine_fills() -> None:
     batch = filled(b"old", capacity=2)
     first, _ = batch._free_run(1)
     batch.clear()
-    batch._ring[first * 1232 : first * 1232 + 3] = b"new"
+    batch._ring.memory[first * 1232 : first * 1232 + 3] = b"new"
     batch._commit([3], [None])
     assert contents(batch) == [b"new"]
 

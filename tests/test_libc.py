@@ -1,29 +1,18 @@
-"""Layouts of the C structs, and sockaddr decoding."""
+"""Layouts of the C structs, and the bindings."""
 
 from __future__ import annotations
 
 import ctypes
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from anyio_mmsg._libc import (
-    ADDRESS_CACHE_SIZE,
-    MSG_DONTWAIT,
-    MSG_TRUNC,
-    SOCKADDR_SIZE,
-    AddressCache,
-    Iovec,
-    Mmsghdr,
-    Msghdr,
-    decode_sockaddr,
-    load_recvmmsg,
-)
+from anyio_mmsg._libc import MSG_DONTWAIT, MSG_TRUNC, Iovec, Mmsghdr, Msghdr, load_recvmmsg
+from anyio_mmsg._sockaddr import SOCKADDR_SIZE
 
 WORD = ctypes.sizeof(ctypes.c_void_p)
 
@@ -93,32 +82,3 @@ def test_the_binding_calls_the_kernel() -> None:
     assert recvmmsg is not None
     assert recvmmsg(-1, 0, 0, 0, None) == -1
     assert ctypes.get_errno() != 0
-
-
-def sockaddr(family: int, rest: bytes) -> bytes:
-    return struct.pack("=H", family) + rest
-
-
-def test_decoding() -> None:
-    inet = sockaddr(socket.AF_INET, b"\x12\x34" + bytes([192, 0, 2, 1]) + bytes(8))
-    assert decode_sockaddr(inet) == ("192.0.2.1", 0x1234)
-    host = socket.inet_pton(socket.AF_INET6, "2001:db8::1")
-    rest = b"\x00\x35" + struct.pack("!I", 0x0ABCDEF1) + host + struct.pack("=I", 7)
-    inet6 = sockaddr(socket.AF_INET6, rest)
-    assert decode_sockaddr(inet6) == ("2001:db8::1", 53, 0x0ABCDEF1, 7)
-    assert decode_sockaddr(b"") is None
-    unix = socket.AF_UNIX if hasattr(socket, "AF_UNIX") else 1
-    assert decode_sockaddr(sockaddr(unix, b"")) == ""
-    assert decode_sockaddr(sockaddr(unix, b"/run/log\0")) == "/run/log"
-    assert decode_sockaddr(sockaddr(unix, b"\xff")) == "\udcff"
-    assert decode_sockaddr(sockaddr(unix, b"\0a\0b\0")) == b"\0a\0b\0"
-    assert decode_sockaddr(sockaddr(250, b"???")) == (250, b"???")
-
-
-def test_forged_senders_do_not_grow_memory() -> None:
-    cache = AddressCache()
-    for number in range(3 * ADDRESS_CACHE_SIZE):
-        raw = sockaddr(socket.AF_INET, struct.pack("!HI8x", 9, number))
-        assert cache[raw] == (socket.inet_ntoa(struct.pack("!I", number)), 9)
-        assert cache[raw] is cache[raw]
-        assert len(cache) <= ADDRESS_CACHE_SIZE

@@ -84,7 +84,7 @@ def test_the_ring_does_not_move(engine: str, inet: Family) -> None:
     sender.send(b"x")
     drain(receiver, batch, 1)
     with pytest.raises(BufferError):
-        batch._ring.extend(b"more")
+        batch._ring.memory.extend(b"more")
     sender.send(b"y")
     drain(receiver, batch, 1)
     assert contents(batch) == [b"x", b"y"]

@@ -39,7 +39,7 @@ async def test_memory_is_used_again(engine: str, inet: Family) -> None:
     rings = set()
     for number in range(20):
         with await pool.acquire() as batch:
-            rings.add(id(batch._ring))
+            rings.add(id(batch._ring.memory))
             sender.send(b"%d" % number)
             drain(receiver, batch, 1)
             assert contents(batch) == [b"%d" % number]

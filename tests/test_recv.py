@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from typing import Any
 
 import anyio
 import pytest
-import trio.testing
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
@@ -28,7 +26,7 @@ from anyio_mmsg import (
     recv_mmsg_nowait,
 )
 
-from .helpers import Family, ScriptedSocket, contents, drain, trickle
+from .helpers import Family, ScriptedSocket, assert_others_run, contents, drain, trickle
 
 pytestmark = pytest.mark.anyio
 
@@ -297,18 +295,6 @@ async def test_always_a_checkpoint(
     # ...and it lets others run.
     with anyio.fail_after(5), assert_others_run(anyio_backend_name):
         assert await receive(receiver, batch, 1) == 1
-
-
-@contextlib.contextmanager
-def assert_others_run(backend: str) -> Iterator[None]:
-    if backend == "trio":
-        with trio.testing.assert_checkpoints():
-            yield
-    else:
-        ran: list[bool] = []
-        asyncio.get_running_loop().call_soon(ran.append, True)
-        yield
-        assert ran
 
 
 @both

@@ -1,4 +1,4 @@
-"""A system that refuses recvmmsg: a seccomp filter makes the real call fail."""
+"""A system that refuses recvmmsg and sendmmsg: a seccomp filter makes the real calls fail."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ import sys
 import pytest
 
 # System call numbers by machine and bits, from the kernel's tables (arch/*/entry/syscalls). A
-# 32-bit C library has two: one for 64-bit times, tried first, and the older one.
+# 32-bit C library has two recvmmsg: one for 64-bit times, tried first, and the older one.
 BITS = 8 * struct.calcsize("P")
-RECVMMSG = {
-    ("x86_64", 64): [299],
-    ("x86_64", 32): [417, 337],
-    ("i686", 32): [417, 337],
-    ("aarch64", 64): [243],
-    ("aarch64", 32): [417, 365],
-    ("armv7l", 32): [417, 365],
-    ("riscv64", 64): [243],
-    ("ppc64le", 64): [343],
-    ("s390x", 64): [357],
+# recvmmsg and sendmmsg.
+NUMBERS = {
+    ("x86_64", 64): [299, 307],
+    ("x86_64", 32): [417, 337, 345],
+    ("i686", 32): [417, 337, 345],
+    ("aarch64", 64): [243, 269],
+    ("aarch64", 32): [417, 365, 374],
+    ("armv7l", 32): [417, 365, 374],
+    ("riscv64", 64): [243, 269],
+    ("ppc64le", 64): [343, 349],
+    ("s390x", 64): [357, 358],
 }.get((platform.machine(), BITS))
 
 PROGRAM = """
 import ctypes, errno, socket, struct, sys
 import anyio
-from anyio_mmsg import PacketBatch, recv_mmsg, recv_mmsg_nowait
+from anyio_mmsg import PacketBatch, recv_mmsg, recv_mmsg_nowait, send_mmsg, send_mmsg_nowait
+from anyio_mmsg import _engine
 from anyio_mmsg._engine_portable import PortableEngine
 
 refusal, backend = getattr(errno, sys.argv[1]), sys.argv[2]
@@ -37,14 +39,15 @@ receiver.bind(("127.0.0.1", 0))
 receiver.setblocking(False)
 sender.bind(("127.0.0.1", 0))
 sender.connect(receiver.getsockname())
+sender.setblocking(False)
 
-def forbid_recvmmsg():
+def forbid_calls():
     def instruction(code, jump_true, jump_false, value):
         return struct.pack("=HBBI", code, jump_true, jump_false, value)
     program = [instruction(0x20, 0, 0, 0)]                     # load the system call's number
     for number in numbers:
         program += [
-            instruction(0x15, 0, 1, number),                   # is it recvmmsg?
+            instruction(0x15, 0, 1, number),                   # is it forbidden?
             instruction(0x06, 0, 0, 0x00050000 | refusal),     # SECCOMP_RET_ERRNO
         ]
     program.append(instruction(0x06, 0, 0, 0x7FFF0000))        # SECCOMP_RET_ALLOW
@@ -62,8 +65,10 @@ async def main():
     sender.send(b"2")
     assert await recv_mmsg(receiver, before) == 2
     kept = before.payloads()
-    forbid_recvmmsg()
-    for data in (b"3", b"4", b"5"):
+    assert send_mmsg_nowait(sender, [(b"3", None)]).sent == 1
+    assert not _engine._sendmmsg_refused
+    forbid_calls()
+    for data in (b"4", b"5"):
         sender.send(data)
     before.release()
     assert await recv_mmsg(receiver, before) == 3, "around the ring's end"
@@ -82,6 +87,12 @@ async def main():
             pass
         else:
             raise AssertionError("there was no packet")
+    datas = [b"%d" % number for number in range(9)]
+    for engine in ("auto", "sendmmsg", "auto"):
+        sent = await send_mmsg(sender, [(data, None) for data in datas], engine=engine, gso=True)
+        assert (sent.sent, sent.failures) == (9, [])
+        assert [receiver.recv(10) for _ in datas] == datas
+        assert _engine._sendmmsg_refused
     print("fell back")
 
 with receiver, sender:
@@ -90,12 +101,12 @@ with receiver, sender:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="seccomp is a part of Linux")
-@pytest.mark.skipif(RECVMMSG is None, reason="the system call's number here is not known to us")
+@pytest.mark.skipif(NUMBERS is None, reason="the system calls' numbers here are not known to us")
 @pytest.mark.parametrize("refusal", ["ENOSYS", "EPERM"])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_falls_back_for_good_without_loss(refusal: str, backend: str) -> None:
     command = [sys.executable, "-W", "error", "-c", PROGRAM, refusal, backend]
-    command += map(str, RECVMMSG or [])
+    command += map(str, NUMBERS or [])
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if done.returncode == 77:
         pytest.skip(done.stdout.strip())

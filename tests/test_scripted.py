@@ -159,7 +159,7 @@ def test_reading_as_on_macos(family: Family) -> None:
     """By recvmsg_into, which works here as well: told that it was cut, but not the length."""
     receiver, sender = family.pair()
     batch = PacketBatch(4, 4, "recvfrom_into")
-    batch._plug(PortableEngine(batch._ring, 4, MSG_DONTWAIT, ask_for_flags=True))
+    batch._plug(PortableEngine(batch._ring.memory, 4, MSG_DONTWAIT, ask_for_flags=True))
     for data in (b"1234", b"12345", b""):
         sender.send(data)
     drain(receiver, batch, 3)

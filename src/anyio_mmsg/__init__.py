@@ -7,6 +7,9 @@ One wait, then a batch of packets into memory that was allocated once. The packe
     committed         _batch.py            PacketBatch holds them, hands out Packet views
     released          _batch.py            the consumer gives the slots back
 
+The way back: _outgoing.py checks what is to be sent, _sender_*.py hands it to the socket, a call
+for a batch, and _send.py waits, only if there is no room.
+
 Above that way stands what applications start in a nursery: _sockets.py opens sockets, _pool.py
 lends batches, _receiver.py makes a stream of a socket, _feed.py feeds consumers from it.
 """
@@ -16,6 +19,8 @@ from ._feed import Overload, feed
 from ._pool import PacketBatchPool, PoolStatistics
 from ._receiver import TRANSIENT_ERRORS, PacketReceiver, ReceiverStatistics
 from ._recv import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
+from ._send import UnusableSocketError, multi_target_send, send_mmsg, send_mmsg_nowait
+from ._sent import SendFailure, SendResult
 from ._sockets import MulticastGroup, open_udp_socket
 
 __all__ = [
@@ -31,9 +36,15 @@ __all__ = [
     "PacketReceiver",
     "PoolStatistics",
     "ReceiverStatistics",
+    "SendFailure",
+    "SendResult",
+    "UnusableSocketError",
     "feed",
+    "multi_target_send",
     "open_udp_socket",
     "recv_mmsg",
     "recv_mmsg_exact",
     "recv_mmsg_nowait",
+    "send_mmsg",
+    "send_mmsg_nowait",
 ]

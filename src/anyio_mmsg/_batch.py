@@ -55,6 +55,10 @@ a union would have to be taken apart by every caller, who knows the family."""
 ReadAddresses: TypeAlias = Callable[[int, int], list[Address]]
 """For a run of slots, (first, count), who sent the packets there."""
 
+ReadSockaddrs: TypeAlias = Callable[[int, int], list[bytes]]
+"""The same as the system has it: sockaddrs, each cut to its length, empty for a sender without a
+name."""
+
 
 class BatchFullError(Exception):
     """A receive function was given a batch that has no free slot.
@@ -77,13 +81,22 @@ def whole_number(name: str, value: SupportsIndex, least: int, fix: str) -> int:
     return number
 
 
-class AddressBook:
-    """Tells the senders of a ring's packets, for those who ask."""
+class Ring:
+    """The memory of a batch's slots, and who tells the senders of the packets in it."""
 
-    __slots__ = ("read", "wanted")
+    __slots__ = ("memory", "read", "read_sockaddrs", "slot_size", "wanted")
 
-    def __init__(self, read: ReadAddresses) -> None:
+    def __init__(
+        self,
+        memory: bytearray,
+        slot_size: int,
+        read: ReadAddresses,
+        read_sockaddrs: ReadSockaddrs | None,
+    ) -> None:
+        self.memory = memory
+        self.slot_size = slot_size
         self.read = read
+        self.read_sockaddrs = read_sockaddrs  # None: the engine has none
         self.wanted = False  # whether anyone ever asked a packet for its address
 
 
@@ -107,13 +120,13 @@ class Packet:
 
     # What state a packet is in is its class, all of one layout: `_Undecoded` until its address is
     # known, `Packet`, in the end `_Released`. So reading an attribute checks nothing.
-    __slots__ = ("_book", "_slot", "_wire_size", "address", "data")
+    __slots__ = ("_ring", "_slot", "_wire_size", "address", "data")
 
     data: memoryview
     address: Address
     _wire_size: int
     _slot: int
-    _book: AddressBook
+    _ring: Ring
 
     @property
     def size(self) -> int:
@@ -161,8 +174,8 @@ class _Undecoded(Packet):
 
     @property
     def address(self) -> Address:
-        self._book.wanted = True
-        (address,) = self._book.read(self._slot, 1)
+        self._ring.wanted = True
+        (address,) = self._ring.read(self._slot, 1)
         self.__class__ = Packet  # type: ignore[assignment]
         cast(Packet, self).address = address
         return address
@@ -200,7 +213,7 @@ def _after(count: int, column: deque[_T]) -> Iterable[_T]:
 
 
 def _no_addresses(first: int, count: int) -> list[Address]:
-    """The book of a ring whose packets all came with their addresses."""
+    """For a ring whose packets all came with their addresses."""
     raise AssertionError(f"nobody knows the senders of {count} packets in slots from {first} on")
 
 
@@ -245,10 +258,11 @@ class PacketBatch:
             raise ValueError(f"engine is {self.engine!r}; give one of {ENGINES}")
         self._slot_size = self.slot_size
         self._wanted_engine = self.engine
-        self._ring = bytearray(self.capacity * self.slot_size)
-        ring = memoryview(self._ring).toreadonly()
-        starts = range(0, len(ring), self.slot_size)
-        self._slots = [ring[start : start + self.slot_size] for start in starts]
+        memory = bytearray(self.capacity * self.slot_size)
+        self._ring = Ring(memory, self.slot_size, _no_addresses, None)
+        view = memoryview(memory).toreadonly()
+        starts = range(0, len(view), self.slot_size)
+        self._slots = [view[start : start + self.slot_size] for start in starts]
         self._head = self._tail = 0
         # By slot: the length of the datagram as sent.
         self._wire_sizes = [0] * self.capacity
@@ -259,7 +273,6 @@ class PacketBatch:
         self._addresses: deque[Address] = deque()
         # The engine of this ring, made at its first fill.
         self._engine: Any = None
-        self._book = AddressBook(_no_addresses)
         self._filling = False  # a receive function is at work, perhaps waiting
         self._reads = self._empty_reads = 0  # how often sockets were read, and nothing was there
         # While it is lent by a pool: what takes the memory back, as a new object, and who wants
@@ -317,7 +330,7 @@ class PacketBatch:
         A window on all slots, free and held: unlike a packet's view it stays valid, and shows
         whatever the slots hold at the time.
         """
-        return memoryview(self._ring).toreadonly()
+        return memoryview(self._ring.memory).toreadonly()
 
     # held -> free
 
@@ -331,8 +344,8 @@ class PacketBatch:
             TypeError: `count` is no int, or a bool.
             ValueError: `count` is negative or more than is held; nothing was released.
             BufferError: Something still looks into a packet's memory through its view, a numpy
-                array for instance. That packet and those after it are still held, those before
-                it were released.
+                array for instance, or a send function that waits. That packet and those after it
+                are still held, those before it were released.
         """
         if type(count) is not int or count < 0:
             count = whole_number("count", count, 0, "give the number of packets to release")
@@ -361,9 +374,9 @@ class PacketBatch:
             done = [other is view for other in self._views].index(True)
             self._free(done)
             raise BufferError(
-                f"the memory of a packet is still in use through its data (by a numpy array, a "
-                f"ctypes object or the like); drop that object, then release. {done} of {count} "
-                f"packets, those before it, were released"
+                f"the memory of a packet is still in use through its data (by a send that waits, "
+                f"a numpy array, a ctypes object or the like); let that end, then release. "
+                f"{done} of {count} packets, those before it, were released"
             ) from error
         self._free(count)
 
@@ -436,11 +449,17 @@ class PacketBatch:
             self._addresses.extend(addresses[: len(wire_sizes)])  # one more, if interrupted
         self._tail += len(wire_sizes)
 
-    def _plug(self, engine: Any, read_addresses: ReadAddresses | None = None) -> None:
+    def _plug(
+        self,
+        engine: Any,
+        read_addresses: ReadAddresses = _no_addresses,
+        read_sockaddrs: ReadSockaddrs | None = None,
+    ) -> None:
         """Let `engine` fill the free slots from now on."""
         self._addresses_of(self._tail - self._head)  # they are in the last engine's memory
         self._engine = engine
-        self._book = AddressBook(read_addresses or _no_addresses)
+        memory, slot_size = self._ring.memory, self._slot_size
+        self._ring = Ring(memory, slot_size, read_addresses, read_sockaddrs)
 
     # Making what is handed out. Each method makes what is missing up to `count` packets, and lays
     # it out for one run of slots; around the ring's end there are two.
@@ -451,6 +470,12 @@ class PacketBatch:
         first = (self._head + start) % capacity
         last = first + stop - start
         return first, last if last <= capacity else capacity
+
+    def _held_runs(self) -> list[range]:
+        """The slots of all packets held, oldest first: one run, or two around the ring's end."""
+        held = self._tail - self._head
+        first, stop = self._run_of(0, held)
+        return [range(first, stop), range(held - (stop - first))]
 
     def _wire_sizes_held(self) -> list[int]:
         held = self._tail - self._head
@@ -476,7 +501,7 @@ class PacketBatch:
         addresses = self._addresses
         while len(addresses) < count:
             first, stop = self._run_of(len(addresses), count)
-            addresses.extend(self._book.read(first, stop - first))
+            addresses.extend(self._ring.read(first, stop - first))
         return addresses
 
     def _packets_of(self, count: int) -> deque[Packet]:
@@ -485,14 +510,17 @@ class PacketBatch:
             first, stop = self._run_of(old, count)
             views = _after(old, self._views_of(count))
             sizes = self._wire_sizes[first:stop]
-            book = self._book
-            if book.wanted or len(self._addresses) >= count:
+            ring = self._ring
+            if ring.wanted or len(self._addresses) >= count:
                 addresses = _after(old, self._addresses_of(count))
-                for size, view, address in zip(sizes, views, addresses):  # noqa: B905
+                columns = zip(range(first, stop), sizes, views, addresses)  # noqa: B905
+                for slot, size, view, address in columns:
                     packet = _new_packet(Packet)
                     packet.data = view
                     packet.address = address
                     packet._wire_size = size
+                    packet._slot = slot
+                    packet._ring = ring
                     packets.append(packet)
             else:
                 for slot, size, view in zip(range(first, stop), sizes, views):  # noqa: B905
@@ -500,7 +528,7 @@ class PacketBatch:
                     packet.data = view
                     packet._wire_size = size
                     packet._slot = slot
-                    packet._book = book
+                    packet._ring = ring
                     packets.append(packet)
         return packets
 

@@ -1,4 +1,4 @@
-"""What an engine promises, and which one a batch gets.
+"""What engines and senders promise, and which one a batch or a send gets.
 
 The only place in the package that asks for the platform.
 """
@@ -12,9 +12,22 @@ from typing import Protocol
 from ._batch import Address, PacketBatch
 from ._engine_linux import LinuxEngine, RecvmmsgRefusedError
 from ._engine_portable import PortableEngine
-from ._libc import Recvmmsg, load_recvmmsg
+from ._libc import Mmsg, load_recvmmsg, load_sendmmsg
+from ._outgoing import Outgoing
+from ._sender_linux import LinuxSender, SendmmsgRefusedError
+from ._sender_portable import PortableSender
+from ._sent import SendResult
 
-__all__ = ["ON_LINUX", "Engine", "RecvmmsgRefusedError", "engine_for", "fall_back"]
+__all__ = [
+    "ON_LINUX",
+    "Engine",
+    "RecvmmsgRefusedError",
+    "Sender",
+    "check_sender",
+    "engine_for",
+    "fall_back",
+    "send_now",
+]
 
 
 class Engine(Protocol):
@@ -41,7 +54,7 @@ class Engine(Protocol):
                 once when it was read, so that nothing is lost whatever happens next;
                 `UNKNOWN_WIRE_SIZE` for one that was cut if the platform does not tell.
             addresses: Empty. Gets the senders, each before its datagram's size; or stays so, if
-                the engine can tell them later, through the `AddressBook` that it has given.
+                the engine can tell them later, through what it has plugged in.
 
         Returns:
             The error that ended the reading, if any. Fewer sizes than `count` and no error: the
@@ -50,20 +63,47 @@ class Engine(Protocol):
         ...
 
 
+class Sender(Protocol):
+    """Hands packets to a socket. It neither waits nor refuses any by itself.
+
+    Every sender gives the same datagrams, order, counts and errors, but for one: what ICMP left on
+    a connected socket while the call lasts may be told, and its packet not sent, or it is sent
+    (sendmmsg drops an error after packets; sent again, that packet meets no error).
+    """
+
+    def send(
+        self, sock: socket.socket, packets: Outgoing, result: SendResult, gso: bool
+    ) -> OSError | None:
+        """Send packets from `result.handled` on, until all are, or the socket's buffer is full.
+
+        Args:
+            sock: An open datagram socket; it is not waited for, even if it is a blocking one.
+            packets: What to send.
+            result: Is told of each packet at once when it was sent or refused.
+            gso: Use segmentation offload where it can be had.
+
+        Returns:
+            The error that makes the socket unusable, if any. EINTR is no error, the call is made
+            again.
+        """
+        ...
+
+
 # MSG_TRUNC as a flag makes Linux tell a datagram's length as sent; macOS and the BSDs at least
 # tell that they cut it, through recvmsg; Windows raises WSAEMSGSIZE.
-_FLAGS = int(getattr(socket, "MSG_DONTWAIT", 0))
+_DONTWAIT = _FLAGS = int(getattr(socket, "MSG_DONTWAIT", 0))
 ON_LINUX = sys.platform == "linux"
 if ON_LINUX:
     _FLAGS |= int(socket.MSG_TRUNC)
     _ASK_FOR_FLAGS = False
-    _recvmmsg: Recvmmsg | None = load_recvmmsg()
+    _recvmmsg: Mmsg | None = load_recvmmsg()
+    _sendmmsg: Mmsg | None = load_sendmmsg()
 else:
     _ASK_FOR_FLAGS = hasattr(socket.socket, "recvmsg_into")
-    _recvmmsg = None
+    _recvmmsg = _sendmmsg = None
 
-# Whether the system refused the call. That is the process's fate, not a batch's, hence global.
-_refused = False
+# Whether the system refused a call. That is the process's fate, not a batch's, hence global.
+_refused = _sendmmsg_refused = False
 
 
 def engine_for(batch: PacketBatch) -> Engine:
@@ -82,11 +122,11 @@ def engine_for(batch: PacketBatch) -> Engine:
             f'{sys.platform}; make the batch with engine="auto", which takes the best there is'
         )
     if wanted == "recvfrom_into" or _recvmmsg is None or _refused:
-        engine = PortableEngine(batch._ring, batch._slot_size, _FLAGS, _ASK_FOR_FLAGS)
+        engine = PortableEngine(batch._ring.memory, batch._slot_size, _FLAGS, _ASK_FOR_FLAGS)
         batch._plug(engine)
     else:
-        linux = engine = LinuxEngine(batch._ring, batch._slot_size, _recvmmsg)
-        batch._plug(engine, linux.read_addresses)
+        linux = engine = LinuxEngine(batch._ring.memory, batch._slot_size, _recvmmsg)
+        batch._plug(engine, linux.read_addresses, linux.read_sockaddrs)
     return engine
 
 
@@ -96,3 +136,41 @@ def fall_back(batch: PacketBatch) -> Engine:
     _refused = True
     batch._engine = None
     return engine_for(batch)
+
+
+SENDERS = ("auto", "sendto", "sendmmsg")
+
+_portable_sender = PortableSender(_DONTWAIT)
+
+# Those that no call is using. There are as many as there were calls at once, in threads.
+_linux_senders: list[LinuxSender] = []
+
+
+def check_sender(wanted: str) -> None:
+    """Raise ValueError if there is no such sender, or not on this platform."""
+    if wanted not in SENDERS:
+        raise ValueError(f"engine is {wanted!r}; give one of {SENDERS}")
+    if wanted == "sendmmsg" and _sendmmsg is None:
+        raise ValueError(
+            f'engine="sendmmsg" needs Linux, and this platform is {sys.platform}; '
+            f'give "auto", which takes the best there is'
+        )
+
+
+def send_now(
+    wanted: str, sock: socket.socket, packets: Outgoing, result: SendResult, gso: bool
+) -> OSError | None:
+    """Do what `Sender.send` promises by the sender that is wanted and can be had."""
+    global _sendmmsg_refused
+    if wanted != "sendto" and _sendmmsg is not None and not _sendmmsg_refused:
+        try:
+            sender = _linux_senders.pop()
+        except IndexError:
+            sender = LinuxSender(_sendmmsg)
+        try:
+            return sender.send(sock, packets, result, gso)
+        except SendmmsgRefusedError:
+            _sendmmsg_refused = True
+        finally:
+            _linux_senders.append(sender)
+    return _portable_sender.send(sock, packets, result, gso)

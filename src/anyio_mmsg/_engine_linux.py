@@ -21,14 +21,13 @@ from ._batch import Address
 from ._libc import (
     MSG_DONTWAIT,
     MSG_TRUNC,
-    SOCKADDR_SIZE,
     UIO_MAXIOV,
-    AddressCache,
     Iovec,
+    Mmsg,
     Mmsghdr,
     Msghdr,
-    Recvmmsg,
 )
+from ._sockaddr import SOCKADDR_SIZE, AddressCache
 
 _HEADER_SIZE = sizeof(Mmsghdr)
 _FEW = 4  # up to so many slots, one at a time is faster than all at once
@@ -48,7 +47,7 @@ class LinuxEngine:
         recvmmsg: The C library's, from `load_recvmmsg`.
     """
 
-    def __init__(self, ring: bytearray, slot_size: int, recvmmsg: Recvmmsg) -> None:
+    def __init__(self, ring: bytearray, slot_size: int, recvmmsg: Mmsg) -> None:
         capacity = len(ring) // slot_size
         self._recvmmsg = recvmmsg
         self._ring = (ctypes.c_char * len(ring)).from_buffer(ring)
@@ -138,22 +137,24 @@ class LinuxEngine:
 
     def read_addresses(self, first: int, count: int) -> list[Address]:
         """Return the senders of the packets in `count` slots from `first` on."""
+        return list(map(_decoded.__getitem__, self.read_sockaddrs(first, count)))
+
+    def read_sockaddrs(self, first: int, count: int) -> list[bytes]:
+        """Return their sockaddrs, each cut to its length."""
         stop = first + count
-        addresses: list[Address] = []
+        raws: list[bytes] = []
         if count > _FEW:
             lengths = self._name_lengths[first:stop].tolist()
             # Of one family, that is of one length, but for the paths of unix sockets.
             if lengths.count(lengths[0]) == count:
                 for at in range(first, stop, _COLUMN):
                     unpack = _column(lengths[0], min(stop - at, _COLUMN)).unpack_from
-                    raws = unpack(self._name_bytes, at * SOCKADDR_SIZE)
-                    addresses += map(_decoded.__getitem__, raws)
-                return addresses
+                    raws += unpack(self._name_bytes, at * SOCKADDR_SIZE)
+                return raws
         for slot in range(first, stop):
             start = slot * SOCKADDR_SIZE
-            raw = bytes(self._name_bytes[start : start + self._name_lengths[slot]])
-            addresses.append(_decoded[raw])
-        return addresses
+            raws.append(bytes(self._name_bytes[start : start + self._name_lengths[slot]]))
+        return raws
 
 
 # For all batches, since a sender does not care which one it gets into.

@@ -1,4 +1,4 @@
-"""The C side: struct layouts, constants, the binding, and sockaddr decoding. No policy.
+"""The C side: struct layouts, constants, and the bindings. No policy.
 
 Layouts are those of the kernel's ABI, recvmmsg(2) and recvmsg(2), in ctypes types so that they
 fit 32- and 64-bit machines alike. glibc's are the same. musl declares `msg_iovlen` and
@@ -9,13 +9,11 @@ bytes again, since both numbers are small.
 from __future__ import annotations
 
 import ctypes
-import os
-import socket
 import struct
 from collections.abc import Callable
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
-from ._batch import Address
+from ._sockaddr import SOCKADDR_SIZE, inet_sockaddr
 
 
 class Iovec(ctypes.Structure):
@@ -38,8 +36,16 @@ class Mmsghdr(ctypes.Structure):
     _fields_ = [("msg_hdr", Msghdr), ("msg_len", ctypes.c_uint32)]
 
 
-SOCKADDR_SIZE = 128
-"""Bytes of sockaddr_storage: room for the address of any family (RFC 3493 section 3.10)."""
+class SegmentSize(ctypes.Structure):
+    """A control message, cmsg(3), that has one number of 16 bits; padded as CMSG_SPACE says."""
+
+    _fields_ = [
+        ("cmsg_len", ctypes.c_size_t),
+        ("cmsg_level", ctypes.c_int),
+        ("cmsg_type", ctypes.c_int),
+        ("size", ctypes.c_uint16),
+    ]
+
 
 # Linux's own on every machine (include/linux/socket.h). As plain ints: to combine Python's enums
 # costs as much as the system call.
@@ -47,76 +53,47 @@ MSG_TRUNC = 0x20
 MSG_DONTWAIT = 0x40
 
 UIO_MAXIOV = 1024
-"""The most messages of one recvmmsg call; the kernel cuts a larger number in silence."""
+"""The most messages of one recvmmsg or sendmmsg call; the kernel cuts a larger number in
+silence. Also the most iovecs of one message."""
 
-_FAMILY = struct.Struct("=H")
-_INET = struct.Struct("!2xH4s")  # family, port, address; 8 bytes of padding follow
-_INET6 = struct.Struct("!2xHI16s")  # family, port, flow info, address; the scope id follows
-_SCOPE_ID = struct.Struct("=I")  # in the host's byte order, unlike the rest
+# Segmentation offload (linux/udp.h), which Python does not name. 64 segments are what each kernel
+# takes that has it (4.18); later ones take 128.
+SOL_UDP = 17
+UDP_SEGMENT = 103
+UDP_MAX_SEGMENTS = 64
 
-ADDRESS_CACHE_SIZE = 4096
-"""Senders whose addresses are remembered. Arbitrary: a large collector's share of busy senders,
-in about 1 MB (tracemalloc). More senders, or forged ones, cost a decoding each, not memory."""
+Mmsg: TypeAlias = Callable[..., int]
+"""One of the two calls: how many messages were received or sent, or -1 and the reason in
+`ctypes.get_errno`. `load_recvmmsg` and `load_sendmmsg` say what it takes."""
 
 
-def decode_sockaddr(raw: bytes) -> Address:
-    """Decode a sockaddr, cut to its length, into what `socket.recvfrom` gives for it.
+def load_recvmmsg() -> Mmsg | None:
+    """Return the C library's recvmmsg, or None if it has none.
 
-    An empty one is None: a sender without a name. A family other than AF_INET, AF_INET6 and
-    AF_UNIX gives ``(family, bytes)``, as CPython does for those that it does not know.
+    It takes the descriptor, the address of the first mmsghdr, how many, flags, and no timeout.
     """
-    if not raw:
-        return None
-    (family,) = _FAMILY.unpack_from(raw)
-    if family == socket.AF_INET:
-        port, host = _INET.unpack_from(raw)
-        return socket.inet_ntop(socket.AF_INET, host), port
-    if family == socket.AF_INET6:
-        port, flowinfo, host = _INET6.unpack_from(raw)
-        (scope_id,) = _SCOPE_ID.unpack_from(raw, _INET6.size)
-        return socket.inet_ntop(socket.AF_INET6, host), port, flowinfo, scope_id
-    name = raw[_FAMILY.size :]
-    if family == socket.AF_UNIX:
-        if name.startswith(b"\0"):
-            return name  # abstract: every byte counts (unix(7))
-        return os.fsdecode(name.partition(b"\0")[0])
-    return family, name
+    return _load("recvmmsg", *_ARGTYPES, ctypes.c_void_p)
 
 
-class AddressCache(dict[bytes, Address]):
-    """Decoded addresses by sockaddr: ``cache[raw]`` decodes what it does not have.
+def load_sendmmsg() -> Mmsg | None:
+    """Return the C library's sendmmsg, or None if it has none.
 
-    A dict, since a hit then costs no call into Python. It is emptied when it is full, so that
-    forged senders can't grow it; busy ones are back with their next packet.
+    It takes the descriptor, the address of the first mmsghdr, how many, and flags.
     """
-
-    def __missing__(self, raw: bytes) -> Address:
-        if len(self) >= ADDRESS_CACHE_SIZE:
-            self.clear()
-        address = self[raw] = decode_sockaddr(raw)
-        return address
+    return _load("sendmmsg", *_ARGTYPES)
 
 
-Recvmmsg: TypeAlias = Callable[[int, int, int, int, None], int]
-"""recvmmsg(fd, address of the first mmsghdr, how many, flags, no timeout): how many were filled,
-or -1 and the reason in `ctypes.get_errno`."""
+_ARGTYPES = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
 
 
-def load_recvmmsg() -> Recvmmsg | None:
-    """Return the C library's recvmmsg, or None if it has none."""
+def _load(name: str, *argtypes: Any) -> Mmsg | None:
     try:
-        recvmmsg = ctypes.CDLL(None, use_errno=True).recvmmsg
-    except (AttributeError, OSError):
+        function = getattr(ctypes.CDLL(None, use_errno=True), name)
+    except (AttributeError, OSError, TypeError):  # the last on Windows
         return None
-    recvmmsg.restype = ctypes.c_int
-    recvmmsg.argtypes = [
-        ctypes.c_int,
-        ctypes.c_void_p,
-        ctypes.c_uint,
-        ctypes.c_int,
-        ctypes.c_void_p,
-    ]
-    return cast(Recvmmsg, recvmmsg)
+    function.restype = ctypes.c_int
+    function.argtypes = argtypes
+    return cast(Mmsg, function)
 
 
 # Options of sockets on Linux that Python does not name (asm-generic/socket.h, linux/in.h).
@@ -157,12 +134,6 @@ def group_request(interface: int, group: bytes, source: bytes | None) -> bytes:
     memory = bytearray(request)
     for field, host in ((GroupSourceReq.gsr_group, group), (GroupSourceReq.gsr_source, source)):
         if host:
-            raw = _sockaddr(host)
+            raw = inet_sockaddr(host)
             memory[field.offset : field.offset + len(raw)] = raw
     return bytes(memory[:size])
-
-
-def _sockaddr(host: bytes) -> bytes:
-    if len(host) == 4:
-        return _FAMILY.pack(socket.AF_INET) + bytes(2) + host + bytes(8)
-    return _FAMILY.pack(socket.AF_INET6) + bytes(6) + host + bytes(4)

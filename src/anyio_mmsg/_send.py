@@ -1,0 +1,202 @@
+"""The send functions: guard, checkpoint, send, and wait if the socket's buffer is full.
+
+The checkpoint comes first, where nothing was sent. From there on a call that finds room for all
+awaits nothing: it can't be cancelled between what it sent and telling of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable
+
+import anyio
+from anyio import ClosedResourceError, WouldBlock
+from anyio.lowlevel import checkpoint
+
+from ._batch import Address
+from ._engine import check_sender, send_now
+from ._outgoing import Data, Outgoing, Packets, fan, outgoing
+from ._recv import ensure_usable
+from ._sent import SendResult
+
+# Renamed in AnyIO 4.7; since then each call by the old name warns.
+wait_socket_writable = (
+    anyio.wait_writable if hasattr(anyio, "wait_writable") else anyio.wait_socket_writable
+)
+
+# Not socket.socket.family, which builds an enum at each access: the int beneath it.
+_family_of = socket.SocketType.family.__get__
+
+# By id, of sockets that are waited for: only one task can, others take turns.
+_turns: dict[int, anyio.Lock] = {}
+
+
+class UnusableSocketError(ClosedResourceError, OSError):
+    """The socket was closed, or its descriptor is no socket (EBADF, ENOTSOCK).
+
+    Attributes:
+        result: What had become of the packets until then.
+    """
+
+    def __init__(self, number: int, message: str, result: SendResult | None = None) -> None:
+        super().__init__(number, message)
+        self.result = SendResult() if result is None else result
+
+
+async def send_mmsg(
+    sock: socket.socket,
+    packets: Packets,
+    *,
+    gso: bool = False,
+    engine: str = "auto",
+    result: SendResult | None = None,
+) -> SendResult:
+    """Send packets, in order, as many as the socket takes in a call.
+
+    An error of one packet does not stop those after it: the result tells it. Waits only while the
+    socket's buffer is full; several tasks may send by one socket.
+
+    A checkpoint, always, before anything is sent. After that a cancellation can strike only while
+    the call waits; who wants to know how far it got then gives a `result`, which is kept up to
+    date::
+
+        result = SendResult()
+        with anyio.move_on_after(1):
+            await send_mmsg(sock, packets, result=result)
+        unsent = packets[result.handled :]
+
+    Args:
+        sock: A datagram socket, nonblocking.
+        packets: ``(data, address)`` pairs. The data is bytes-like. The address has the form of
+            `socket.sendto`, with a numeric host; or it is a `Packet`, for its sender; or None,
+            for the peer of a connected socket. Or `Packet`s, or a `PacketBatch`: they go
+            back to their senders as they are. Their payloads are not copied. While the
+            call waits, payloads that were not sent can't be released or resized: BufferError.
+        gso: Have runs of packets of one size to one destination cut by the kernel or the network
+            card (UDP_SEGMENT, Linux 4.18), at a fraction of the cost. The last of a run may be
+            shorter. Where the kernel or the route refuses, they are sent as usual.
+        engine: "sendto", one call for a packet, on every platform; "sendmmsg", one call for up to
+            1,024, on Linux; "auto", the fastest that the platform has.
+        result: Is set to what is returned, as the call goes on.
+
+    Returns:
+        How many were sent, and which were refused by the system, and why. All were handled.
+
+    Raises:
+        TypeError: `sock` is no `socket.socket`; a packet is not of its kind. Nothing was sent.
+        ValueError: `sock` is blocking, or no datagram socket; `engine` is unknown or not to be
+            had; a payload is above what a datagram can carry (65,507 bytes over IPv4, 65,527 over
+            IPv6), or not contiguous; an address is of another family than the socket, out of
+            range, or a name; a packet was released. It tells the index. Nothing was sent.
+        UnusableSocketError: The socket is closed, or was closed meanwhile. It is an
+            `anyio.ClosedResourceError`, and an OSError; it has the result so far.
+        anyio.BusyResourceError: Something else than these functions waits for the socket to be
+            writable. Nothing more was sent; `result` tells what was.
+    """
+    result = _begin(sock, engine, result)
+    await checkpoint()
+    return await _send_all(sock, outgoing(_family_of(sock), packets), gso, engine, result)
+
+
+async def multi_target_send(
+    sock: socket.socket,
+    data: Data,
+    addresses: Iterable[Address],
+    *,
+    engine: str = "auto",
+    result: SendResult | None = None,
+) -> SendResult:
+    """Send one payload to many addresses.
+
+    The payload is copied once, not for each. Otherwise as `send_mmsg` with a pair for each
+    address.
+
+    Args:
+        sock: As for `send_mmsg`.
+        data: Bytes-like.
+        addresses: As for `send_mmsg`.
+        engine: As for `send_mmsg`.
+        result: As for `send_mmsg`; indices are those of addresses.
+
+    Raises:
+        Exception: As `send_mmsg`.
+    """
+    result = _begin(sock, engine, result)
+    await checkpoint()
+    return await _send_all(sock, fan(_family_of(sock), data, addresses), False, engine, result)
+
+
+def send_mmsg_nowait(
+    sock: socket.socket, packets: Packets, *, gso: bool = False, engine: str = "auto"
+) -> SendResult:
+    """Send as many packets as the socket's buffer has room for: `send_mmsg` without the waiting.
+
+    Args:
+        sock: As for `send_mmsg`.
+        packets: As for `send_mmsg`. Give a sequence, to be able to send the rest of it later.
+        gso: As for `send_mmsg`.
+        engine: As for `send_mmsg`.
+
+    Returns:
+        How many were sent, and which were refused. Those from its `SendResult.handled` on found
+        no room.
+
+    Raises:
+        anyio.WouldBlock: There is no room for any.
+        Exception: Otherwise as `send_mmsg`.
+    """
+    result = _begin(sock, engine, None)
+    todo = outgoing(_family_of(sock), packets)
+    _send_some(sock, todo, gso, engine, result)
+    if todo.sizes and not result.handled:
+        raise WouldBlock
+    return result
+
+
+def _begin(sock: socket.socket, engine: str, result: SendResult | None) -> SendResult:
+    """Refuse what can't work; return a result of nothing."""
+    if result is None:
+        result = SendResult()
+    else:
+        result.sent, result.failures = 0, []
+    try:
+        ensure_usable(sock)
+    except ClosedResourceError as error:
+        raise UnusableSocketError(errno.EBADF, str(error), result) from None
+    if engine != "auto":
+        check_sender(engine)
+    return result
+
+
+async def _send_all(
+    sock: socket.socket, packets: Outgoing, gso: bool, engine: str, result: SendResult
+) -> SendResult:
+    _send_some(sock, packets, gso, engine, result)
+    while result.handled < len(packets.sizes):
+        with packets.pinned(result.handled):
+            await _until_writable(sock, result)
+        _send_some(sock, packets, gso, engine, result)
+    return result
+
+
+def _send_some(
+    sock: socket.socket, packets: Outgoing, gso: bool, engine: str, result: SendResult
+) -> None:
+    error = send_now(engine, sock, packets, result, gso)
+    if error is not None:
+        raise UnusableSocketError(error.errno or errno.EBADF, error.strerror or "", result)
+
+
+async def _until_writable(sock: socket.socket, result: SendResult) -> None:
+    turns = _turns.setdefault(id(sock), anyio.Lock())
+    try:
+        async with turns:
+            await wait_socket_writable(sock)
+    except (ClosedResourceError, OSError, ValueError) as error:
+        if sock.fileno() >= 0 and isinstance(error, ValueError):
+            raise
+        raise UnusableSocketError(errno.EBADF, "the socket is closed", result) from None
+    finally:
+        if not turns.statistics().tasks_waiting and not turns.locked():
+            _turns.pop(id(sock), None)

@@ -1,0 +1,50 @@
+"""Send by `sendto`, a call for a packet. The reference: it runs everywhere."""
+
+from __future__ import annotations
+
+import socket
+
+from ._batch import Address
+from ._outgoing import Data, Outgoing
+from ._sent import UNUSABLE, SendFailure, SendResult
+
+
+class PortableSender:
+    """Sends by a `sendto` for each packet.
+
+    Args:
+        flags: For each call.
+    """
+
+    def __init__(self, flags: int = 0) -> None:
+        self._flags = flags
+
+    def send(
+        self, sock: socket.socket, packets: Outgoing, result: SendResult, gso: bool
+    ) -> OSError | None:
+        """See `anyio_mmsg._engine.Sender`. There is no segmentation here, whatever `gso`."""
+        for data, address in packets.datagrams(result.handled):
+            error = self._send_one(sock, data, address)
+            if isinstance(error, BlockingIOError):
+                return None
+            if error is None:
+                result.sent += 1
+            elif error.errno in UNUSABLE:
+                return error
+            else:
+                # Without the traceback, whose frames hold the socket.
+                result.failures.append(SendFailure(result.handled, error.with_traceback(None)))
+        return None
+
+    def _send_one(self, sock: socket.socket, data: Data, address: Address) -> OSError | None:
+        while True:
+            try:
+                if address is None:
+                    sock.send(data, self._flags)
+                else:
+                    sock.sendto(data, self._flags, address)
+            except InterruptedError:
+                continue
+            except OSError as error:
+                return error
+            return None

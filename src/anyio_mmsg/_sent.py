@@ -1,0 +1,41 @@
+"""What became of packets that were to be sent."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+UNUSABLE = frozenset({errno.EBADF, errno.ENOTSOCK})
+"""Errors of the socket itself, after which it sends nothing; all others are a packet's."""
+
+
+class SendFailure(NamedTuple):
+    """A packet that was not sent.
+
+    Attributes:
+        index: Which one, counted from 0 in the order they were given.
+        error: Why. On a connected socket it may be what ICMP reported of an earlier packet, as
+            ConnectionRefusedError; the system then tells it instead of sending this one.
+    """
+
+    index: int  # type: ignore[assignment]  # the method of tuple is no loss
+    error: OSError
+
+
+@dataclass
+class SendResult:
+    """How far a send has got: packets up to `handled` were sent, but for the failures.
+
+    Attributes:
+        sent: How many packets the system took.
+        failures: Those that it refused, in order.
+    """
+
+    sent: int = 0
+    failures: list[SendFailure] = field(default_factory=list)
+
+    @property
+    def handled(self) -> int:
+        """How many were dealt with: sent or refused. Packets from this index on were not."""
+        return self.sent + len(self.failures)

@@ -1,0 +1,221 @@
+"""Socket addresses: from sockaddr to what Python shows, and back. Both ways cached, bounded."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+from ._batch import Address, Packet
+
+SOCKADDR_SIZE = 128
+"""Bytes of sockaddr_storage: room for the address of any family (RFC 3493 section 3.10)."""
+
+ADDRESS_CACHE_SIZE = 4096
+"""Peers whose addresses are remembered, each way. Arbitrary: a large collector's share of busy
+senders, in about 1 MB (tracemalloc). More peers, or forged ones, cost a conversion each, not
+memory."""
+
+_AF_UNIX = getattr(socket, "AF_UNIX", None)
+
+_FAMILY = struct.Struct("=H")
+_INET = struct.Struct("!2xH4s")  # family, port, address; 8 bytes of padding follow
+_INET6 = struct.Struct("!2xHI16s")  # family, port, flow info, address; the scope id follows
+_SCOPE_ID = struct.Struct("=I")  # in the host's byte order, unlike the rest
+
+_PATH_SIZE = 108  # of sun_path, with the NUL at the end of a path (unix(7))
+
+
+def decode_sockaddr(raw: bytes) -> Address:
+    """Decode a sockaddr, cut to its length, into what `socket.recvfrom` gives for it.
+
+    An empty one is None: a sender without a name. A family other than AF_INET, AF_INET6 and
+    AF_UNIX gives ``(family, bytes)``, as CPython does for those that it does not know.
+    """
+    if not raw:
+        return None
+    (family,) = _FAMILY.unpack_from(raw)
+    if family == socket.AF_INET:
+        port, host = _INET.unpack_from(raw)
+        return socket.inet_ntop(socket.AF_INET, host), port
+    if family == socket.AF_INET6:
+        port, flowinfo, host = _INET6.unpack_from(raw)
+        (scope_id,) = _SCOPE_ID.unpack_from(raw, _INET6.size)
+        return socket.inet_ntop(socket.AF_INET6, host), port, flowinfo, scope_id
+    name = raw[_FAMILY.size :]
+    if family == _AF_UNIX:
+        if name.startswith(b"\0"):
+            return name  # abstract: every byte counts (unix(7))
+        return os.fsdecode(name.partition(b"\0")[0])
+    return family, name
+
+
+def encode_sockaddr(family: int, address: Address) -> bytes:
+    """Encode an address of a socket's family, in the form of `socket.sendto`, cut to its length.
+
+    None, the peer of a connected socket, is an empty one. Names are not looked up: that blocks.
+
+    Raises:
+        TypeError: The address is not of the shape that its family has.
+        ValueError: A part of it is out of range, or of another family, or a name.
+    """
+    if address is None:
+        return b""
+    if family == socket.AF_INET:
+        if not isinstance(address, tuple) or len(address) != 2:
+            raise TypeError(f"address is {address!r}; give (host, port) on an AF_INET socket")
+        return inet_sockaddr(_packed(socket.AF_INET, address[0]), _port(address[1]))
+    if family == socket.AF_INET6:
+        if not isinstance(address, tuple) or not 2 <= len(address) <= 4:
+            raise TypeError(
+                f"address is {address!r}; give (host, port), or (host, port, flowinfo, "
+                f"scope_id), on an AF_INET6 socket"
+            )
+        flowinfo, scope_id = (*address[2:], 0, 0)[:2]
+        return inet_sockaddr(
+            _packed(socket.AF_INET6, address[0]),
+            _port(address[1]),
+            _number("flowinfo", flowinfo, 0xFFFFF),  # 20 bits (RFC 8200 section 6)
+            _number("scope_id", scope_id, 0xFFFFFFFF),
+        )
+    if family == _AF_UNIX:
+        if not isinstance(address, (str, bytes)):
+            raise TypeError(f"address is {address!r}; give a path, or an abstract name as bytes")
+        try:
+            name = os.fsencode(address)
+        except UnicodeEncodeError as error:
+            raise ValueError(f"address is {address!r}, which is no path: {error}") from None
+        if not name.startswith(b"\0"):
+            name += b"\0"
+        if len(name) > _PATH_SIZE:
+            raise ValueError(f"address is {address!r}; a unix socket's has at most 107 bytes")
+        return _FAMILY.pack(family) + name
+    raise ValueError(
+        f"the socket's family is {family}; addresses can be given for AF_INET, AF_INET6 and "
+        f"AF_UNIX, for others connect the socket and give None"
+    )
+
+
+def inet_sockaddr(host: bytes, port: int = 0, flowinfo: int = 0, scope_id: int = 0) -> bytes:
+    """Pack a sockaddr_in for 4 bytes of host, a sockaddr_in6 for 16."""
+    if len(host) == 4:
+        return _FAMILY.pack(socket.AF_INET) + _INET.pack(port, host)[2:] + bytes(8)
+    head = _FAMILY.pack(socket.AF_INET6) + _INET6.pack(port, flowinfo, host)[2:]
+    return head + _SCOPE_ID.pack(scope_id)
+
+
+def _packed(family: int, host: object) -> bytes:
+    if not isinstance(host, str):
+        raise TypeError(f"host is {host!r}; give a numeric address as str")
+    packed = _numeric(family, host)
+    if packed is not None:
+        return packed
+    if family == socket.AF_INET:
+        wrong, fix = "IPv6", "an AF_INET6 socket sends there"
+        other = _numeric(socket.AF_INET6, host)
+    else:
+        wrong, fix = "IPv4", f"write it as '::ffff:{host}' if the socket is not IPv6 only"
+        other = _numeric(socket.AF_INET, host)
+    if other is not None:
+        raise ValueError(f"host is {host!r}, {wrong}, which is not the socket's; {fix}")
+    fix = "look names up before, with anyio.getaddrinfo"
+    if "%" in host:
+        fix = "the scope is given as (host, port, 0, socket.if_nametoindex(interface))"
+    raise ValueError(f"host is {host!r}, which is no numeric address; {fix}")
+
+
+def _numeric(family: int, host: str) -> bytes | None:
+    try:
+        return socket.inet_pton(family, host)
+    except (OSError, ValueError):  # the latter for a NUL in it, or a surrogate
+        return None
+
+
+def _port(port: object) -> int:
+    # 0 too: a sender may forge it, and the system's refusal is then that one packet's error.
+    return _number("port", port, 0xFFFF)
+
+
+def _number(name: str, value: object, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; give an int, 0 to {most}")
+    if not 0 <= value <= most:
+        raise ValueError(f"{name} is {value}; give 0 to {most}")
+    return value
+
+
+class AddressCache(dict[bytes, Address]):
+    """Decoded addresses by sockaddr: ``cache[raw]`` decodes what it does not have.
+
+    A dict, since a hit then costs no call into Python. It is emptied when it is full, so that
+    forged senders can't grow it; busy ones are back with their next packet.
+    """
+
+    def __missing__(self, raw: bytes) -> Address:
+        if len(self) >= ADDRESS_CACHE_SIZE:
+            self.clear()
+        address = self[raw] = decode_sockaddr(raw)
+        if raw:
+            (family,) = _FAMILY.unpack_from(raw)
+            sockaddrs_of(family).remember(address, raw)  # a reply need not encode it
+        return address
+
+
+class SockaddrCache(dict[Address, bytes]):
+    """Sockaddrs of one family by address: ``cache[address]`` encodes what it does not have.
+
+    The address may be a `Packet`, for its sender, whose sockaddr is taken as it came. Bounded as
+    `AddressCache` is.
+
+    Raises:
+        TypeError: See `encode_sockaddr`.
+        ValueError: See `encode_sockaddr`; or the packet was released, or is of another family.
+    """
+
+    def __init__(self, family: int) -> None:
+        super().__init__()
+        self.family = family
+        self._heads = {_FAMILY.pack(family), b""}
+
+    def __missing__(self, address: Address) -> bytes:
+        if isinstance(address, Packet):
+            return self.sender(address)
+        raw = encode_sockaddr(self.family, address)
+        self.remember(address, raw)
+        return raw
+
+    def remember(self, address: Address, raw: bytes) -> None:
+        """Take `raw` as what `address` is encoded to."""
+        if len(self) >= ADDRESS_CACHE_SIZE:
+            self.clear()
+        self[address] = raw
+
+    def sender(self, packet: Packet) -> bytes:
+        """Return the sockaddr of who sent `packet`."""
+        packet.data  # noqa: B018  # or a ValueError, if it was released
+        read = packet._ring.read_sockaddrs
+        if read is None:
+            return self[packet.address]
+        (raw,) = read(packet._slot, 1)
+        self.check([raw])
+        return raw
+
+    def check(self, raws: list[bytes]) -> None:
+        """Raise ValueError if not all `raws`, as they came from a socket, are of this family."""
+        if not {raw[:2] for raw in raws} <= self._heads:
+            raise ValueError(
+                "its sender's address is of another family than the socket; send its data to an "
+                "address of the socket's"
+            )
+
+
+# For all sockets and batches, since a peer does not care which one it meets. By family.
+_sockaddrs: dict[int, SockaddrCache] = {}
+
+
+def sockaddrs_of(family: int) -> SockaddrCache:
+    """Return the cache of a family's sockaddrs."""
+    cache = _sockaddrs.get(family)
+    if cache is None:
+        cache = _sockaddrs[family] = SockaddrCache(family)
+    return cache
