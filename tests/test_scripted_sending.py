@@ -173,8 +173,31 @@ def test_a_run_and_a_packet_filter(sock: socket.socket, monkeypatch: pytest.Monk
     kernel = under(Kernel("EPERM", 0), monkeypatch)
     result = send_mmsg_nowait(sock, PACKETS, gso=True)
     assert [(index, error.errno) for index, error in result.failures] == [(0, errno.EPERM)]
-    assert kernel.asked == [1, 0, 5]
-    assert kernel.taken == payloads(1, 2, 3, 4, 5)
+    assert kernel.asked == [1, 0, 1]
+    assert kernel.taken == [[b"1", b"2", b"3", b"4", b"5"]]
+
+
+@linux
+def test_a_run_that_is_refused_packet_by_packet(
+    sock: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = under(Kernel(*["EACCES"] * 4, 2), monkeypatch)
+    packets = PACKETS[:4] + [(data, ("127.0.0.2", 9)) for data, _ in PACKETS[4:]]
+    result = send_mmsg_nowait(sock, [*packets, *packets], gso=True)
+    assert [(index, error.errno) for index, error in result.failures] == [
+        (index, errno.EACCES) for index in range(4)
+    ]
+    assert result.errors == {errno.EACCES: 4}
+    assert kernel.asked == [4, 4, 4, 4, 3, 1]
+    assert result.sent == 8
+    assert kernel.taken == [
+        [b"4", b"5"],
+        [b"0", b"1", b"2", b"3"],
+        [b"4", b"5"],
+    ]
+    kernel.taken.clear()
+    assert send_mmsg_nowait(sock, PACKETS).sent == 6
+    assert kernel.taken == payloads(*range(6))
 
 
 @linux

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -219,6 +220,27 @@ async def test_waits_for_room(
     assert done == SendResult(len(sent), [])
     assert got[filled:] == sent
     assert received(receiver) == []
+
+
+async def test_waits_for_a_receiver_that_is_full(sending: str, tmp_path: Path) -> None:
+    """Of an unconnected unix socket the system says that it is writable, and then has no room."""
+    if not hasattr(socket, "AF_UNIX"):
+        pytest.skip("no unix sockets on this platform")
+    got: list[bytes] = []
+    with Family("unix", tmp_path) as family:
+        sender, receiver = family.open(), family.open()
+        packets = [(b"%d" % number, receiver.getsockname()) for number in range(1000)]
+
+        async def read() -> None:
+            while len(got) < len(packets):
+                got.extend(received(receiver))
+                await checkpoint()
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(read)
+                assert await send_mmsg(sender, packets, engine=sending) == SendResult(1000, [])
+    assert got == [data for data, _ in packets]
 
 
 @pytest.mark.parametrize("gso", [False, True], ids=["plain", "gso"])

@@ -28,10 +28,10 @@ from anyio_mmsg import (
 )
 from anyio_mmsg import _engine as engines
 from anyio_mmsg import _sockaddr as sockaddr
-from anyio_mmsg._outgoing import MAX_PAYLOAD
+from anyio_mmsg._outgoing import COPY_SIZE, MAX_PAYLOAD, outgoing
 from anyio_mmsg._sender_linux import LinuxSender, _runs
 
-from .helpers import Family, contents, drain, have_ipv6, nowhere
+from .helpers import Family, contents, drain, have_ipv6, link_local, nowhere
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="that is a feature of Linux")
 
@@ -144,6 +144,45 @@ def test_ipv6_addresses_of_each_length(sending: str) -> None:
         packets = [(b"2", (host, port)), (b"3", (host, port, 0)), (b"4", (host, port, 0, 0))]
         assert send_mmsg_nowait(sender, packets, engine=sending).failures == []
         assert [data for data, _ in received(receiver)] == [b"2", b"3", b"4"]
+
+
+def test_link_local_addresses(sending: str) -> None:
+    """With the scope as number, as `anyio.getaddrinfo` writes it, and by name."""
+    found = link_local()
+    if found is None:
+        pytest.skip("no interface has a link-local IPv6 address")
+    host, interface = found
+    index = socket.if_nametoindex(interface)
+    with Family("inet6", None) as family:
+        sender, receiver = family.unbound(), family.unbound()
+        receiver.bind((host, 0, 0, index))
+        port = receiver.getsockname()[1]
+        forms = [
+            (host, port, 0, index),
+            (f"{host}%{index}", port),
+            (f"{host}%{interface}", port),
+            (f"{host}%{index}", port, 0, index),
+        ]
+        packets = [(b"%d" % number, address) for number, address in enumerate(forms)]
+        assert send_mmsg_nowait(sender, packets, engine=sending) == SendResult(4, [])
+        assert [data for data, _ in received(receiver)] == [b"0", b"1", b"2", b"3"]
+
+
+def test_copies_have_a_bound() -> None:
+    """Payloads are copied some at a time, each once; one that is larger alone."""
+    sizes = [COPY_SIZE // 4] * 9 + [0, 1] + [COPY_SIZE + 1] * 2 + [5]
+    packets = outgoing(250, [(bytes([number]) * size, None) for number, size in enumerate(sizes)])
+    start, turns = 0, []
+    while start < len(sizes):
+        memory, count, place = packets.gather(start, start + 1024)
+        places = list(place(0))
+        assert len(places) == count > 0
+        assert len(memory) <= COPY_SIZE or count == 1
+        for number, at in enumerate(places, start):
+            assert memory[at : at + sizes[number]] == bytes([number]) * sizes[number]
+        start += count
+        turns.append(count)
+    assert turns == [4, 4, 3, 1, 1, 1]
 
 
 def test_more_than_one_call_can_take(sending: str, inet: Family) -> None:
@@ -441,7 +480,9 @@ def test_bad_addresses(sending: str, bad: str, place: int, inet: Family) -> None
     ("address", "error", "text"),
     [
         (("127.0.0.1", 9), ValueError, "IPv4.*'::ffff:127.0.0.1'"),
-        (("fe80::1%lo", 9), ValueError, "if_nametoindex"),
+        (("fe80::1%nowhere", 9), ValueError, "no interface 'nowhere'"),
+        (("fe80::1%", 9), ValueError, "no interface ''"),
+        (("fe80::1%99999999999", 9), ValueError, "scope_id"),
         (("::1", 9, 2**20), ValueError, "flowinfo is 1048576"),
         (("::1", 9, 0, 2**32), ValueError, "scope_id"),
         (("::1", 9, 0, 0, 0), TypeError, "scope_id"),
@@ -569,6 +610,7 @@ def test_a_family_without_addresses() -> None:
         [1] * 130,
         [40_000, 30_000, 20_000, 20_000, 20_000, 20_000],
         [65_507, 65_507, 1],
+        [65_507, 1],
     ],
     ids=str,
 )
@@ -583,6 +625,17 @@ def test_segmentation_changes_nothing(sending: str, sizes: list[int]) -> None:
                 result = send_mmsg_nowait(sender, packets, gso=True, engine=sending)
                 assert result == SendResult(len(sent), [])
                 assert received(receiver) == [(data, sender.getsockname()) for data in sent]
+
+
+@pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
+def test_segmentation_of_the_largest(sending: str) -> None:
+    """Over IPv6 a payload can be larger than any run."""
+    with Family("inet6", None) as family:
+        receiver, sender = family.pair()
+        sent = [os.urandom(65_527), os.urandom(65_527), b"x"]
+        packets = [(data, None) for data in sent]
+        assert send_mmsg_nowait(sender, packets, gso=True, engine=sending).sent == 3
+        assert [data for data, _ in received(receiver)] == sent
 
 
 def test_segmentation_to_several_destinations(sending: str, family: Family) -> None:
@@ -650,7 +703,13 @@ def test_an_old_error_among_runs(sending: str, inet: Family) -> None:
     assert result.sent == 1
 
 
-@given(st.lists(st.tuples(st.sampled_from([0, 1, 2, 700, 1232, 40_000]), st.sampled_from("ab"))))
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 1, 2, 700, 1232, 40_000, 65_507, 65_527]), st.sampled_from("ab")
+        )
+    )
+)
 def test_runs(packets: list[tuple[int, str]]) -> None:
     """All packets, in order; each run is cut by the kernel into just its packets."""
     sizes = [size for size, _ in packets]

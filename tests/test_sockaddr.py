@@ -106,6 +106,16 @@ def test_encoded_addresses_have_a_bound() -> None:
         assert len(cache) <= ADDRESS_CACHE_SIZE
 
 
+def test_interfaces_are_asked_for_each_time() -> None:
+    """One that is made anew has another index."""
+    cache = SockaddrCache(socket.AF_INET6)
+    index, name = socket.if_nameindex()[0]
+    raw = cache[f"fe80::1%{name}", 9]
+    assert decode_sockaddr(raw) == ("fe80::1", 9, 0, index)
+    assert raw == encode_sockaddr(socket.AF_INET6, (f"fe80::1%{index}", 9))
+    assert not cache
+
+
 def test_one_family_is_not_taken_for_another() -> None:
     """What is right for one, and remembered, is still refused for the other."""
     address = ("192.0.2.1", 9)

@@ -27,7 +27,7 @@ from ._libc import (
     Mmsghdr,
     Msghdr,
 )
-from ._sockaddr import SOCKADDR_SIZE, AddressCache
+from ._sockaddr import ADDRESSES, SOCKADDR_SIZE
 
 _HEADER_SIZE = sizeof(Mmsghdr)
 _FEW = 4  # up to so many slots, one at a time is faster than all at once
@@ -137,7 +137,7 @@ class LinuxEngine:
 
     def read_addresses(self, first: int, count: int) -> list[Address]:
         """Return the senders of the packets in `count` slots from `first` on."""
-        return list(map(_decoded.__getitem__, self.read_sockaddrs(first, count)))
+        return list(map(ADDRESSES.__getitem__, self.read_sockaddrs(first, count)))
 
     def read_sockaddrs(self, first: int, count: int) -> list[bytes]:
         """Return their sockaddrs, each cut to its length."""
@@ -156,9 +156,6 @@ class LinuxEngine:
             raws.append(bytes(self._name_bytes[start : start + self._name_lengths[slot]]))
         return raws
 
-
-# For all batches, since a sender does not care which one it gets into.
-_decoded = AddressCache()
 
 _COLUMN = 64  # sockaddrs taken out in one go; larger ones gain nothing
 

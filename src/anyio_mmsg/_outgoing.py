@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from abc import ABC, abstractmethod
+from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate, repeat, takewhile
@@ -15,7 +16,7 @@ from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ._batch import Address, Packet, PacketBatch
-from ._sockaddr import encode_sockaddr, sockaddrs_of
+from ._sockaddr import ADDRESSES, encode_sockaddr, sockaddrs_of
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -35,6 +36,10 @@ MAX_PAYLOAD = {int(socket.AF_INET): 65507, int(socket.AF_INET6): 65527}
 other families have the socket's own limits."""
 
 UNLIMITED = 2**31 - 1
+
+COPY_SIZE = 2**20
+"""Bytes of payloads that are copied at a time, or one payload: about as many as 1,024 packets of
+the usual size, so that they are still near when the kernel copies them again. Arbitrary."""
 
 Place: TypeAlias = Callable[[int], Iterable[int]]
 """Given a memory's address, tells those of the payloads in it."""
@@ -58,14 +63,13 @@ class Outgoing(ABC):
     def datagrams(self, start: int) -> list[tuple[Data, Address]]:
         """Return payloads and addresses of packets from `start` on, for `socket.sendto`."""
         if self._datagrams is None:  # the first time, before others may release any of them
-            self._datagrams = [
-                (data, to.address if isinstance(to, Packet) else to) for data, to in self._all()
-            ]
+            addresses = map(ADDRESSES.__getitem__, self.sockaddrs)
+            self._datagrams = list(zip(self._payloads(), addresses))  # noqa: B905
         return self._datagrams[start:]
 
     @abstractmethod
-    def _all(self) -> Iterable[tuple[Data, Address]]:
-        """Return payloads and addresses; the latter may be `Packet`s."""
+    def _payloads(self) -> Iterable[Data]:
+        """Return the payloads; for one alone, without end."""
 
     @abstractmethod
     def gather(self, start: int, stop: int) -> tuple[bytearray, int, Place]:
@@ -91,7 +95,6 @@ class _Pairs(Outgoing):
     """(data, address) pairs."""
 
     def __init__(self, family: int, pairs: list[tuple[Data, Address]]) -> None:
-        self._pairs = pairs
         try:
             self._datas, addresses = zip(*pairs, strict=True)
             self.sizes = _sizes(family, self._datas)
@@ -99,12 +102,15 @@ class _Pairs(Outgoing):
         except (TypeError, ValueError) as error:
             _refuse(family, pairs, error)
 
-    def _all(self) -> Iterable[tuple[Data, Address]]:
-        return self._pairs
+    def _payloads(self) -> Iterable[Data]:
+        return self._datas
 
     def gather(self, start: int, stop: int) -> tuple[bytearray, int, Place]:
         sizes = self.sizes[start:stop]
-        memory = bytearray().join(self._datas[start:stop])
+        if sum(sizes) > COPY_SIZE:
+            fit = bisect(list(accumulate(sizes)), COPY_SIZE) or 1
+            sizes = sizes[:fit]
+        memory = bytearray().join(self._datas[start : start + len(sizes)])
         if len(memory) != sum(sizes):
             # The kernel would read beyond it. Another thread did that, as the wait pins them.
             raise RuntimeError("a payload changed its size while it was being sent")
@@ -135,8 +141,8 @@ class _Batch(Outgoing):
         except (TypeError, ValueError) as error:
             _refuse(family, [(b"", packet) for packet in batch], error)
 
-    def _all(self) -> Iterable[tuple[Data, Address]]:
-        return zip(self._batch.payloads(), self._batch.addresses(), strict=True)
+    def _payloads(self) -> Iterable[Data]:
+        return self._batch.payloads()
 
     def gather(self, start: int, stop: int) -> tuple[bytearray, int, Place]:
         run, past = self._runs[0], 0
@@ -162,8 +168,8 @@ class _Packets(Outgoing):
         except (TypeError, ValueError) as error:
             _refuse(family, [(b"", packet) for packet in packets], error)
 
-    def _all(self) -> Iterable[tuple[Data, Address]]:
-        return [(packet.data, packet) for packet in self._packets]
+    def _payloads(self) -> Iterable[Data]:
+        return [packet.data for packet in self._packets]
 
     def gather(self, start: int, stop: int) -> tuple[bytearray, int, Place]:
         packets = self._packets[start:stop]
@@ -182,15 +188,14 @@ class _Fan(Outgoing):
         except (TypeError, ValueError) as error:
             raise type(error)(f"the {error}") from None
         self._memory = bytearray(data)
-        self._addresses = addresses
         self.sizes = [size] * len(addresses)
         try:
             self.sockaddrs = _encoded(family, addresses)
         except (TypeError, ValueError) as error:
             _refuse(family, [(b"", address) for address in addresses], error)
 
-    def _all(self) -> Iterable[tuple[Data, Address]]:
-        return zip(repeat(self._memory), self._addresses)
+    def _payloads(self) -> Iterable[Data]:
+        return repeat(self._memory)
 
     def gather(self, start: int, stop: int) -> tuple[bytearray, int, Place]:
         count = min(stop, len(self.sizes)) - start

@@ -55,7 +55,9 @@ async def send_mmsg(
     """Send packets, in order, as many as the socket takes in a call.
 
     An error of one packet does not stop those after it: the result tells it. Waits only while the
-    socket's buffer is full; several tasks may send by one socket.
+    socket's buffer is full; several tasks may send by one socket. The buffer is one for all
+    destinations: packets for neighbours whose link address is still asked for (ARP) stay in it,
+    and can hold up the others.
 
     A checkpoint, always, before anything is sent. After that a cancellation can strike only while
     the call waits; who wants to know how far it got then gives a `result`, which is kept up to
@@ -67,7 +69,9 @@ async def send_mmsg(
         unsent = packets[result.handled :]
 
     Args:
-        sock: A datagram socket, nonblocking.
+        sock: A datagram socket, nonblocking. To close it under a waiting send, do as `recv_mmsg`
+            says. One of AF_UNIX should be connected: the system tells others that there is room
+            when there is none at the receiver, so they are tried again and again.
         packets: ``(data, address)`` pairs. The data is bytes-like. The address has the form of
             `socket.sendto`, with a numeric host; or it is a `Packet`, for its sender; or None,
             for the peer of a connected socket. Or `Packet`s, or a `PacketBatch`: they go
@@ -75,7 +79,7 @@ async def send_mmsg(
             call waits, payloads that were not sent can't be released or resized: BufferError.
         gso: Have runs of packets of one size to one destination cut by the kernel or the network
             card (UDP_SEGMENT, Linux 4.18), at a fraction of the cost. The last of a run may be
-            shorter. Where the kernel or the route refuses, they are sent as usual.
+            shorter. If the kernel or a route refuses, the rest of the call is sent as usual.
         engine: "sendto", one call for a packet, on every platform; "sendmmsg", one call for up to
             1,024, on Linux; "auto", the fastest that the platform has.
         result: Is set to what is returned, as the call goes on.

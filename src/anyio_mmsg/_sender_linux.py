@@ -125,11 +125,7 @@ class LinuxSender:
                 return None
             if code in UNUSABLE:
                 return OSError(code, os.strerror(code))
-            if code:
-                # A run was refused. If not for being a run, then its first packet has this error.
-                gso = False
-                if code not in _NO_SEGMENTATION:
-                    _fail(result, code)
+            gso = gso and not code  # a run was refused: from here on without
         return None
 
     def _call(self, fd: int, runs: list[int] | None, count: int, result: SendResult) -> int:
@@ -149,11 +145,23 @@ class LinuxSender:
                 continue
             if code == errno.ENOSYS or (code == errno.EPERM and self._is_forbidden(fd)):
                 raise SendmmsgRefusedError(os.strerror(code))
-            if runs is not None or code in _NOT_ONE_PACKETS:
+            is_run = runs is not None and runs[done] > 1
+            if code in _NOT_ONE_PACKETS or (is_run and code in _NO_SEGMENTATION):
                 return code
-            _fail(result, code)
-            done += 1
+            result.failures.append(SendFailure(result.handled, OSError(code, os.strerror(code))))
+            if runs is not None and is_run:
+                runs[done] -= 1
+                self._shorten(done, runs[done])
+            else:
+                done += 1
         return 0
+
+    def _shorten(self, header: int, left: int) -> None:
+        """Have a run begin with the packet after its first, which met an error."""
+        self._iovec_pointers[header] += sizeof(Iovec)
+        self._iovec_counts[header] = left
+        if left == 1:
+            self._control_lengths[header] = 0
 
     def _is_forbidden(self, fd: int) -> bool:
         """Whether EPERM was for the call, and not from a packet filter for the packet."""
@@ -217,10 +225,6 @@ class LinuxSender:
 _NOT_ONE_PACKETS = UNUSABLE | {errno.EAGAIN, errno.EWOULDBLOCK}
 
 
-def _fail(result: SendResult, code: int) -> None:
-    result.failures.append(SendFailure(result.handled, OSError(code, os.strerror(code))))
-
-
 def _column(table: ctypes.Array[Any], field: Any, of: Literal["L", "I", "H"]) -> memoryview:
     """See one field of all of a table's structs; the field's offset is that in its struct."""
     words = memoryview(table).cast("B").cast(of)
@@ -253,7 +257,11 @@ def _runs(sizes: list[int], sockaddrs: list[bytes]) -> list[int]:
     start, count = 0, len(sizes)
     while start < count:
         size, sockaddr = sizes[start], sockaddrs[start]
-        stop = min(count, start + min(UDP_MAX_SEGMENTS, _MAX_RUN // size)) if size else start + 1
+        stop = (
+            min(count, start + max(1, min(UDP_MAX_SEGMENTS, _MAX_RUN // size)))
+            if size
+            else start + 1
+        )
         at = start + 1
         if sizes[start:stop].count(size) == sockaddrs[start:stop].count(sockaddr) == stop - start:
             at = stop  # a whole run, found in no time

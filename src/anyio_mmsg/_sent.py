@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -39,3 +41,8 @@ class SendResult:
     def handled(self) -> int:
         """How many were dealt with: sent or refused. Packets from this index on were not."""
         return self.sent + len(self.failures)
+
+    @property
+    def errors(self) -> Mapping[int, int]:
+        """How many of each error there are among the failures, by errno."""
+        return Counter(error.errno or 0 for _, error in self.failures)

@@ -71,10 +71,13 @@ def encode_sockaddr(family: int, address: Address) -> bytes:
                 f"address is {address!r}; give (host, port), or (host, port, flowinfo, "
                 f"scope_id), on an AF_INET6 socket"
             )
-        flowinfo, scope_id = (*address[2:], 0, 0)[:2]
+        host, port, flowinfo, scope_id = (*address, 0, 0)[:4]
+        if isinstance(host, str) and "%" in host:
+            host, _, zone = host.partition("%")  # as RFC 4007 section 11 writes it
+            scope_id = scope_id or _scope_id(zone)
         return inet_sockaddr(
-            _packed(socket.AF_INET6, address[0]),
-            _port(address[1]),
+            _packed(socket.AF_INET6, host),
+            _port(port),
             _number("flowinfo", flowinfo, 0xFFFFF),  # 20 bits (RFC 8200 section 6)
             _number("scope_id", scope_id, 0xFFFFFFFF),
         )
@@ -118,10 +121,10 @@ def _packed(family: int, host: object) -> bytes:
         other = _numeric(socket.AF_INET, host)
     if other is not None:
         raise ValueError(f"host is {host!r}, {wrong}, which is not the socket's; {fix}")
-    fix = "look names up before, with anyio.getaddrinfo"
-    if "%" in host:
-        fix = "the scope is given as (host, port, 0, socket.if_nametoindex(interface))"
-    raise ValueError(f"host is {host!r}, which is no numeric address; {fix}")
+    raise ValueError(
+        f"host is {host!r}, which is no numeric address; look names up before, with "
+        f"anyio.getaddrinfo"
+    )
 
 
 def _numeric(family: int, host: str) -> bytes | None:
@@ -129,6 +132,15 @@ def _numeric(family: int, host: str) -> bytes | None:
         return socket.inet_pton(family, host)
     except (OSError, ValueError):  # the latter for a NUL in it, or a surrogate
         return None
+
+
+def _scope_id(zone: str) -> int:
+    if zone.isascii() and zone.isdigit():
+        return int(zone)
+    try:
+        return socket.if_nametoindex(zone)
+    except (OSError, ValueError):
+        raise ValueError(f"there is no interface {zone!r} on this machine") from None
 
 
 def _port(port: object) -> int:
@@ -181,7 +193,8 @@ class SockaddrCache(dict[Address, bytes]):
         if isinstance(address, Packet):
             return self.sender(address)
         raw = encode_sockaddr(self.family, address)
-        self.remember(address, raw)
+        if "%" not in str(address):  # an interface may come back with another index
+            self.remember(address, raw)
         return raw
 
     def remember(self, address: Address, raw: bytes) -> None:
@@ -209,8 +222,9 @@ class SockaddrCache(dict[Address, bytes]):
             )
 
 
-# For all sockets and batches, since a peer does not care which one it meets. By family.
-_sockaddrs: dict[int, SockaddrCache] = {}
+# For all sockets and batches, since a peer does not care which one it meets.
+ADDRESSES = AddressCache()
+_sockaddrs: dict[int, SockaddrCache] = {}  # by family
 
 
 def sockaddrs_of(family: int) -> SockaddrCache:

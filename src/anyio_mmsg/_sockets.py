@@ -151,6 +151,9 @@ _BUFFERS = {
 }
 
 
+_FULL = {"receive": "are lost", "send": "wait for it, or are not sent"}
+
+
 def _set_buffer(sock: socket.socket, which: str, size: int) -> None:
     option, force, limit = _BUFFERS[which]
     # Linux doubles what it is given, to have room for its own books, and tells the double.
@@ -165,7 +168,7 @@ def _set_buffer(sock: socket.socket, which: str, size: int) -> None:
         how = f"sysctl -w {limit}={size}" if ON_LINUX else "the system's limit on socket buffers"
         warnings.warn(
             f"the system granted a {which} buffer of {granted:,} bytes instead of {size:,}, and "
-            f"packets that find no room are lost. Raise it: {how}",
+            f"packets that find no room {_FULL[which]}. Raise it: {how}",
             RuntimeWarning,
             stacklevel=3,
         )
