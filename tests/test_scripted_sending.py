@@ -18,7 +18,7 @@ from anyio import WouldBlock
 
 from anyio_mmsg import SendResult, UnusableSocketError, send_mmsg_nowait
 from anyio_mmsg import _engine as engines
-from anyio_mmsg._libc import Mmsghdr
+from anyio_mmsg._libc import Mmsghdr, SegmentSize
 from anyio_mmsg._sender_linux import LinuxSender
 
 from .helpers import Family
@@ -30,7 +30,7 @@ class Kernel:
     """Takes packets by sendmmsg as scripted: each step is how many messages, or an errno.
 
     Attributes:
-        taken: By message, the payloads of its iovecs.
+        taken: By message, the payloads of its segments.
         asked: How many messages each call had.
     """
 
@@ -52,7 +52,12 @@ class Kernel:
                 header.msg_hdr.msg_iov
             )
             pairs = zip(iovecs[::2], iovecs[1::2], strict=True)
-            self.taken.append([ctypes.string_at(start, size) for start, size in pairs])
+            data = b"".join(ctypes.string_at(start, size) for start, size in pairs)
+            size = len(data) or 1
+            if header.msg_hdr.msg_controllen:
+                size = SegmentSize.from_address(header.msg_hdr.msg_control).size
+                assert len(data) > size, "no run"
+            self.taken.append([data[at : at + size] for at in range(0, len(data) or 1, size)])
         return step
 
 

@@ -107,11 +107,12 @@ class _Pairs(Outgoing):
 
     def gather(self, start: int, stop: int) -> tuple[bytearray, int, Place]:
         sizes = self.sizes[start:stop]
-        if sum(sizes) > COPY_SIZE:
-            fit = bisect(list(accumulate(sizes)), COPY_SIZE) or 1
-            sizes = sizes[:fit]
+        total = sum(sizes)
+        if total > COPY_SIZE:
+            sizes = sizes[: bisect(list(accumulate(sizes)), COPY_SIZE) or 1]
+            total = sum(sizes)
         memory = bytearray().join(self._datas[start : start + len(sizes)])
-        if len(memory) != sum(sizes):
+        if len(memory) != total:
             # The kernel would read beyond it. Another thread did that, as the wait pins them.
             raise RuntimeError("a payload changed its size while it was being sent")
         count, size = len(sizes), sizes[0]
@@ -164,7 +165,7 @@ class _Packets(Outgoing):
         self._packets = packets
         try:
             self.sizes = [packet.size for packet in packets]
-            self.sockaddrs = list(map(sockaddrs_of(family).sender, packets))
+            self.sockaddrs = sockaddrs_of(family).senders(packets)
         except (TypeError, ValueError) as error:
             _refuse(family, [(b"", packet) for packet in packets], error)
 
@@ -215,7 +216,7 @@ def outgoing(family: int, packets: Packets) -> Outgoing:
     items: list[Any] = _listed("packets", packets, _GIVE)
     if not items:
         return _Fan(family, b"", [])
-    if isinstance(items[0], Packet) and all(isinstance(item, Packet) for item in items):
+    if isinstance(items[0], Packet) and _are_packets(items):
         return _Packets(family, items)
     return _Pairs(family, items)
 
@@ -240,11 +241,17 @@ def _listed(name: str, things: Iterable[Any], fix: str) -> list[Any]:
     return list(iterator)
 
 
+def _are_packets(things: Sequence[object]) -> bool:
+    return all(issubclass(kind, Packet) for kind in set(map(type, things)))
+
+
 def _sizes(family: int, datas: Sequence[Data]) -> list[int]:
     if set(map(type, datas)) <= _PLAIN:
         sizes = list(map(len, datas))  # type: ignore[arg-type]
-        if max(sizes) <= MAX_PAYLOAD.get(family, UNLIMITED):
-            return sizes
+        kinds = set(sizes)
+        if max(kinds) <= MAX_PAYLOAD.get(family, UNLIMITED):
+            # If they are of one size, then as one object: that is faster to compare later.
+            return sizes if len(kinds) > 1 else [*kinds] * len(sizes)
     return [_size(family, data) for data in datas]
 
 
@@ -263,12 +270,14 @@ def _size(family: int, data: Data) -> int:
 
 
 def _encoded(family: int, addresses: Sequence[Address]) -> list[bytes]:
-    encode = sockaddrs_of(family).__getitem__
+    cache = sockaddrs_of(family)
     if addresses:
-        first, count = addresses[0], len(addresses)
-        if first == addresses[-1] and addresses.count(first) == count:
-            return [encode(first)] * count
-    return list(map(encode, addresses))
+        first = addresses[0]
+        if first == addresses[-1] and addresses.count(first) == len(addresses):
+            return [cache[first]] * len(addresses)
+        if isinstance(first, Packet) and _are_packets(addresses):
+            return cache.senders(addresses)
+    return list(map(cache.__getitem__, addresses))
 
 
 def _refuse(family: int, pairs: Sequence[Any], error: Exception) -> NoReturn:

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from ctypes import addressof, get_errno, sizeof
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from ._libc import (
     MSG_DONTWAIT,
@@ -83,10 +83,11 @@ class LinuxSender:
         every_iovec = range(self._iovecs_at, self._iovecs_at + sizeof(self._iovecs), sizeof(Iovec))
         self._one_each = memoryview(array("L", every_iovec))
         self._ones, self._zeros = (memoryview(array("L", [n]) * UIO_MAXIOV) for n in (1, 0))
-        # What columns were laid from, so as not to lay them again for more of the same: to one
+        # What columns are laid from, so as not to lay them again for more of the same: to one
         # destination, of one size, from one ring. To compare costs a tenth of laying.
         self._laid_payloads = range(0)
         self._laid_sizes: list[int] = []
+        self._laid_runs = _NO_RUNS
         self._laid_sockaddrs: list[bytes] = []
         self._by_runs = True  # what the headers are laid for: one packet each, or by runs
         # For runs each header has its control message, of which the segments' size is missing.
@@ -112,13 +113,12 @@ class LinuxSender:
             export = _Nothing.from_buffer(memory)  # until the end of this turn
             stop = start + count
             sizes, sockaddrs = packets.sizes[start:stop], packets.sockaddrs[start:stop]
-            self._lay_payloads(place(addressof(export)), sizes)
+            places = place(addressof(export))
+            runs = None
             if gso:
-                runs = _runs(sizes, sockaddrs)
-                self._lay_runs(runs, sizes, sockaddrs)
+                runs = self._lay_runs(places, sizes, sockaddrs)
             else:
-                runs = None
-                self._lay_one_each(sockaddrs)
+                self._lay_one_each(places, sizes, sockaddrs)
             code = self._call(sock.fileno(), runs, count, result)
             del export
             if code in (errno.EAGAIN, errno.EWOULDBLOCK):
@@ -150,16 +150,23 @@ class LinuxSender:
                 return code
             result.failures.append(SendFailure(result.handled, OSError(code, os.strerror(code))))
             if runs is not None and is_run:
+                self._shorten(done, runs[done] - 1)
                 runs[done] -= 1
-                self._shorten(done, runs[done])
             else:
                 done += 1
         return 0
 
     def _shorten(self, header: int, left: int) -> None:
         """Have a run begin with the packet after its first, which met an error."""
-        self._iovec_pointers[header] += sizeof(Iovec)
-        self._iovec_counts[header] = left
+        self._laid_runs = _NO_RUNS
+        if self._iovec_counts[header] == 1:  # it lies in one piece
+            self._laid_payloads, self._laid_sizes = range(0), []
+            size = self._segments[header]
+            self._payloads[header] += size
+            self._sizes[header] -= size
+        else:
+            self._iovec_pointers[header] += sizeof(Iovec)
+            self._iovec_counts[header] = left
         if left == 1:
             self._control_lengths[header] = 0
 
@@ -167,29 +174,52 @@ class LinuxSender:
         """Whether EPERM was for the call, and not from a packet filter for the packet."""
         return self._sendmmsg(fd, self._headers_at, 0, MSG_DONTWAIT) < 0
 
-    def _lay_one_each(self, sockaddrs: list[bytes]) -> None:
+    def _lay_one_each(
+        self, places: Iterable[int], sizes: list[int], sockaddrs: list[bytes]
+    ) -> None:
+        """Have a header for each packet."""
         if self._by_runs:
+            self._laid_runs = _NO_RUNS
             self._iovec_pointers[:] = self._one_each
             self._iovec_counts[:] = self._ones
             self._control_lengths[:] = self._zeros
             self._by_runs = False
+        self._lay_payloads(places, sizes)
         self._lay_names(sockaddrs)
 
-    def _lay_runs(self, runs: list[int], sizes: list[int], sockaddrs: list[bytes]) -> None:
-        """Have a header for each run of packets, which the kernel cuts into segments."""
-        self._by_runs = True
+    def _lay_runs(
+        self, places: Iterable[int], sizes: list[int], sockaddrs: list[bytes]
+    ) -> list[int]:
+        """Have a header for each run of packets, which the kernel cuts; return their lengths."""
+        laid_places, laid_sizes, laid_sockaddrs, runs = self._laid_runs
+        if places == laid_places and sizes == laid_sizes and sockaddrs == laid_sockaddrs:
+            return runs
+        self._by_runs, self._laid_runs = True, _NO_RUNS
+        runs = _runs(sizes, sockaddrs)
         count = len(runs)
         firsts = list(accumulate(runs[:-1], initial=0))
-        iovecs_at, size = self._iovecs_at, sizeof(Iovec)
         # A run of one goes without control message: it may be empty, and needs no cutting.
         control = [sizeof(SegmentSize) if run > 1 else 0 for run in runs]
-        self._iovec_pointers[:count] = memoryview(
-            array("L", [iovecs_at + f * size for f in firsts])
-        )
-        self._iovec_counts[:count] = memoryview(array("L", runs))
         self._control_lengths[:count] = memoryview(array("L", control))
         self._segments[:count] = memoryview(array("H", [sizes[first] for first in firsts]))
         self._lay_names([sockaddrs[first] for first in firsts])
+        if isinstance(places, range) and {sizes[first] for first in firsts} == {places.step}:
+            # Each run lies in one piece: an iovec for it, which costs the kernel less than many.
+            self._iovec_pointers[:count] = self._one_each[:count]
+            self._iovec_counts[:count] = self._ones[:count]
+            spans = zip(firsts, runs, strict=True)
+            self._lay_payloads(
+                [places[first] for first in firsts],
+                [sum(sizes[first : first + run]) for first, run in spans],
+            )
+        else:
+            at, size = self._iovecs_at, sizeof(Iovec)
+            pointers = array("L", [at + first * size for first in firsts])
+            self._iovec_pointers[:count] = memoryview(pointers)
+            self._iovec_counts[:count] = memoryview(array("L", runs))
+            self._lay_payloads(places, sizes)
+        self._laid_runs = places, sizes, sockaddrs, runs
+        return runs
 
     def _lay_payloads(self, places: Iterable[int], sizes: list[int]) -> None:
         """Have each of the first iovecs show a payload."""
@@ -221,6 +251,10 @@ class LinuxSender:
             self._name_pointers[:count] = memoryview(array("L", starts))
         self._laid_sockaddrs = sockaddrs
 
+
+# What runs are laid from, and they themselves: payloads' addresses, sizes, sockaddrs, lengths.
+_Runs: TypeAlias = tuple[Iterable[int], list[int], list[bytes], list[int]]
+_NO_RUNS: _Runs = (), [], [], []
 
 _NOT_ONE_PACKETS = UNUSABLE | {errno.EAGAIN, errno.EWOULDBLOCK}
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Sequence
 
-from ._batch import Address, Packet
+from ._batch import Address, Packet, _Released
 
 SOCKADDR_SIZE = 128
 """Bytes of sockaddr_storage: room for the address of any family (RFC 3493 section 3.10)."""
@@ -205,17 +206,32 @@ class SockaddrCache(dict[Address, bytes]):
 
     def sender(self, packet: Packet) -> bytes:
         """Return the sockaddr of who sent `packet`."""
-        packet.data  # noqa: B018  # or a ValueError, if it was released
-        read = packet._ring.read_sockaddrs
+        return self.senders([packet])[0]
+
+    def senders(self, packets: Sequence[Packet]) -> list[bytes]:
+        """Return the sockaddrs of who sent `packets`, of which there is one at least."""
+        if _Released in set(map(type, packets)):
+            raise ValueError("it was released: its slot may hold another packet by now")
+        ring = packets[0]._ring
+        if len({packet._ring for packet in packets}) > 1:
+            return [self.sender(packet) for packet in packets]
+        read = ring.read_sockaddrs
         if read is None:
-            return self[packet.address]
-        (raw,) = read(packet._slot, 1)
-        self.check([raw])
-        return raw
+            return [self[packet.address] for packet in packets]
+        slots = [packet._slot for packet in packets]
+        first, last = min(slots), max(slots)
+        if last - first < 2 * len(slots):  # near one another: to read all between is quicker
+            raws = read(first, last - first + 1)
+            if slots != list(range(first, last + 1)):
+                raws = [raws[slot - first] for slot in slots]
+        else:
+            raws = [read(slot, 1)[0] for slot in slots]
+        self.check(raws)
+        return raws
 
     def check(self, raws: list[bytes]) -> None:
         """Raise ValueError if not all `raws`, as they came from a socket, are of this family."""
-        if not {raw[:2] for raw in raws} <= self._heads:
+        if not {raw[:2] for raw in set(raws)} <= self._heads:
             raise ValueError(
                 "its sender's address is of another family than the socket; send its data to an "
                 "address of the socket's"
