@@ -158,6 +158,18 @@ def test_a_missing_call(
 
 
 @linux
+def test_a_descriptor_that_closes_during_the_question(
+    sock: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is no refusal of the call."""
+    under(Kernel("EPERM", "EBADF", "EBADF"), monkeypatch)
+    with pytest.raises(UnusableSocketError) as raised:
+        send_mmsg_nowait(sock, PACKETS)
+    assert [index for index, _ in raised.value.result.failures] == [0]
+    assert not engines._sendmmsg_refused
+
+
+@linux
 @pytest.mark.parametrize("refusal", ["EIO", "EINVAL", "EMSGSIZE"])
 def test_a_route_that_refuses_segmentation(
     refusal: str, sock: socket.socket, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -103,6 +104,19 @@ async def test_one_payload_to_many(sending: str, family: Family) -> None:
         assert result == SendResult(4, [])
         assert [received(receiver) for receiver in receivers] == [[bytes(data)]] * 4
     assert await multi_target_send(sender, b"", [], engine=sending) == SendResult(0, [])
+
+
+async def test_a_payload_that_is_a_number_too(sending: str, inet: Family) -> None:
+    """Such as NumPy's: its buffer counts, nothing beyond it is sent."""
+
+    class Number(bytes):
+        def __index__(self) -> int:
+            return 3
+
+    sender, receiver = inet.open(), inet.open()
+    data = Number(b"a" * 5000)
+    await multi_target_send(sender, data, [receiver.getsockname()], engine=sending)
+    assert received(receiver) == [b"a" * 5000]
 
 
 async def test_a_packet_to_many_and_back(sending: str, engine: str, family: Family) -> None:
@@ -343,7 +357,6 @@ async def test_after_a_cancellation_all_is_let_go(
         await send_mmsg(sender, batch, engine=sending)
     assert scope.cancelled_caught
     batch.close()
-    assert not _send._turns
 
 
 async def test_several_tasks_send_by_one_socket(
@@ -368,7 +381,99 @@ async def test_several_tasks_send_by_one_socket(
         assert [data for data in got if data[:1] == name] == [
             b"%s %d" % (name, number) for number in range(100)
         ]
-    assert not _send._turns
+
+
+async def test_a_task_that_is_cancelled_while_others_have_the_turn(
+    sending: str, narrow: tuple[socket.socket, socket.socket]
+) -> None:
+    sender, receiver = narrow
+    fill(sender)
+    results = [SendResult() for _ in range(6)]
+    scopes = [anyio.CancelScope() for _ in results]
+    got: list[bytes] = []
+
+    async def send(index: int) -> None:
+        with scopes[index]:
+            packets = [(b"%d %d" % (index, number), None) for number in range(50)]
+            await send_mmsg(sender, packets, engine=sending, result=results[index])
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            for index in range(len(results)):
+                tasks.start_soon(send, index)
+            await wait_all_tasks_blocked()
+            for index in (4, 1, 0):
+                got += received(receiver)[:1]
+                scopes[index].cancel()
+                await checkpoint()
+            while any(results[index].handled < 50 for index in (2, 3, 5)):
+                got += received(receiver)
+                await checkpoint()
+    got += received(receiver)
+    for index in (2, 3, 5):
+        mine = [data for data in got if data.startswith(b"%d " % index)]
+        assert len(mine) <= 50
+        assert results[index] == SendResult(50, [])
+
+
+@pytest.mark.parametrize("gap", [False, True])
+async def test_closing_under_many_waiters(
+    gap: bool, sending: str, narrow: tuple[socket.socket, socket.socket]
+) -> None:
+    """All of them hear of it, whether the close follows at once or later."""
+    if not hasattr(anyio, "notify_closing"):
+        pytest.skip("anyio.notify_closing came with AnyIO 4.10")
+    sender, _ = narrow
+    fill(sender)
+    raised: list[Exception] = []
+
+    async def send() -> None:
+        try:
+            await send_mmsg(sender, [(b"x", None)], engine=sending)
+        except Exception as error:
+            raised.append(error)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(send)
+            await wait_all_tasks_blocked()
+            anyio.notify_closing(sender)
+            if gap:
+                await wait_all_tasks_blocked()
+            sender.close()
+    assert [type(error) for error in raised] == [UnusableSocketError] * 4
+
+
+def test_a_loop_that_ends_with_a_pending_send(
+    sending: str, anyio_backend: Any, narrow: tuple[socket.socket, socket.socket]
+) -> None:
+    """Another loop can go on with the socket."""
+    if anyio_backend[0] == "trio":
+        pytest.skip("Trio ends no loop before its tasks")
+    sender, receiver = narrow
+    filled = fill(sender)
+
+    async def leave_pending() -> None:
+        loop = asyncio.get_running_loop()
+        pending.append(loop.create_task(send_mmsg(sender, [(b"x", None)], engine=sending)))
+        await wait_all_tasks_blocked()
+
+    async def go_on() -> None:
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(send_pairs, sender, [b"y"], None)
+                await wait_all_tasks_blocked()
+                received(receiver)
+        assert received(receiver) == [b"y"]
+
+    pending: list[asyncio.Task[Any]] = []
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave_pending())
+    loop.close()
+    assert filled
+    anyio.run(go_on, backend="asyncio")
+    pending.pop()._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
 async def test_a_socket_that_something_else_waits_for(
@@ -392,7 +497,6 @@ async def test_a_socket_that_something_else_waits_for(
                 await send_mmsg(sender, packets, engine=sending, result=result)
             received(receiver)
     assert result == SendResult(0, [])
-    assert not _send._turns
 
 
 # Errors on the way
@@ -427,7 +531,6 @@ async def test_closing_under_a_waiter(
     assert first.result == SendResult(len(got), [])
     assert got == [data for data, _ in packets[: len(got)]]
     assert second.result == SendResult(0, [])
-    assert not _send._turns
 
 
 @both
@@ -493,6 +596,32 @@ async def test_no_socket_to_send_by(
     kind = socket.SOCK_STREAM if thing == "stream" else socket.SOCK_DGRAM
     with socket.socket(socket.AF_INET, kind) as sock, pytest.raises(error, match=text):
         await send(sock if thing else None, [b"x"], ("127.0.0.1", 9))
+
+
+async def test_an_error_of_the_wait_is_told_as_it_is(
+    sending: str, narrow: tuple[socket.socket, socket.socket]
+) -> None:
+    """Such as ENOSPC, where epoll watches as many descriptors as it may."""
+    sender, _ = narrow
+    filled = fill(sender)
+    assert filled
+
+    async def fail(sock: socket.socket) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    result = SendResult()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_send, "wait_socket_writable", fail)
+        with pytest.raises(OSError, match="no space left") as raised:
+            await send_mmsg(sender, [(b"x", None)], engine=sending, result=result)
+    assert not isinstance(raised.value, UnusableSocketError)
+    assert result == SendResult(0, [])
+
+
+async def test_no_result(inet: Family) -> None:
+    sender = inet.open()
+    with pytest.raises(TypeError, match="result is a int"):
+        await send_mmsg(sender, [], result=5)  # type: ignore[arg-type]
 
 
 async def test_an_unknown_engine(inet: Family) -> None:

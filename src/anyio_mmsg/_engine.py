@@ -79,7 +79,7 @@ class Sender(Protocol):
         Args:
             sock: An open datagram socket; it is not waited for, even if it is a blocking one.
             packets: What to send.
-            result: Is told of each packet at once when it was sent or refused.
+            result: Is told of each packet when the system has said that it was sent or refused.
             gso: Use segmentation offload where it can be had.
 
         Returns:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 else:
     Data = Any
 
-Packets: TypeAlias = PacketBatch | Iterable[Packet] | Iterable[tuple[Data, Address]]
-"""What can be sent. An address may be a `Packet`, for its sender, or None, for the peer of a
-connected socket."""
+Packets: TypeAlias = Iterable[Packet | tuple[Data, Address]]
+"""What can be sent; a `PacketBatch` is one too. An address may be a `Packet`, for its sender, or
+None, for the peer of a connected socket."""
 
 MAX_PAYLOAD = {int(socket.AF_INET): 65507, int(socket.AF_INET6): 65527}
 """Bytes that a datagram can carry, by family: 65,535 less 8 for the UDP header, and for IPv4 less
@@ -45,7 +45,8 @@ Place: TypeAlias = Callable[[int], Iterable[int]]
 """Given a memory's address, tells those of the payloads in it."""
 
 _PLAIN = {bytes, bytearray}  # of which len tells the bytes
-_GIVE = "give (data, address) pairs, or Packets, or a PacketBatch"
+_NOTHING: list[int] = []
+_GIVE = "give (data, address) pairs, Packets, or a PacketBatch"
 
 
 class Outgoing(ABC):
@@ -58,18 +59,15 @@ class Outgoing(ABC):
 
     sizes: list[int]
     sockaddrs: list[bytes]
-    _datagrams: list[tuple[Data, Address]] | None = None
 
-    def datagrams(self, start: int) -> list[tuple[Data, Address]]:
-        """Return payloads and addresses of packets from `start` on, for `socket.sendto`."""
-        if self._datagrams is None:  # the first time, before others may release any of them
-            addresses = map(ADDRESSES.__getitem__, self.sockaddrs)
-            self._datagrams = list(zip(self._payloads(), addresses))  # noqa: B905
-        return self._datagrams[start:]
+    def datagrams(self, start: int, stop: int) -> Iterable[tuple[Data, Address]]:
+        """Return payloads and addresses of packets `start` to `stop`, for `socket.sendto`."""
+        addresses = map(ADDRESSES.__getitem__, self.sockaddrs[start:stop])
+        return zip(self._payloads()[start:stop], addresses)  # noqa: B905
 
     @abstractmethod
-    def _payloads(self) -> Iterable[Data]:
-        """Return the payloads; for one alone, without end."""
+    def _payloads(self) -> Sequence[Data]:
+        """Return the payloads."""
 
     @abstractmethod
     def gather(self, start: int, stop: int) -> tuple[bytearray, int, Place]:
@@ -80,10 +78,10 @@ class Outgoing(ABC):
         """
 
     @contextmanager
-    def pinned(self, start: int) -> Iterator[None]:
-        """Keep payloads from `start` on as they are: to release or resize one is a BufferError."""
+    def pinned(self) -> Iterator[None]:
+        """Keep the payloads as they are: to release or resize one is a BufferError."""
         # An export of each. A memoryview of a memoryview is none: it would outlive its release.
-        pins = [PickleBuffer(data) for data, _ in self.datagrams(start)]
+        pins = [PickleBuffer(data) for data in self._payloads()]
         try:
             yield
         finally:
@@ -92,33 +90,54 @@ class Outgoing(ABC):
 
 
 class _Pairs(Outgoing):
-    """(data, address) pairs."""
+    """(data, address) pairs; also `Packet`s among them, each of which is its own pair."""
 
-    def __init__(self, family: int, pairs: list[tuple[Data, Address]]) -> None:
+    _datas: Sequence[Data]
+    _copy: bytearray
+
+    def __init__(self, family: int, most: int, pairs: list[Any]) -> None:
         try:
             self._datas, addresses = zip(*pairs, strict=True)
-            self.sizes = _sizes(family, self._datas)
-            self.sockaddrs = _encoded(family, addresses)
-        except (TypeError, ValueError) as error:
-            _refuse(family, pairs, error)
+        except TypeError:
+            pairs = [(item.data, item) if isinstance(item, Packet) else item for item in pairs]
+            self._datas, addresses = zip(*pairs, strict=True)
+        self.sizes = _sizes(most, self._datas)
+        self.sockaddrs = _encoded(family, addresses)
+        # The last copy: of which packet it begins with, what it is, and their sizes.
+        self._start, self._copied = 0, _NOTHING
 
-    def _payloads(self) -> Iterable[Data]:
+    def _payloads(self) -> Sequence[Data]:
         return self._datas
 
     def gather(self, start: int, stop: int) -> tuple[bytearray, int, Place]:
+        done = start - self._start
+        if done >= len(self._copied):
+            self._copy_from(start, stop)
+            done = 0
+        sizes, before = self._copied, 0
+        if done:  # of the last copy there is some left to send
+            sizes, before = sizes[done:], sum(sizes[:done])
+        count, size = len(sizes), sizes[0]
+
+        def place(base: int) -> Iterable[int]:
+            first = base + before
+            if size and sizes.count(size) == count:
+                return range(first, first + count * size, size)
+            return accumulate(sizes[:-1], initial=first)
+
+        return self._copy, count, place
+
+    def _copy_from(self, start: int, stop: int) -> None:
         sizes = self.sizes[start:stop]
         total = sum(sizes)
         if total > COPY_SIZE:
             sizes = sizes[: bisect(list(accumulate(sizes)), COPY_SIZE) or 1]
             total = sum(sizes)
-        memory = bytearray().join(self._datas[start : start + len(sizes)])
-        if len(memory) != total:
-            # The kernel would read beyond it. Another thread did that, as the wait pins them.
+        self._copy = bytearray().join(self._datas[start : start + len(sizes)])
+        if len(self._copy) != total:
+            # The kernel would read beyond it. Another thread did that: waits pin them.
             raise RuntimeError("a payload changed its size while it was being sent")
-        count, size = len(sizes), sizes[0]
-        if size and sizes.count(size) == count:
-            return memory, count, lambda base: range(base, base + count * size, size)
-        return memory, count, lambda base: accumulate(sizes[:-1], initial=base)
+        self._start, self._copied = start, sizes
 
 
 class _Batch(Outgoing):
@@ -126,24 +145,23 @@ class _Batch(Outgoing):
 
     def __init__(self, family: int, batch: PacketBatch) -> None:
         self._batch = batch
+        self._datas: Sequence[Data] | None = None
         self._ring = batch._ring
         self._runs = batch._held_runs()
         self.sizes = batch.sizes()
         read = self._ring.read_sockaddrs
-        cache = sockaddrs_of(family)
-        try:
-            if read is None:
-                self.sockaddrs = _encoded(family, batch.addresses())
-            else:
-                self.sockaddrs = []
-                for run in self._runs:
-                    self.sockaddrs += read(run.start, len(run))
-                cache.check(self.sockaddrs)
-        except (TypeError, ValueError) as error:
-            _refuse(family, [(b"", packet) for packet in batch], error)
+        if read is None:
+            self.sockaddrs = _encoded(family, batch.addresses())
+        else:
+            self.sockaddrs = []
+            for run in self._runs:
+                self.sockaddrs += read(run.start, len(run))
+            sockaddrs_of(family).check(self.sockaddrs)
 
-    def _payloads(self) -> Iterable[Data]:
-        return self._batch.payloads()
+    def _payloads(self) -> Sequence[Data]:
+        if self._datas is None:  # at the first time, before others may release any
+            self._datas = self._batch.payloads()
+        return self._datas
 
     def gather(self, start: int, stop: int) -> tuple[bytearray, int, Place]:
         run, past = self._runs[0], 0
@@ -163,14 +181,14 @@ class _Packets(Outgoing):
 
     def __init__(self, family: int, packets: list[Packet]) -> None:
         self._packets = packets
-        try:
-            self.sizes = [packet.size for packet in packets]
-            self.sockaddrs = sockaddrs_of(family).senders(packets)
-        except (TypeError, ValueError) as error:
-            _refuse(family, [(b"", packet) for packet in packets], error)
+        self._datas: Sequence[Data] | None = None
+        self.sockaddrs = sockaddrs_of(family).senders(packets)
+        self.sizes = [packet.size for packet in packets]
 
-    def _payloads(self) -> Iterable[Data]:
-        return [packet.data for packet in self._packets]
+    def _payloads(self) -> Sequence[Data]:
+        if self._datas is None:
+            self._datas = [packet.data for packet in self._packets]
+        return self._datas
 
     def gather(self, start: int, stop: int) -> tuple[bytearray, int, Place]:
         packets = self._packets[start:stop]
@@ -181,47 +199,59 @@ class _Packets(Outgoing):
 
 
 class _Fan(Outgoing):
-    """One payload to many addresses."""
+    """One payload to many addresses, or to none."""
 
-    def __init__(self, family: int, data: Data, addresses: list[Address]) -> None:
+    def __init__(self, family: int, most: int, data: Data, addresses: list[Address]) -> None:
         try:
-            size = _size(family, data)
+            _size(most, data)
         except (TypeError, ValueError) as error:
             raise type(error)(f"the {error}") from None
-        self._memory = bytearray(data)
-        self.sizes = [size] * len(addresses)
+        # Its sizes are those of the copy: whatever happens to `data`, they are right.
+        self._copy = bytearray().join((data,))
+        self.sizes = [len(self._copy)] * len(addresses)
         try:
             self.sockaddrs = _encoded(family, addresses)
         except (TypeError, ValueError) as error:
-            _refuse(family, [(b"", address) for address in addresses], error)
+            _refuse(family, most, [(b"", address) for address in addresses], error)
 
-    def _payloads(self) -> Iterable[Data]:
-        return repeat(self._memory)
+    def _payloads(self) -> Sequence[Data]:
+        return [self._copy] * len(self.sizes)
 
     def gather(self, start: int, stop: int) -> tuple[bytearray, int, Place]:
         count = min(stop, len(self.sizes)) - start
-        return self._memory, count, lambda base: repeat(base, count)
+        return self._copy, count, lambda base: repeat(base, count)
 
 
-def outgoing(family: int, packets: Packets) -> Outgoing:
+def outgoing(family: int, most: int, packets: Packets) -> Outgoing:
     """Return what `send_mmsg` was given, checked.
+
+    Args:
+        family: The socket's.
+        most: The bytes that a payload can have.
+        packets: As for `send_mmsg`.
 
     Raises:
         TypeError: Something is not of its kind.
         ValueError: A payload is too long or not contiguous, an address of another family, out of
             range or a name, a packet or the batch is released.
     """
-    if isinstance(packets, PacketBatch):
-        return _Batch(family, packets)
-    items: list[Any] = _listed("packets", packets, _GIVE)
-    if not items:
-        return _Fan(family, b"", [])
-    if isinstance(items[0], Packet) and _are_packets(items):
-        return _Packets(family, items)
-    return _Pairs(family, items)
+    items: Any = packets
+    try:
+        if isinstance(packets, PacketBatch):
+            return _Batch(family, packets)
+        items = _listed("packets", packets, _GIVE)
+        if not items:
+            return _Fan(family, most, b"", [])
+        if isinstance(items[0], Packet) and _are_packets(items):
+            return _Packets(family, items)
+        return _Pairs(family, most, items)
+    except (TypeError, ValueError) as error:
+        if items is packets and not isinstance(packets, PacketBatch):
+            raise  # they could not be read
+        _refuse(family, most, items, error)
 
 
-def fan(family: int, data: Data, addresses: Iterable[Address]) -> Outgoing:
+def fan(family: int, most: int, data: Data, addresses: Iterable[Address]) -> Outgoing:
     """Return what `multi_target_send` was given, checked.
 
     Raises:
@@ -230,7 +260,7 @@ def fan(family: int, data: Data, addresses: Iterable[Address]) -> Outgoing:
     """
     if isinstance(addresses, (str, bytes)):
         raise TypeError(f"addresses is {addresses!r}; give a list of them")
-    return _Fan(family, data, _listed("addresses", addresses, "give a list of them"))
+    return _Fan(family, most, data, _listed("addresses", addresses, "give a list of them"))
 
 
 def _listed(name: str, things: Iterable[Any], fix: str) -> list[Any]:
@@ -245,17 +275,17 @@ def _are_packets(things: Sequence[object]) -> bool:
     return all(issubclass(kind, Packet) for kind in set(map(type, things)))
 
 
-def _sizes(family: int, datas: Sequence[Data]) -> list[int]:
+def _sizes(most: int, datas: Sequence[Data]) -> list[int]:
     if set(map(type, datas)) <= _PLAIN:
         sizes = list(map(len, datas))  # type: ignore[arg-type]
         kinds = set(sizes)
-        if max(kinds) <= MAX_PAYLOAD.get(family, UNLIMITED):
+        if max(kinds) <= most:
             # If they are of one size, then as one object: that is faster to compare later.
             return sizes if len(kinds) > 1 else [*kinds] * len(sizes)
-    return [_size(family, data) for data in datas]
+    return [_size(most, data) for data in datas]
 
 
-def _size(family: int, data: Data) -> int:
+def _size(most: int, data: Data) -> int:
     try:
         view = memoryview(data)
     except TypeError:
@@ -263,7 +293,6 @@ def _size(family: int, data: Data) -> int:
         raise TypeError(f"data is a {type(data).__name__}, not bytes-like{hint}") from None
     if not view.c_contiguous:
         raise ValueError("data is not contiguous; give bytes(data)")
-    most = MAX_PAYLOAD.get(family, UNLIMITED)
     if view.nbytes > most:
         raise ValueError(f"data has {view.nbytes} bytes; a datagram carries {most} at most")
     return view.nbytes
@@ -280,17 +309,21 @@ def _encoded(family: int, addresses: Sequence[Address]) -> list[bytes]:
     return list(map(cache.__getitem__, addresses))
 
 
-def _refuse(family: int, pairs: Sequence[Any], error: Exception) -> NoReturn:
-    """Raise `error`, which came from one of `pairs`, with the index of that one."""
-    for index, pair in enumerate(pairs):
+def _refuse(family: int, most: int, items: Iterable[Any], error: Exception) -> NoReturn:
+    """Raise `error`, which came from one of `items`, with the index of that one."""
+    cache = sockaddrs_of(family)
+    for index, item in enumerate(items):
         try:
+            if isinstance(item, Packet):
+                cache.sender(item)
+                continue
             try:
-                data, address = pair
+                data, address = item
             except (TypeError, ValueError):
-                raise TypeError(f"{pair!r} is no pair; {_GIVE}") from None
-            _size(family, data)
+                raise TypeError(f"{item!r} is no pair; {_GIVE}") from None
+            _size(most, data)
             if isinstance(address, Packet):
-                sockaddrs_of(family).sender(address)
+                cache.sender(address)
             else:
                 encode_sockaddr(family, address)
         except (TypeError, ValueError) as culprit:

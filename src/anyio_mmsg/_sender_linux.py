@@ -17,7 +17,6 @@ import socket
 from array import array
 from collections.abc import Iterable
 from ctypes import addressof, get_errno, sizeof
-from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Literal, TypeAlias
 
@@ -38,10 +37,17 @@ from ._sent import UNUSABLE, SendFailure, SendResult
 from ._sockaddr import SOCKADDR_SIZE
 
 _HEADER_SIZE = sizeof(Mmsghdr)
+_NO_NAME, _INET_NAME, _INET6_NAME = 0, 16, 28  # bytes (sockaddr_in, sockaddr_in6)
 _MAX_RUN = MAX_PAYLOAD[socket.AF_INET]  # bytes; a run is one datagram until it is cut
 _NO_SEGMENTATION = {errno.EIO, errno.EINVAL, errno.EMSGSIZE}
 """How a route refuses segmentation: no checksums by its device, a segment above its MTU, headers
 longer than usual."""
+
+# What runs are laid from, and they themselves: payloads' addresses, sizes, sockaddrs, lengths.
+_Runs: TypeAlias = tuple[Iterable[int], list[int], list[bytes], list[int]]
+_NO_RUNS: _Runs = (), [], [], []
+
+_NOT_ONE_PACKETS = UNUSABLE | {errno.EAGAIN, errno.EWOULDBLOCK}
 
 # The address of a memory, without looking into it.
 _Nothing = ctypes.c_char * 0
@@ -83,6 +89,12 @@ class LinuxSender:
         every_iovec = range(self._iovecs_at, self._iovecs_at + sizeof(self._iovecs), sizeof(Iovec))
         self._one_each = memoryview(array("L", every_iovec))
         self._ones, self._zeros = (memoryview(array("L", [n]) * UIO_MAXIOV) for n in (1, 0))
+        # The addresses of names that lie side by side, by length: the usual ones.
+        self._every_name = {
+            length: memoryview(array("L", [at + n * length for n in range(UIO_MAXIOV)]))
+            for at in (self._names_at,)
+            for length in (_NO_NAME, _INET_NAME, _INET6_NAME)
+        }
         # What columns are laid from, so as not to lay them again for more of the same: to one
         # destination, of one size, from one ring. To compare costs a tenth of laying.
         self._laid_payloads = range(0)
@@ -172,7 +184,10 @@ class LinuxSender:
 
     def _is_forbidden(self, fd: int) -> bool:
         """Whether EPERM was for the call, and not from a packet filter for the packet."""
-        return self._sendmmsg(fd, self._headers_at, 0, MSG_DONTWAIT) < 0
+        return (
+            self._sendmmsg(fd, self._headers_at, 0, MSG_DONTWAIT) < 0
+            and get_errno() == errno.EPERM
+        )
 
     def _lay_one_each(
         self, places: Iterable[int], sizes: list[int], sockaddrs: list[bytes]
@@ -244,19 +259,13 @@ class LinuxSender:
         self._name_bytes[: len(names)] = names
         lengths = list(map(len, sockaddrs))
         self._name_lengths[:count] = memoryview(array("I", lengths))
-        if lengths.count(lengths[0]) == count:  # else paths of unix sockets, or peers among them
-            self._name_pointers[:count] = _every(lengths[0], self._names_at)[:count]
-        else:
+        every = self._every_name.get(lengths[0])
+        if every is not None and lengths.count(lengths[0]) == count:
+            self._name_pointers[:count] = every[:count]
+        else:  # unix sockets, or peers among the others
             starts = accumulate(lengths[:-1], initial=self._names_at)
             self._name_pointers[:count] = memoryview(array("L", starts))
         self._laid_sockaddrs = sockaddrs
-
-
-# What runs are laid from, and they themselves: payloads' addresses, sizes, sockaddrs, lengths.
-_Runs: TypeAlias = tuple[Iterable[int], list[int], list[bytes], list[int]]
-_NO_RUNS: _Runs = (), [], [], []
-
-_NOT_ONE_PACKETS = UNUSABLE | {errno.EAGAIN, errno.EWOULDBLOCK}
 
 
 def _column(table: ctypes.Array[Any], field: Any, of: Literal["L", "I", "H"]) -> memoryview:
@@ -264,12 +273,6 @@ def _column(table: ctypes.Array[Any], field: Any, of: Literal["L", "I", "H"]) ->
     words = memoryview(table).cast("B").cast(of)
     stride = sizeof(table) // len(table) // words.itemsize
     return words[field.offset // words.itemsize :: stride]
-
-
-@lru_cache(8)  # for a few threads: the lengths of IPv4, IPv6 and none
-def _every(stride: int, start: int) -> memoryview:
-    """The addresses of as many names of one length as there can be."""
-    return memoryview(array("L", [start + number * stride for number in range(UIO_MAXIOV)]))
 
 
 def _has_segmentation(sock: socket.socket) -> bool:

@@ -8,6 +8,8 @@ from ._batch import Address
 from ._outgoing import Data, Outgoing
 from ._sent import UNUSABLE, SendFailure, SendResult
 
+_CHUNK = 256  # packets that are looked at in one go: few, as the buffer may be full soon
+
 
 class PortableSender:
     """Sends by a `sendto` for each packet.
@@ -23,17 +25,19 @@ class PortableSender:
         self, sock: socket.socket, packets: Outgoing, result: SendResult, gso: bool
     ) -> OSError | None:
         """See `anyio_mmsg._engine.Sender`. There is no segmentation here, whatever `gso`."""
-        for data, address in packets.datagrams(result.handled):
-            error = self._send_one(sock, data, address)
-            if isinstance(error, BlockingIOError):
-                return None
-            if error is None:
-                result.sent += 1
-            elif error.errno in UNUSABLE:
-                return error
-            else:
-                # Without the traceback, whose frames hold the socket.
-                result.failures.append(SendFailure(result.handled, error.with_traceback(None)))
+        while (start := result.handled) < len(packets.sizes):
+            for data, address in packets.datagrams(start, start + _CHUNK):
+                error = self._send_one(sock, data, address)
+                if isinstance(error, BlockingIOError):
+                    return None
+                if error is None:
+                    result.sent += 1
+                elif error.errno in UNUSABLE:
+                    return error
+                else:
+                    # Without the traceback, whose frames hold the socket.
+                    error = error.with_traceback(None)
+                    result.failures.append(SendFailure(result.handled, error))
         return None
 
     def _send_one(self, sock: socket.socket, data: Data, address: Address) -> OSError | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import socket
 import struct
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 from ._batch import Address, Packet, _Released
 
@@ -18,13 +20,15 @@ senders, in about 1 MB (tracemalloc). More peers, or forged ones, cost a convers
 memory."""
 
 _AF_UNIX = getattr(socket, "AF_UNIX", None)
+FAMILIES = {int(socket.AF_INET), int(socket.AF_INET6), _AF_UNIX}
+"""Whose addresses are known here."""
 
 _FAMILY = struct.Struct("=H")
 _INET = struct.Struct("!2xH4s")  # family, port, address; 8 bytes of padding follow
 _INET6 = struct.Struct("!2xHI16s")  # family, port, flow info, address; the scope id follows
 _SCOPE_ID = struct.Struct("=I")  # in the host's byte order, unlike the rest
 
-_PATH_SIZE = 108  # of sun_path, with the NUL at the end of a path (unix(7))
+_PATH_SIZE = 108  # of sun_path; the NUL at the end of a path has to fit, or not (unix(7), BUGS)
 
 
 def decode_sockaddr(raw: bytes) -> Address:
@@ -73,15 +77,15 @@ def encode_sockaddr(family: int, address: Address) -> bytes:
                 f"scope_id), on an AF_INET6 socket"
             )
         host, port, flowinfo, scope_id = (*address, 0, 0)[:4]
-        if isinstance(host, str) and "%" in host:
+        flowinfo = _number("flowinfo", flowinfo, 0xFFFFF)  # 20 bits (RFC 8200 section 6)
+        scope_id = _number("scope_id", scope_id, 0xFFFFFFFF)
+        if _has_zone(address):
             host, _, zone = host.partition("%")  # as RFC 4007 section 11 writes it
-            scope_id = scope_id or _scope_id(zone)
-        return inet_sockaddr(
-            _packed(socket.AF_INET6, host),
-            _port(port),
-            _number("flowinfo", flowinfo, 0xFFFFF),  # 20 bits (RFC 8200 section 6)
-            _number("scope_id", scope_id, 0xFFFFFFFF),
-        )
+            index = _scope_id(zone)
+            if scope_id not in (0, index):
+                raise ValueError(f"address is {address!r}, which has two scopes; give one")
+            scope_id = index
+        return inet_sockaddr(_packed(socket.AF_INET6, host), _port(port), flowinfo, scope_id)
     if family == _AF_UNIX:
         if not isinstance(address, (str, bytes)):
             raise TypeError(f"address is {address!r}; give a path, or an abstract name as bytes")
@@ -89,15 +93,23 @@ def encode_sockaddr(family: int, address: Address) -> bytes:
             name = os.fsencode(address)
         except UnicodeEncodeError as error:
             raise ValueError(f"address is {address!r}, which is no path: {error}") from None
-        if not name.startswith(b"\0"):
-            name += b"\0"
         if len(name) > _PATH_SIZE:
-            raise ValueError(f"address is {address!r}; a unix socket's has at most 107 bytes")
+            raise ValueError(f"address is {address!r}; a unix socket's has at most 108 bytes")
+        if not name.startswith(b"\0") and len(name) < _PATH_SIZE:
+            name += b"\0"
         return _FAMILY.pack(family) + name
-    raise ValueError(
-        f"the socket's family is {family}; addresses can be given for AF_INET, AF_INET6 and "
-        f"AF_UNIX, for others connect the socket and give None"
+    raise _unknown(family)
+
+
+def _unknown(family: int) -> ValueError:
+    return ValueError(
+        f"the socket's family is {family}; packets can be sent to addresses of AF_INET, AF_INET6 "
+        f"and AF_UNIX; to others connect the socket and give None"
     )
+
+
+def _has_zone(address: Address) -> bool:
+    return isinstance(address, tuple) and isinstance(address[0], str) and "%" in address[0]
 
 
 def inet_sockaddr(host: bytes, port: int = 0, flowinfo: int = 0, scope_id: int = 0) -> bytes:
@@ -136,25 +148,27 @@ def _numeric(family: int, host: str) -> bytes | None:
 
 
 def _scope_id(zone: str) -> int:
-    if zone.isascii() and zone.isdigit():
-        return int(zone)
+    if zone.isascii() and zone.isdigit() and len(zone) <= 10:
+        return _number("scope_id", int(zone), 0xFFFFFFFF)
     try:
         return socket.if_nametoindex(zone)
     except (OSError, ValueError):
         raise ValueError(f"there is no interface {zone!r} on this machine") from None
 
 
-def _port(port: object) -> int:
+def _port(port: SupportsIndex) -> int:
     # 0 too: a sender may forge it, and the system's refusal is then that one packet's error.
     return _number("port", port, 0xFFFF)
 
 
-def _number(name: str, value: object, most: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; give an int, 0 to {most}")
-    if not 0 <= value <= most:
+def _number(name: str, value: SupportsIndex, most: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; give an int, 0 to {most}") from None
+    if not 0 <= number <= most:
         raise ValueError(f"{name} is {value}; give 0 to {most}")
-    return value
+    return number
 
 
 class AddressCache(dict[bytes, Address]):
@@ -170,14 +184,16 @@ class AddressCache(dict[bytes, Address]):
         address = self[raw] = decode_sockaddr(raw)
         if raw:
             (family,) = _FAMILY.unpack_from(raw)
-            sockaddrs_of(family).remember(address, raw)  # a reply need not encode it
+            if family in FAMILIES:
+                sockaddrs_of(family).remember(address, raw)  # a reply need not encode it
         return address
 
 
 class SockaddrCache(dict[Address, bytes]):
     """Sockaddrs of one family by address: ``cache[address]`` encodes what it does not have.
 
-    The address may be a `Packet`, for its sender, whose sockaddr is taken as it came. Bounded as
+    Addresses that are equal are one: a port of 9.0 passes for 9, once that is known. An address
+    may be a `Packet`, for its sender, whose sockaddr is taken as it came. Bounded as
     `AddressCache` is.
 
     Raises:
@@ -194,7 +210,7 @@ class SockaddrCache(dict[Address, bytes]):
         if isinstance(address, Packet):
             return self.sender(address)
         raw = encode_sockaddr(self.family, address)
-        if "%" not in str(address):  # an interface may come back with another index
+        if not _has_zone(address):  # an interface may come back with another index
             self.remember(address, raw)
         return raw
 
@@ -231,6 +247,8 @@ class SockaddrCache(dict[Address, bytes]):
 
     def check(self, raws: list[bytes]) -> None:
         """Raise ValueError if not all `raws`, as they came from a socket, are of this family."""
+        if self.family not in FAMILIES:
+            raise _unknown(self.family)
         if not {raw[:2] for raw in set(raws)} <= self._heads:
             raise ValueError(
                 "its sender's address is of another family than the socket; send its data to an "
