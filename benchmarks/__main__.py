@@ -1,4 +1,4 @@
-"""``python -m benchmarks [drain|rate|roundtrip|burst|memory ...] [--quick] [--out DIR]``."""
+"""``python -m benchmarks [NAME ...] [--quick] [--out DIR]``; ``--help`` lists the names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import burst, drain, machine, memory, rate, roundtrip
+from . import burst, dns, drain, echo, machine, memory, rate, roundtrip, send
 from .children import Children
 from .plot import write_svg
-from .report import Context, Result, goals_table, rich_table, write_json
+from .report import Context, Result, Unavailable, goals_table, rich_table, write_json
 
 BENCHMARKS: dict[str, Callable[[Context], Result]] = {
     "drain": drain.run,
@@ -22,6 +22,9 @@ BENCHMARKS: dict[str, Callable[[Context], Result]] = {
     "roundtrip": roundtrip.run,
     "burst": burst.run,
     "memory": memory.run,
+    "send": send.run,
+    "echo": echo.run,
+    "dns": dns.run,
 }
 
 WIDTH = 200
@@ -77,7 +80,11 @@ def main() -> None:
                         task, completed=done, total=total
                     ),
                 )
-                result = BENCHMARKS[name](context)
+                try:
+                    result = BENCHMARKS[name](context)
+                except Unavailable as reason:
+                    console.print(f"{name} can't run here: {reason}\n")
+                    continue
             for table in result.tables:
                 console.print(rich_table(*table))
             if result.goals:

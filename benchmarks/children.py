@@ -8,15 +8,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Timer
 from types import TracebackType
 from typing import Any
 
-from .receivers import SPECS, Spec
+from .spec import AnySpec
 
 HERE = Path(__file__).parent
 
@@ -109,52 +109,55 @@ def python(module: str, *arguments: str) -> list[str]:
     return [sys.executable, *warnings, "-m", f"{__package__}.{module}", *arguments]
 
 
-def compile_floor(directory: Path) -> Path | None:
-    """Compile floor.c; return the program, or None where there is no compiler or no recvmmsg."""
+def compile_floors(directory: Path) -> dict[str, Path]:
+    """Compile the C files; return the programs, none where there is no compiler or not Linux."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or sys.platform != "linux":
-        return None
-    program = directory / "floor"
-    command = [compiler, "-O2", "-o", str(program), str(HERE / "floor.c")]
-    done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        print(f"no floor: the compiler said: {done.stderr}", file=sys.stderr)
-        return None
-    return program
+        return {}
+    programs = {}
+    for source in HERE.glob("*.c"):
+        program = directory / source.stem
+        command = [compiler, "-O2", "-o", str(program), str(source)]
+        done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            print(f"no {source.stem}: the compiler said: {done.stderr}", file=sys.stderr)
+        else:
+            programs[source.stem] = program
+    return programs
 
 
-def missing(spec: Spec) -> str | None:
-    """Return why a receiver can't run here, or None."""
+def missing(spec: AnySpec) -> str | None:
+    """Return why a candidate can't run here, or None."""
     if spec.loop and spec.loop != "asyncio" and find_spec(spec.loop) is None:
         return f"{spec.loop} is not installed"
-    if spec.key == "sock-asyncio" and sys.version_info < (3, 11):
-        return "sock_recvfrom_into came with Python 3.11"
-    if spec.kind == "ours" and "recvmmsg" in spec.key and sys.platform != "linux":
-        return "recvmmsg(2) is Linux's"
+    if spec.key in ("sock-asyncio", "send-sock-asyncio") and sys.version_info < (3, 11):
+        return "sock_recvfrom_into and sock_sendto came with Python 3.11"
+    if spec.kind == "ours" and "mmsg-" in spec.key and sys.platform != "linux":
+        return "recvmmsg(2) and sendmmsg(2) are Linux's"
     return None
 
 
 class Children:
-    """The receivers' processes, each started when it is first asked for, and the sender's.
+    """The candidates' processes, each started when it is first asked for, and the sender's.
 
     A context manager: all end with it.
     """
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._receivers: dict[str, Child] = {}
+        self._candidates: dict[str, Child] = {}
         self._ports: dict[str, int] = {}
         self._children: list[Child] = []
         self._sender: Child | None = None
         cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
-        # Receivers, of which one is busy at a time, share one core, the sender has the other.
+        # Candidates, of which one is busy at a time, share one core, the sender has the other.
         self._core: int | None = cores[-1] if len(cores) > 1 else None
         self._sender_core: int | None = cores[-2] if len(cores) > 1 else None
-        self.floor: Path | None = None
+        self.floors: dict[str, Path] = {}
 
     def __enter__(self) -> Children:
         directory = self._stack.enter_context(tempfile.TemporaryDirectory())
-        self.floor = compile_floor(Path(directory))
+        self.floors = compile_floors(Path(directory))
         return self
 
     def __exit__(
@@ -167,30 +170,30 @@ class Children:
             child.end()
         self._stack.close()
 
-    def available(self, specs: Iterable[Spec]) -> list[Spec]:
+    def available(self, specs: Iterable[AnySpec]) -> list[AnySpec]:
         """Return those that can run here."""
         return [
             spec
             for spec in specs
-            if (self.floor if spec.kind == "floor" else missing(spec) is None)
+            if (spec.worker in self.floors if spec.kind == "floor" else missing(spec) is None)
         ]
 
-    def start(self, specs: Iterable[Spec], buffer: int) -> int:
-        """Have these receivers run, with receive buffers of `buffer` bytes, or as near as can be.
+    def start(self, specs: Iterable[AnySpec], buffer: int) -> int:
+        """Have these candidates run, with receive buffers of `buffer` bytes, or as near as can be.
 
         Returns:
             The smallest buffer that was granted, as SO_RCVBUF tells.
         """
-        keys = [spec.key for spec in specs]
-        new = [key for key in keys if key not in self._receivers]
-        for key in new:  # all start at once, and are heard then
-            self._receivers[key] = self.spawn(SPECS[key])
-        for key in new:
-            self._ports[key] = self._receivers[key].hear()["port"]
-        return min(int(self[key].ask("buffer", buffer)["granted"]) for key in keys)
+        specs = list(specs)
+        new = [spec for spec in specs if spec.key not in self._candidates]
+        for spec in new:  # all start at once, and are heard then
+            self._candidates[spec.key] = self.spawn(spec)
+        for spec in new:
+            self._ports[spec.key] = self[spec.key].hear()["port"]
+        return min(int(self[spec.key].ask("buffer", buffer)["granted"]) for spec in specs)
 
-    def spawn(self, spec: Spec, anywhere: bool = False) -> Child:
-        """Start a receiver's process; it greets with its port.
+    def spawn(self, spec: AnySpec, anywhere: bool = False) -> Child:
+        """Start a candidate's process; it greets with its port.
 
         Args:
             spec: Which.
@@ -204,23 +207,35 @@ class Children:
         self._children.append(child)
         return child
 
-    def _command(self, spec: Spec) -> list[str]:
+    def _command(self, spec: AnySpec) -> list[str]:
         if spec.kind == "floor":
-            assert self.floor is not None
-            return [str(self.floor), str(spec.limit)]
-        return python("worker", spec.key)
+            return [str(self.floors[spec.worker]), *spec.arguments]
+        return python(spec.worker, spec.key)
 
     def __getitem__(self, key: str) -> Child:
-        """Return a receiver that was started."""
-        return self._receivers[key]
+        """Return a candidate that was started."""
+        return self._candidates[key]
 
     def port(self, key: str) -> int:
-        """Return the UDP port of a receiver that was started."""
+        """Return the UDP port of a candidate that was started."""
         return self._ports[key]
 
     def share_core(self, share: bool) -> None:
-        """Have the sender run on the receivers' core, or on its own again."""
+        """Have the sender run on the candidates' core, or on its own again."""
         self.sender.move(self._core if share else self._sender_core)
+
+    @contextmanager
+    def other_cores(self) -> Iterator[None]:
+        """Have what is started meanwhile run on all cores but that of the candidates."""
+        if self._core is None or sys.platform != "linux":
+            yield
+            return
+        cores = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, cores - {self._core})
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, cores)
 
     @property
     def sender(self) -> Child:

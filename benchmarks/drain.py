@@ -12,9 +12,11 @@ import statistics
 from collections import defaultdict
 from typing import TypeAlias
 
-from .receivers import FLOORS, LOOPS, OURS, PEERS, STREAMS, Spec, Use, floor_key, ours_key
+from .receivers import FLOORS, OURS, PEERS, STREAMS, Use, floor_key, ours_key
 from .report import Bar, Context, Goal, Result, identity, name, spread, times
+from .spec import LOOPS, LUCKY_NOTE, AnySpec
 from .stats import Summary, ratio, summarize
+from .trial import rotated
 
 QUEUED = (64, 512, 8192)
 PAYLOADS = (1232, 512, 64)
@@ -46,12 +48,12 @@ class Measurements:
         """Summarize a cell."""
         return summarize(self.ns.get(cell, []))
 
-    def to_floor(self, spec: Spec, queued: int, payload: int, use: Use) -> Summary | None:
+    def to_floor(self, spec: AnySpec, queued: int, payload: int, use: Use) -> Summary | None:
         """Compare a cell with the floor, of the same vlen for ours, else of 64."""
         floor = floor_key(max(spec.limit, 64))
         return self.ratio(spec.key, floor, queued, use, payload=payload)
 
-    def text(self, spec: Spec, queued: int, payload: int, use: Use) -> str:
+    def text(self, spec: AnySpec, queued: int, payload: int, use: Use) -> str:
         """Write a cell for the table."""
         cell = (spec.key, queued, payload, use)
         if self.lost[cell]:
@@ -72,7 +74,7 @@ class Measurements:
         )
 
 
-def uses(spec: Spec, queued: int, payload: int) -> list[Use]:
+def uses(spec: AnySpec, queued: int, payload: int) -> list[Use]:
     """Return what is measured of a receiver: `packets` once, since only ours has them."""
     if spec.kind == "floor":
         return ["received"]
@@ -96,7 +98,7 @@ def visit(context: Context, cell: Cell, found: Measurements) -> float | None:
     return float(statistics.median(answer["ns"][1:])) / int(fit)
 
 
-def measure(context: Context, specs: list[Spec]) -> Measurements:
+def measure(context: Context, specs: list[AnySpec]) -> Measurements:
     """Run the rounds."""
     plan = [
         (
@@ -115,9 +117,7 @@ def measure(context: Context, specs: list[Spec]) -> Measurements:
     done = 0
     for queued, payload, rounds in plan:
         for turn in range(rounds + 1):
-            # Each round starts with another receiver, so that none always follows the same one.
-            start = turn % len(specs)
-            for spec in specs[start:] + specs[:start]:
+            for spec in rotated(specs, turn):
                 for use in uses(spec, queued, payload):
                     cell: Cell = (spec.key, queued, payload, use)
                     # Who loses packets in the round for warming up always does: AnyIO's queue.
@@ -171,9 +171,7 @@ def run(context: Context) -> Result:
         f"Receive buffers: {granted:,} bytes (SO_RCVBUF).",
         "Ratios, in x, are medians of each round's ratio to C at vlen 64, or 1024 for ours with "
         "that limit, which has received and not read.",
-        "asyncio's transports allocate 256 KiB for each datagram, which a fresh process pays for "
-        "with a memory mapping each; 'lucky malloc' is a process in which the allocator has "
-        "learnt to keep them (receivers.py, LUCKY).",
+        LUCKY_NOTE,
         "uvloop has no sock_recvfrom_into. AnyIO's UDPSocket on asyncio and uvloop has a queue of "
         "100 datagrams and drops the rest; uvloop reads faster than it takes them.",
     ]

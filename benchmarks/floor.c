@@ -6,17 +6,7 @@
  *
  * It ends with its standard input. Usage: floor VLEN
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include "floor.h"
 
 #ifndef SO_MEMINFO
 #define SO_MEMINFO 55
@@ -24,27 +14,12 @@
 #define SLOT 1232
 #define DEADLINE 5000000000LL /* nanoseconds; a drain takes milliseconds */
 
-static int64_t now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
 static unsigned drops(int sock)
 {
     uint32_t info[9] = {0};
     socklen_t size = sizeof info;
     getsockopt(sock, SOL_SOCKET, SO_MEMINFO, info, &size);
     return info[8];
-}
-
-static void check(int failed, const char *what)
-{
-    if (failed) {
-        perror(what);
-        exit(1);
-    }
 }
 
 /* Sends `count` datagrams; returns how many fit into the receiver's buffer. */
@@ -73,13 +48,10 @@ int main(int argc, char **argv)
         headers[i].msg_hdr.msg_iovlen = 1;
     }
 
-    int sock = socket(AF_INET, SOCK_DGRAM, 0), sender = socket(AF_INET, SOCK_DGRAM, 0);
-    check(sock < 0 || sender < 0, "socket");
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof at;
-    check(bind(sock, (struct sockaddr *)&at, size), "bind");
-    check(getsockname(sock, (struct sockaddr *)&at, &size), "getsockname");
-    check(connect(sender, (struct sockaddr *)&at, size), "connect");
+    struct sockaddr_in at;
+    int sock = open_socket(&at), sender = socket(AF_INET, SOCK_DGRAM, 0);
+    check(sender < 0, "socket");
+    check(connect(sender, (struct sockaddr *)&at, sizeof at), "connect");
     printf("{\"port\": %d}\n", ntohs(at.sin_port));
     fflush(stdout);
 
@@ -87,12 +59,7 @@ int main(int argc, char **argv)
     while (fgets(line, sizeof line, stdin)) {
         int bytes, count, payload, times;
         if (sscanf(line, "buffer %d", &bytes) == 1) {
-            int granted;
-            size = sizeof granted;
-            if (setsockopt(sock, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes))
-                setsockopt(sock, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
-            check(getsockopt(sock, SOL_SOCKET, SO_RCVBUF, &granted, &size), "SO_RCVBUF");
-            printf("{\"granted\": %d}\n", granted);
+            printf("{\"granted\": %d}\n", set_buffer(sock, bytes));
         } else if (sscanf(line, "drain %d %d %*s %d", &count, &payload, &times) == 3) {
             int fewest = count, lost = 0;
             for (int turn = 0; turn < times; turn++) {

@@ -46,6 +46,7 @@ def write_svg(result: Result, caption: str, path: Path) -> None:
             axes.spines[["top", "right"]].set_visible(False)
             axes.margins(x=0.2)
             axes.set_xlim(left=0)
+            axes.locator_params(axis="x", nbins=6)  # more would run into each other
             for row, bar in enumerate(bars):
                 _label(axes, row, bar)
         figure.text(0.01, 0.01, caption, fontsize=7, color="#555555")

@@ -10,8 +10,9 @@ not count.
 from __future__ import annotations
 
 from . import trial
-from .receivers import LOOPS, Spec, ours_key
+from .receivers import ours_key
 from .report import Bar, Context, Goal, Result, identity, name, number, spread
+from .spec import LOOPS, AnySpec
 from .stats import ratio, summarize
 
 BUFFER = 2 * 2**20
@@ -39,7 +40,7 @@ class Search:
         lossy: The trial at the lowest rate at which some were lost; None if none was.
     """
 
-    def __init__(self, context: Context, spec: Spec, ceiling: float) -> None:
+    def __init__(self, context: Context, spec: AnySpec, ceiling: float) -> None:
         self.context = context
         self.spec = spec
         self.rate = 0.0
@@ -67,7 +68,7 @@ class Search:
         return False
 
 
-def ceiling(context: Context, spec: Spec) -> float:
+def ceiling(context: Context, spec: AnySpec) -> float:
     """Return what the sender can do at most, whoever receives."""
     count = 2_000 if context.quick else 100_000
     done = trial.run(context, spec, count, 0)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
@@ -19,6 +18,8 @@ from anyio_mmsg import (
     PacketReceiver,
     recv_mmsg,
 )
+
+from .spec import FRESH, LOOPS, LUCKY, Spec
 
 Use: TypeAlias = Literal["received", "read", "packets", "echo"]
 """What the application does with a packet.
@@ -282,33 +283,8 @@ async def open_protocol(sock: socket.socket, reply: Reply) -> Receiver:
     return receiver
 
 
-@dataclass(frozen=True)
-class Spec:
-    """A receiver that can be measured.
+ReceiverSpec: TypeAlias = Spec[Callable[[socket.socket, Reply], Awaitable[Receiver]]]
 
-    Attributes:
-        key: Its name on the command line of its process, and in the JSON.
-        label: Its name in tables and plots.
-        loop: "asyncio", "uvloop" or "trio"; "" for the floor.
-        kind: Whose it is.
-        open: Puts a bound, nonblocking socket into its hands, on the running loop; None for the
-            floor, which is a program of its own.
-        limit: The most packets that one of its calls takes.
-        awaits: Whether the application awaits packets, rather than being called with them.
-        environment: Variables that its process runs with.
-    """
-
-    key: str
-    label: str
-    loop: str
-    kind: Literal["ours", "peer", "floor"]
-    open: Callable[[socket.socket, Reply], Awaitable[Receiver]] | None
-    limit: int = 1
-    awaits: bool = True
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-LOOPS = ("asyncio", "uvloop", "trio")
 ENGINES = ("recvmmsg", "recvfrom_into")
 LIMITS = (64, 1024)
 
@@ -323,8 +299,20 @@ def ours_key(engine: str, limit: int, loop: str) -> str:
     return f"ours-{engine}-{limit}-{loop}"
 
 
-FLOORS = [Spec(floor_key(n), f"C recvmmsg(2), vlen {n}", "", "floor", None, n) for n in LIMITS]
-OURS = [
+FLOORS: list[ReceiverSpec] = [
+    Spec(
+        floor_key(n),
+        f"C recvmmsg(2), vlen {n}",
+        "",
+        "floor",
+        None,
+        n,
+        worker="floor",
+        arguments=(str(n),),
+    )
+    for n in LIMITS
+]
+OURS: list[ReceiverSpec] = [
     Spec(
         ours_key(engine, limit, loop),
         f"recv_mmsg {engine}/{limit}",
@@ -337,7 +325,7 @@ OURS = [
     for engine in ENGINES
     for loop in LOOPS
 ]
-STREAMS = [
+STREAMS: list[ReceiverSpec] = [
     Spec(
         f"stream-recvmmsg-64-{loop}",
         "PacketReceiver recvmmsg/64",
@@ -348,17 +336,7 @@ STREAMS = [
     )
     for loop in LOOPS
 ]
-FRESH = {"MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}
-LUCKY = {"MALLOC_MMAP_THRESHOLD_": str(4 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(8 * 2**20)}
-"""The two states of glibc's malloc that asyncio's transports meet.
-
-They allocate 256 KiB for each datagram (`max_size` of asyncio.selector_events). From 128 KiB on
-malloc maps fresh memory for each block, with page faults (mallopt(3), M_MMAP_THRESHOLD), which
-makes a packet some three times dearer. That is the state of a program that has just started, and
-it lasts until the program happens to free a larger block, which raises the threshold. Either is
-set here and stays, so that no import decides."""
-
-PEERS = [
+PEERS: list[ReceiverSpec] = [
     Spec(
         "protocol-asyncio",
         "DatagramProtocol",

@@ -11,8 +11,12 @@ from typing import Any
 from rich.table import Table
 
 from .children import Children
-from .receivers import Spec
+from .spec import AnySpec
 from .stats import Summary
+
+
+class Unavailable(Exception):  # noqa: N818  # it is no error
+    """A benchmark can't run here; its text says what it needs."""
 
 
 @dataclass
@@ -88,10 +92,10 @@ class Result:
     goals: list[Goal] = field(default_factory=list)
 
 
-def identity(spec: Spec) -> dict[str, Any]:
-    """Return the JSON fields that name a receiver."""
+def identity(spec: AnySpec, role: str = "receiver") -> dict[str, Any]:
+    """Return the JSON fields that name a receiver, or what is measured instead."""
     return {
-        "receiver": spec.key,
+        role: spec.key,
         "label": spec.label,
         "loop": spec.loop,
         "kind": spec.kind,
@@ -99,7 +103,7 @@ def identity(spec: Spec) -> dict[str, Any]:
     }
 
 
-def name(spec: Spec) -> str:
+def name(spec: AnySpec) -> str:
     """Return a receiver's name for people."""
     return f"{spec.label}, {spec.loop}" if spec.loop else spec.label
 

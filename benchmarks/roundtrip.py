@@ -9,8 +9,9 @@ from __future__ import annotations
 import statistics
 
 from . import trial
-from .receivers import LOOPS, ours_key
+from .receivers import ours_key
 from .report import Bar, Context, Goal, Result, identity, name, spread
+from .spec import LOOPS
 from .stats import Summary, ratio, summarize
 
 BUFFER = 2 * 2**20

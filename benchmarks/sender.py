@@ -6,6 +6,8 @@ send PORT PAYLOAD COUNT RATE      sends COUNT datagrams, evenly at RATE a second
                                   as it can if that is 0: {"sent", "seconds"}
 ping PORT PAYLOAD COUNT           sends one, waits for its echo, COUNT times:
                                   {"ns": [the round trips' times], "lost"}
+flood PORT PAYLOAD WINDOW SECONDS keeps up to WINDOW datagrams on their way there and back:
+                                  {"echoed", "lost", "seconds", "cpu": seconds of it}
 ================================  ==========================================================
 """
 
@@ -14,7 +16,11 @@ from __future__ import annotations
 import gc
 import socket
 import sys
-from time import perf_counter, perf_counter_ns
+from time import perf_counter, perf_counter_ns, process_time
+
+from anyio import WouldBlock
+
+from anyio_mmsg import PacketBatch, recv_mmsg_nowait
 
 from . import udp
 from .worker import Answer, answer
@@ -38,6 +44,12 @@ LIMIT = 2.0  # seconds of sending as fast as can be, at the most
 
 ECHO_SECONDS = 0.5
 """Until a round trip is given up."""
+
+STALL = 0.05
+"""Seconds without an echo after which those that are missing are taken for lost."""
+
+WHOLE = 4096
+"""Bytes of a receive buffer that a datagram of 1232 takes, and to spare."""
 
 
 def _segmented(sock: socket.socket, payload: int) -> bool:
@@ -98,6 +110,50 @@ def ping(port: int, payload: int, count: int) -> Answer:
     return {"ns": nanoseconds, "lost": lost}
 
 
+def flood(port: int, payload: int, window: int, seconds: float) -> Answer:
+    """Measure how many come back; see the module."""
+    with udp.open_sender(port) as sock:
+        sock.setblocking(False)
+        udp.set_buffer(sock, window * WHOLE)
+        burst = BURST if _segmented(sock, payload) else 1
+        data = bytes(payload * burst)
+        batch = PacketBatch(window, payload)
+        echoed = lost = away = 0
+        gc.collect()
+        cpu = process_time()
+        start = heard = now = perf_counter()
+        end = start + seconds
+        while now < end:
+            if away + burst <= window:
+                sock.send(data)
+                away += burst
+            got = _take(sock, batch)
+            now = perf_counter()
+            if got:
+                heard = now
+            elif now - heard > STALL:  # they are not on their way any more
+                lost += away
+                away, heard = 0, now
+            away = max(0, away - got)  # some may come that were taken for lost
+            echoed += got
+        stop, cpu = now, process_time() - cpu
+        while away > 0 and now - heard < STALL:  # so that the next one finds nothing
+            got = _take(sock, batch)
+            now = perf_counter()
+            heard = now if got else heard
+            away -= got
+        return {"echoed": echoed, "lost": lost + away, "seconds": stop - start, "cpu": cpu}
+
+
+def _take(sock: socket.socket, batch: PacketBatch) -> int:
+    try:
+        return recv_mmsg_nowait(sock, batch, batch.capacity)
+    except WouldBlock:
+        return 0
+    finally:
+        batch.clear()
+
+
 def main() -> None:
     """Obey commands until the input ends."""
     with udp.open_sender() as sock:
@@ -108,6 +164,8 @@ def main() -> None:
                 answer(send(int(port), int(payload), int(count), float(rate)))
             case ["ping", port, payload, count]:
                 answer(ping(int(port), int(payload), int(count)))
+            case ["flood", port, payload, window, seconds]:
+                answer(flood(int(port), int(payload), int(window), float(seconds)))
             case _:
                 raise SystemExit(f"unknown command: {words}")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .receivers import OURS, PEERS, Spec
+from .receivers import OURS, PEERS
 from .report import Context
 from .sender import LATE
+from .spec import AnySpec
 
 PAYLOAD = 1232
 
@@ -19,6 +21,14 @@ SLACK = 0.1
 
 SLOWEST = 10e-6
 """Seconds a packet that a sender as fast as it can may take, for the receiver's deadline."""
+
+
+def rotated(specs: Sequence[AnySpec], turn: int) -> Sequence[AnySpec]:
+    """Return all, in a round's order: each starts with another, so that none always follows the
+    same one.
+    """
+    start = turn % len(specs)
+    return [*specs[start:], *specs[:start]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Trial:
         return self.sent - self.received - self.dropped
 
 
-def run(context: Context, spec: Spec, count: int, rate: float) -> Trial:
+def run(context: Context, spec: AnySpec, count: int, rate: float) -> Trial:
     """Send `count` datagrams at `rate` a second, or as fast as can be if 0, to a receiver."""
     children = context.children
     receiver, sender = children[spec.key], children.sender

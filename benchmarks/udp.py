@@ -8,6 +8,8 @@ import sys
 
 LOOPBACK = "127.0.0.1"
 
+FILES = 100  # that a process has open besides its sockets, and to spare
+
 _SO_RCVBUFFORCE = 33  # socket(7); the socket module does not have it
 _SO_MEMINFO = 55  # linux/sock_diag.h: nine u32, of which SK_MEMINFO_DROPS is the last
 _MEMINFO = struct.Struct("9I")
@@ -27,6 +29,19 @@ def open_sender(port: int | None = None) -> socket.socket:
     if port is not None:
         sock.connect((LOOPBACK, port))
     return sock
+
+
+def allow_sockets(count: int) -> None:
+    """Have this process hold `count` sockets, and some files, as far as the system permits."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def set_buffer(sock: socket.socket, size: int) -> int:

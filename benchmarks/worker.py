@@ -25,7 +25,7 @@ import json
 import socket
 import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, TypeAlias, cast
@@ -35,7 +35,8 @@ import anyio
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
 
 from . import udp
-from .receivers import SPECS, Ours, Receiver, Spec, Use
+from .receivers import SPECS, Ours, Receiver, ReceiverSpec, Use
+from .spec import AnySpec
 
 GRACE, GRACE_A_PACKET = 0.3, 100e-6
 """Seconds until a drain is given up, since packets were lost, as the sum of both. The slowest
@@ -109,7 +110,7 @@ def slot_bytes(engine: str, capacity: int, slot_size: int) -> float:
     return size / held
 
 
-async def serve(spec: Spec) -> None:
+async def serve(spec: ReceiverSpec) -> None:
     """Put a socket into the receiver's hands, and obey commands."""
     assert spec.open is not None
     sock = udp.open_socket()
@@ -166,9 +167,9 @@ async def obey(receiver: Receiver, options: socket.socket, sender: socket.socket
                 raise SystemExit(f"unknown command: {words}")
 
 
-def main() -> None:
-    """Run the receiver that the command line names."""
-    spec = SPECS[sys.argv[1]]
+def main(serve: Callable[[Any], Awaitable[None]], specs: Mapping[str, AnySpec]) -> None:
+    """Run a process: serve the candidate that the command line names, on its loop."""
+    spec = specs[sys.argv[1]]
     if spec.loop == "trio":
         anyio.run(serve, spec, backend="trio")
     else:
@@ -177,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(serve, SPECS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +17,12 @@ pytest.importorskip("rich", reason="the benchmarks need the extra named bench")
 pytest.importorskip("matplotlib", reason="the benchmarks need the extra named bench")
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("drain", "rate", "roundtrip", "burst", "memory")
-SECONDS = 120  # against hanging; it takes about ten
+NAMES = ("drain", "rate", "roundtrip", "burst", "memory", "send", "echo")
+SECONDS = 180  # against hanging; it takes about 30
 PEERS = {"protocol-asyncio", "anyio-asyncio"}  # those that run on every platform and version
 LINUX = sys.platform == "linux"
+
+needs_dnsperf = pytest.mark.skipif(shutil.which("dnsperf") is None, reason="no dnsperf here")
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +38,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr
     assert "Goals" in done.stdout
-    for name in NAMES:
+    names = [*NAMES, *(["dns"] if (out / "dns.json").exists() else [])]
+    for name in names:
         svg = (out / f"{name}.svg").read_text(encoding="utf-8")
         assert svg.startswith("<?xml")
         assert "<dc:date>" not in svg
-    return {name: json.loads((out / f"{name}.json").read_text("utf-8")) for name in NAMES}
+    return {name: json.loads((out / f"{name}.json").read_text("utf-8")) for name in names}
 
 
 def wanted() -> set[str]:
@@ -102,6 +107,70 @@ def test_memory(results: dict[str, Any]) -> None:
         assert all(beyond > 0 for beyond in row["bytes_a_slot_beyond_the_payload"].values())
         assert row["packets"] > 0
         assert not LINUX or all(point["bytes"] > 0 for point in row["rss"])
+
+
+def test_send(results: dict[str, Any]) -> None:
+    rows = results["send"]["results"]
+    for row in rows:
+        assert row["lost"] == 0
+        positive(row["ns"])
+        if LINUX and shutil.which("cc"):
+            positive(row["to_floor"])
+    ways = [("pairs-sendto", 1), ("pairs-sendto", 1_000)]
+    if LINUX:
+        ways += [(way, 1) for way in ("pairs-sendmmsg", "batch-sendmmsg", "fan-sendmmsg")]
+        ways += [("pairs-sendmmsg", 1_000), ("gso-sendmmsg", 1)]
+    measured = {(row["sender"], row["destinations"], row["call"]) for row in rows}
+    for loop in ("asyncio", "trio"):
+        for way, destinations in ways:
+            for call in (64, 1024):
+                assert (f"send-{way}-{loop}", destinations, call) in measured
+        assert (f"send-anyio-{loop}", 1, 1) in measured
+    assert ("send-sendto", 1_000, 1) in measured
+
+
+def servers(rows: list[dict[str, Any]], what: str) -> None:
+    """Check that the servers that run on every platform were measured."""
+    kinds = {"ours-asyncio", "ours-trio", "protocol-asyncio", "anyio-asyncio", "anyio-trio"}
+    assert {row["server"] for row in rows} >= {f"{what}-{kind}" for kind in kinds}
+    for row in rows:
+        positive(row["rate"])
+
+
+def test_echo(results: dict[str, Any]) -> None:
+    rows = results["echo"]["results"]
+    servers(rows, "echo")
+    assert {row["window"] for row in rows} == {64, 512}
+    for row in rows:
+        assert row["lost"] >= 0  # a machine in distress may seem to lose some
+        positive(row["busy"])
+
+
+@needs_dnsperf
+def test_dns(results: dict[str, Any]) -> None:
+    if "dns" not in results:
+        pytest.skip("dnspython is not installed")
+    rows = results["dns"]["results"]
+    servers(rows, "dns")
+    for row in rows:
+        assert row["lost"]["median"] == 0
+        for field in ("latency", "deviation", "busy", "dnsperf"):
+            positive(row[field])
+
+
+def test_dns_says_what_it_needs(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "dns", "--quick", "--out", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "apt install dnsperf" in done.stdout
+    assert not (tmp_path / "dns.json").exists()
 
 
 def test_unknown_name() -> None:

@@ -216,6 +216,7 @@ async def test_waits_for_room(
     filled = fill(sender)
     sent = [b"x" * 100] * (2 * filled)
     done = SendResult()
+    got: list[bytes] = []
 
     async def send_all() -> None:
         assert await send(sender, sent, None, engine=sending, result=done) is done
@@ -225,7 +226,7 @@ async def test_waits_for_room(
             tasks.start_soon(send_all)
             await wait_all_tasks_blocked()
             assert done == SendResult(0, [])
-            got = received(receiver)
+            got += received(receiver)
             assert got == [b"filler"] * filled
             while len(got) < filled + len(sent):
                 await wait_socket_readable(receiver)
@@ -306,6 +307,7 @@ async def test_what_is_not_sent_yet_is_held(
     things = {"batch": batch, "packets": list(batch)}
     todo: Any = things.get(what) or [(packet.data, packet) for packet in batch]
     result = SendResult()
+    got: list[bytes] = []
 
     async def send() -> None:
         await send_mmsg(sender, todo, engine=sending, result=result)
@@ -318,7 +320,7 @@ async def test_what_is_not_sent_yet_is_held(
                 with pytest.raises(BufferError, match="send that waits"):
                     end()
             assert contents(batch) == [b"packet 0", b"packet 1", b"packet 2"]
-            got = received(receiver)
+            got += received(receiver)
     assert got + received(receiver) == [b"filler"] * filled + contents(batch)
     assert result == SendResult(3, [])
     batch.close()

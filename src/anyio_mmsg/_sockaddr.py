@@ -80,7 +80,7 @@ def encode_sockaddr(family: int, address: Address) -> bytes:
         flowinfo = _number("flowinfo", flowinfo, 0xFFFFF)  # 20 bits (RFC 8200 section 6)
         scope_id = _number("scope_id", scope_id, 0xFFFFFFFF)
         if _has_zone(address):
-            host, _, zone = host.partition("%")  # as RFC 4007 section 11 writes it
+            host, _, zone = str(host).partition("%")  # as RFC 4007 section 11 writes it
             index = _scope_id(zone)
             if scope_id not in (0, index):
                 raise ValueError(f"address is {address!r}, which has two scopes; give one")
