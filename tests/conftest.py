@@ -30,32 +30,20 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture(
-    params=[
-        "recvfrom_into",
-        pytest.param(
-            "recvmmsg",
-            marks=pytest.mark.skipif(
-                sys.platform != "linux", reason="recvmmsg(2) is a system call of Linux"
-            ),
-        ),
-    ]
-)
+def _of_linux(call: str) -> Any:
+    missing = pytest.mark.skipif(
+        sys.platform != "linux", reason=f"{call}(2) is a system call of Linux"
+    )
+    return pytest.param(call, marks=missing)
+
+
+@pytest.fixture(params=["recvfrom_into", _of_linux("recvmmsg")])
 def engine(request: pytest.FixtureRequest) -> str:
+    """The engine to receive by."""
     return str(request.param)
 
 
-@pytest.fixture(
-    params=[
-        "sendto",
-        pytest.param(
-            "sendmmsg",
-            marks=pytest.mark.skipif(
-                sys.platform != "linux", reason="sendmmsg(2) is a system call of Linux"
-            ),
-        ),
-    ]
-)
+@pytest.fixture(params=["sendto", _of_linux("sendmmsg")])
 def sending(request: pytest.FixtureRequest) -> str:
     """The engine to send by."""
     return str(request.param)

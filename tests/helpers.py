@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio.testing
 from anyio.lowlevel import checkpoint
 
@@ -177,3 +178,18 @@ def assert_others_run(backend: str) -> Iterator[None]:
         asyncio.get_running_loop().call_soon(ran.append, True)
         yield
         assert ran
+
+
+def counted_waits(
+    monkeypatch: pytest.MonkeyPatch, module: types.ModuleType, wait: str
+) -> list[socket.socket]:
+    """Return a list that gets each socket that `module` waits for."""
+    waited: list[socket.socket] = []
+    real = getattr(module, wait)
+
+    async def counting_wait(sock: socket.socket) -> None:
+        waited.append(sock)
+        await real(sock)
+
+    monkeypatch.setattr(module, wait, counting_wait)
+    return waited

@@ -26,7 +26,15 @@ from anyio_mmsg import (
     recv_mmsg_nowait,
 )
 
-from .helpers import Family, ScriptedSocket, assert_others_run, contents, drain, trickle
+from .helpers import (
+    Family,
+    ScriptedSocket,
+    assert_others_run,
+    contents,
+    counted_waits,
+    drain,
+    trickle,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -37,15 +45,7 @@ both = pytest.mark.parametrize("receive", [recv_mmsg, recv_mmsg_exact])
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     """The sockets that were waited for."""
-    waited: list[socket.socket] = []
-    wait = _recv.wait_socket_readable
-
-    async def counting_wait(sock: socket.socket) -> None:
-        waited.append(sock)
-        await wait(sock)
-
-    monkeypatch.setattr(_recv, "wait_socket_readable", counting_wait)
-    return waited
+    return counted_waits(monkeypatch, _recv, "wait_socket_readable")
 
 
 # Receiving

@@ -29,7 +29,7 @@ from anyio_mmsg import (
 from anyio_mmsg import _outgoing as outgoing
 from anyio_mmsg._recv import wait_socket_readable
 
-from .helpers import Family, assert_others_run, contents, have_ipv6, nowhere
+from .helpers import Family, assert_others_run, contents, counted_waits, have_ipv6, nowhere
 
 pytestmark = pytest.mark.anyio
 
@@ -82,15 +82,7 @@ def fill(sender: socket.socket) -> int:
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     """The sockets that were waited for."""
-    waited: list[socket.socket] = []
-    wait = _send.wait_socket_writable
-
-    async def counting_wait(sock: socket.socket) -> None:
-        waited.append(sock)
-        await wait(sock)
-
-    monkeypatch.setattr(_send, "wait_socket_writable", counting_wait)
-    return waited
+    return counted_waits(monkeypatch, _send, "wait_socket_writable")
 
 
 # Sending
