@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
+import anyio
 import pytest
 from anyio import WouldBlock
 
-from anyio_mmsg import SendResult, UnusableSocketError, send_mmsg_nowait
+from anyio_mmsg import SendResult, UnusableSocketError, send_mmsg, send_mmsg_nowait
 from anyio_mmsg import _engine as engines
 from anyio_mmsg._libc import Mmsghdr, SegmentSize
 from anyio_mmsg._sender_linux import LinuxSender
@@ -182,6 +183,18 @@ def test_a_route_that_refuses_segmentation(
     # The next call tries again.
     assert send_mmsg_nowait(sock, packets, gso=True).sent == 6
     assert kernel.asked[3:] == [2]
+
+
+@linux
+@pytest.mark.anyio
+async def test_a_refusal_is_remembered_over_a_wait(
+    sock: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = under(Kernel(1, "EIO", 1, "EAGAIN"), monkeypatch)
+    packets = PACKETS[:2] + [(data * 2, to) for data, to in PACKETS[2:]]
+    with anyio.fail_after(5):
+        assert await send_mmsg(sock, packets, gso=True) == SendResult(6, [])
+    assert kernel.asked == [2, 1, 4, 3, 3]
 
 
 @linux

@@ -470,6 +470,34 @@ def test_a_loop_that_ends_with_a_pending_send(
     pending.pop()._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("meddle", ["clear", "share"])
+async def test_whatever_is_done_to_the_result(
+    meddle: str, sending: str, narrow: tuple[socket.socket, socket.socket]
+) -> None:
+    """It tells what was done, and does not say what to do next."""
+    sender, receiver = narrow
+    sizes = [1, 700, 30, 0, 2000]
+    packets = [(b"%d" % (number % 10) * sizes[number % 5], None) for number in range(2500)]
+    result = SendResult()
+    got: list[bytes] = []
+
+    async def send() -> None:
+        await send_mmsg(sender, packets, engine=sending, result=result)
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send)
+            while len(got) < len(packets):
+                got += received(receiver)
+                if meddle == "clear":
+                    result.failures.append(result)  # type: ignore[arg-type]
+                    result.sent = 0
+                elif len(got) > 2000:
+                    send_mmsg_nowait(sender, [], result=result)
+                await checkpoint()
+    assert got == [data for data, _ in packets]
+
+
 async def test_a_socket_that_something_else_waits_for(
     sending: str, narrow: tuple[socket.socket, socket.socket]
 ) -> None:

@@ -71,16 +71,14 @@ class Sender(Protocol):
     (sendmmsg drops an error after packets; sent again, that packet meets no error).
     """
 
-    def send(
-        self, sock: socket.socket, packets: Outgoing, result: SendResult, gso: bool
-    ) -> OSError | None:
-        """Send packets from `result.handled` on, until all are, or the socket's buffer is full.
+    def send(self, sock: socket.socket, packets: Outgoing, result: SendResult) -> OSError | None:
+        """Send packets from `packets.handled` on, until all are, or the socket's buffer is full.
 
         Args:
             sock: An open datagram socket; it is not waited for, even if it is a blocking one.
-            packets: What to send.
+            packets: What to send, and which of them are handled: that is moved on, and its
+                `gso` taken back where segmentation offload can't be had.
             result: Is told of each packet when the system has said that it was sent or refused.
-            gso: Use segmentation offload where it can be had.
 
         Returns:
             The error that makes the socket unusable, if any. EINTR is no error, the call is made
@@ -158,7 +156,7 @@ def check_sender(wanted: str) -> None:
 
 
 def send_now(
-    wanted: str, sock: socket.socket, packets: Outgoing, result: SendResult, gso: bool
+    wanted: str, sock: socket.socket, packets: Outgoing, result: SendResult
 ) -> OSError | None:
     """Do what `Sender.send` promises by the sender that is wanted and can be had."""
     global _sendmmsg_refused
@@ -168,9 +166,9 @@ def send_now(
         except IndexError:
             sender = LinuxSender(_sendmmsg)
         try:
-            return sender.send(sock, packets, result, gso)
+            return sender.send(sock, packets, result)
         except SendmmsgRefusedError:
             _sendmmsg_refused = True
         finally:
             _linux_senders.append(sender)
-    return _portable_sender.send(sock, packets, result, gso)
+    return _portable_sender.send(sock, packets, result)

@@ -55,10 +55,15 @@ class Outgoing(ABC):
     Attributes:
         sizes: Bytes of each payload.
         sockaddrs: Where each goes, encoded; empty ones for the peer of a connected socket.
+        handled: How many were sent or refused: what a `SendResult` says too, but that is in the
+            hands of others.
+        gso: Whether to use segmentation offload, where it can be had.
     """
 
     sizes: list[int]
     sockaddrs: list[bytes]
+    handled = 0
+    gso = False
 
     def datagrams(self, start: int, stop: int) -> Iterable[tuple[Data, Address]]:
         """Return payloads and addresses of packets `start` to `stop`, for `socket.sendto`."""
@@ -111,7 +116,7 @@ class _Pairs(Outgoing):
 
     def gather(self, start: int, stop: int) -> tuple[bytearray, int, Place]:
         done = start - self._start
-        if done >= len(self._copied):
+        if not 0 <= done < len(self._copied):
             self._copy_from(start, stop)
             done = 0
         sizes, before = self._copied, 0
@@ -316,6 +321,7 @@ def _refuse(family: int, most: int, items: Iterable[Any], error: Exception) -> N
         try:
             if isinstance(item, Packet):
                 cache.sender(item)
+                _size(most, item.data)
                 continue
             try:
                 data, address = item

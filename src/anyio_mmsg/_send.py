@@ -120,7 +120,8 @@ async def send_mmsg(
     result = _begin(sock, engine, result)
     await checkpoint()
     todo = outgoing(_family_of(sock), _most(sock), packets)
-    return await _send_all(sock, todo, gso, engine, result)
+    todo.gso = gso
+    return await _send_all(sock, todo, engine, result)
 
 
 async def multi_target_send(
@@ -149,7 +150,7 @@ async def multi_target_send(
     result = _begin(sock, engine, result)
     await checkpoint()
     todo = fan(_family_of(sock), _most(sock), data, addresses)
-    return await _send_all(sock, todo, False, engine, result)
+    return await _send_all(sock, todo, engine, result)
 
 
 def send_mmsg_nowait(
@@ -179,8 +180,9 @@ def send_mmsg_nowait(
     """
     result = _begin(sock, engine, result)
     todo = outgoing(_family_of(sock), _most(sock), packets)
-    _send_some(sock, todo, gso, engine, result)
-    if todo.sizes and not result.handled:
+    todo.gso = gso
+    _send_some(sock, todo, engine, result)
+    if todo.sizes and not todo.handled:
         raise WouldBlock
     return result
 
@@ -210,21 +212,19 @@ def _most(sock: socket.socket) -> int:
 
 
 async def _send_all(
-    sock: socket.socket, packets: Outgoing, gso: bool, engine: str, result: SendResult
+    sock: socket.socket, packets: Outgoing, engine: str, result: SendResult
 ) -> SendResult:
-    _send_some(sock, packets, gso, engine, result)
-    if result.handled < len(packets.sizes):
+    _send_some(sock, packets, engine, result)
+    if packets.handled < len(packets.sizes):
         with packets.pinned():
-            while result.handled < len(packets.sizes):
+            while packets.handled < len(packets.sizes):
                 await _until_writable(sock, result)
-                _send_some(sock, packets, gso, engine, result)
+                _send_some(sock, packets, engine, result)
     return result
 
 
-def _send_some(
-    sock: socket.socket, packets: Outgoing, gso: bool, engine: str, result: SendResult
-) -> None:
-    error = send_now(engine, sock, packets, result, gso)
+def _send_some(sock: socket.socket, packets: Outgoing, engine: str, result: SendResult) -> None:
+    error = send_now(engine, sock, packets, result)
     if error is not None:
         raise UnusableSocketError(error.errno or errno.EBADF, error.strerror or "", result)
 

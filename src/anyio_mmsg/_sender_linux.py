@@ -111,36 +111,42 @@ class LinuxSender:
             message.cmsg_level = SOL_UDP
             message.cmsg_type = UDP_SEGMENT
 
-    def send(
-        self, sock: socket.socket, packets: Outgoing, result: SendResult, gso: bool
-    ) -> OSError | None:
+    def send(self, sock: socket.socket, packets: Outgoing, result: SendResult) -> OSError | None:
         """See `anyio_mmsg._engine.Sender`.
 
         Raises:
             SendmmsgRefusedError: The call is not to be had; `result` tells what was sent before.
         """
-        gso = gso and _has_segmentation(sock)
-        while (start := result.handled) < len(packets.sizes):
+        packets.gso = packets.gso and _has_segmentation(sock)
+        while (start := packets.handled) < len(packets.sizes):
             memory, count, place = packets.gather(start, start + UIO_MAXIOV)
             export = _Nothing.from_buffer(memory)  # until the end of this turn
             stop = start + count
             sizes, sockaddrs = packets.sizes[start:stop], packets.sockaddrs[start:stop]
             places = place(addressof(export))
             runs = None
-            if gso:
+            if packets.gso:
                 runs = self._lay_runs(places, sizes, sockaddrs)
             else:
                 self._lay_one_each(places, sizes, sockaddrs)
-            code = self._call(sock.fileno(), runs, count, result)
+            code = self._call(sock.fileno(), runs, packets, count, result)
             del export
             if code in (errno.EAGAIN, errno.EWOULDBLOCK):
                 return None
             if code in UNUSABLE:
                 return OSError(code, os.strerror(code))
-            gso = gso and not code  # a run was refused: from here on without
+            if code:  # a run was refused: from here on without
+                packets.gso = False
         return None
 
-    def _call(self, fd: int, runs: list[int] | None, count: int, result: SendResult) -> int:
+    def _call(
+        self,
+        fd: int,
+        runs: list[int] | None,
+        packets: Outgoing,
+        count: int,
+        result: SendResult,
+    ) -> int:
         """Send by the headers that are laid; return 0, or the errno that is not one packet's."""
         headers = count if runs is None else len(runs)
         done = 0
@@ -149,7 +155,9 @@ class LinuxSender:
             sent = self._sendmmsg(fd, at, headers - done, MSG_DONTWAIT)
             if sent > 0:
                 # Fewer than asked for: the next one met an error, which it will tell alone.
-                result.sent += sent if runs is None else sum(runs[done : done + sent])
+                more = sent if runs is None else sum(runs[done : done + sent])
+                packets.handled += more
+                result.sent += more
                 done += sent
                 continue
             code = get_errno()
@@ -160,7 +168,9 @@ class LinuxSender:
             is_run = runs is not None and runs[done] > 1
             if code in _NOT_ONE_PACKETS or (is_run and code in _NO_SEGMENTATION):
                 return code
-            result.failures.append(SendFailure(result.handled, OSError(code, os.strerror(code))))
+            error = OSError(code, os.strerror(code))
+            result.failures.append(SendFailure(packets.handled, error))
+            packets.handled += 1
             if runs is not None and is_run:
                 self._shorten(done, runs[done] - 1)
                 runs[done] -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 from ._batch import Address
@@ -21,11 +22,9 @@ class PortableSender:
     def __init__(self, flags: int = 0) -> None:
         self._flags = flags
 
-    def send(
-        self, sock: socket.socket, packets: Outgoing, result: SendResult, gso: bool
-    ) -> OSError | None:
-        """See `anyio_mmsg._engine.Sender`. There is no segmentation here, whatever `gso`."""
-        while (start := result.handled) < len(packets.sizes):
+    def send(self, sock: socket.socket, packets: Outgoing, result: SendResult) -> OSError | None:
+        """See `anyio_mmsg._engine.Sender`. There is no segmentation offload here."""
+        while (start := packets.handled) < len(packets.sizes):
             for data, address in packets.datagrams(start, start + _CHUNK):
                 error = self._send_one(sock, data, address)
                 if isinstance(error, BlockingIOError):
@@ -35,9 +34,12 @@ class PortableSender:
                 elif error.errno in UNUSABLE:
                     return error
                 else:
+                    if error.errno is None:  # CPython's own: a unix path without room for a NUL
+                        error = OSError(errno.ENAMETOOLONG, str(error))
                     # Without the traceback, whose frames hold the socket.
                     error = error.with_traceback(None)
-                    result.failures.append(SendFailure(result.handled, error))
+                    result.failures.append(SendFailure(packets.handled, error))
+                packets.handled += 1
         return None
 
     def _send_one(self, sock: socket.socket, data: Data, address: Address) -> OSError | None:
