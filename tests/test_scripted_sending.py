@@ -11,16 +11,21 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import chain
 from typing import Any
 
 import anyio
 import pytest
 from anyio import WouldBlock
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from anyio_mmsg import SendResult, UnusableSocketError, send_mmsg, send_mmsg_nowait
 from anyio_mmsg import _engine as engines
 from anyio_mmsg._libc import Mmsghdr, SegmentSize
+from anyio_mmsg._outgoing import UNLIMITED, outgoing
 from anyio_mmsg._sender_linux import LinuxSender
+from anyio_mmsg._sockaddr import decode_sockaddr
 
 from .helpers import Family
 
@@ -32,12 +37,14 @@ class Kernel:
 
     Attributes:
         taken: By message, the payloads of its segments.
+        names: By message, where it goes.
         asked: How many messages each call had.
     """
 
     def __init__(self, *script: int | str) -> None:
         self.script = deque(script)
         self.taken: list[list[bytes]] = []
+        self.names: list[Any] = []
         self.asked: list[int] = []
 
     def sendmmsg(self, fd: int, at: int, count: int, flags: int) -> int:
@@ -46,7 +53,7 @@ class Kernel:
         if isinstance(step, str):
             ctypes.set_errno(getattr(errno, step))
             return -1
-        assert 0 <= step <= count
+        step = min(step, count)
         headers = (Mmsghdr * count).from_address(at)
         for header in headers[:step]:
             iovecs = (ctypes.c_size_t * (2 * header.msg_hdr.msg_iovlen)).from_address(
@@ -59,6 +66,8 @@ class Kernel:
                 size = SegmentSize.from_address(header.msg_hdr.msg_control).size
                 assert len(data) > size, "no run"
             self.taken.append([data[at : at + size] for at in range(0, len(data) or 1, size)])
+            name = ctypes.string_at(header.msg_hdr.msg_name, header.msg_hdr.msg_namelen)
+            self.names.append(decode_sockaddr(name))
         return step
 
 
@@ -113,6 +122,54 @@ def test_counts(
     assert kernel.taken == payloads(*taken)
     assert [(index, error.errno) for index, error in result.failures] == failed
     assert result.sent == len(taken)
+
+
+PACKET = st.tuples(
+    st.sampled_from([0, 1, 50, 50, 50, 50, 1232, 40_000]), st.sampled_from([0, 1, 1, 1, 2])
+)
+ANSWERS = st.lists(
+    st.one_of(
+        st.integers(1, 4),
+        st.just("ENETUNREACH"),
+        st.sampled_from(["EAGAIN", "EINTR", "ENETUNREACH", "EIO", "EINVAL", "EMSGSIZE"]),
+    )
+)
+
+
+@linux
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.tuples(st.lists(PACKET, max_size=12), st.booleans(), ANSWERS), max_size=5))
+def test_whatever_the_kernel_answers(
+    calls: list[tuple[list[tuple[int, int]], bool, list[int | str]]],
+) -> None:
+    """Each packet is handed over once, in order, whole, and to whom it is for, or is a failure.
+
+    All calls are made by one sender, which keeps what it has laid for the one before.
+    """
+    kernel = Kernel()
+    sender = LinuxSender(kernel.sendmmsg)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        # Once more after each the same, without errors: what was laid must not be taken for good.
+        for shapes, gso, answers in chain.from_iterable((c, (*c[:2], [])) for c in calls):
+            packets: list[Any] = [
+                (bytes([number + 1]) * size, (None, ("127.0.0.1", 9), ("127.0.0.2", 10))[to])
+                for number, (size, to) in enumerate(shapes)
+            ]
+            kernel.script = deque(answers)
+            kernel.taken, kernel.names = [], []
+            todo, result = outgoing(socket.AF_INET, UNLIMITED, packets), SendResult()
+            todo.gso = gso
+            while todo.handled < len(packets):
+                assert sender.send(sock, todo, result) is None
+            failed = {index for index, _ in result.failures}
+            assert [index for index, _ in result.failures] == sorted(failed)
+            assert result.handled == len(packets)
+            handed = [
+                (data, name)
+                for datas, name in zip(kernel.taken, kernel.names, strict=True)
+                for data in datas
+            ]
+            assert handed == [pair for n, pair in enumerate(packets) if n not in failed]
 
 
 @linux
