@@ -10,14 +10,14 @@ Watch it from other terminals:
     echo hello | nc -u -w0 127.0.0.1 5000
 
 `--port 0` listens on any free port, `--backend` is asyncio, trio or uvloop. `--gso` has the kernel
-cut packets of one size out of large ones, for a third of the time where they are of one size (on
-Linux). Names are looked up once, at the start. Ctrl-C stops it, and it prints what each
-destination got; the exit status is 0 then.
+cut packets of one size out of large ones, at a fraction of the cost where they are of one size (on
+Linux; `python -m benchmarks send` tells). Names are looked up once, at the start. Ctrl-C stops it,
+and it prints what each destination got; the exit status is 0 then.
 
 A batch goes out in one `send_mmsg` call, to all destinations. Its alternative is a
-`multi_target_send` for each packet, whose fixed cost pays from some 30 destinations on
-(for 3 of them, it took 2.4 times as long); then it is faster, and for payloads of many kilobytes
-much faster, since it copies them once and not for each destination.
+`multi_target_send` for each packet. That has the fixed cost of a call for each, too much for a few
+destinations; for dozens of them, or payloads of many kilobytes, it is the faster one, since it
+copies a payload once and not for each destination.
 
 What the system refuses to send is counted by destination, and does not hold up others. But UDP
 does not tell whether anybody listens: a destination that is there no more counts as sent to.

@@ -29,7 +29,7 @@ from anyio import WouldBlock
 
 from anyio_mmsg import PacketBatch, SendResult, _send, recv_mmsg, send_mmsg, send_mmsg_nowait
 from anyio_mmsg import _engine as engines
-from anyio_mmsg._libc import Mmsg
+from anyio_mmsg._libc import Sendmmsg
 from anyio_mmsg._sender_linux import LinuxSender
 
 from .helpers import contents
@@ -390,7 +390,7 @@ def allowed(sending: str) -> Iterator[list[int]]:
         yield told
 
 
-def spied(real: Mmsg | None, told: list[int]) -> Mmsg:
+def spied(real: Sendmmsg | None, told: list[int]) -> Sendmmsg:
     assert real is not None
 
     def sendmmsg(fd: int, at: int, count: int, flags: int) -> int:

@@ -12,7 +12,7 @@ from typing import Protocol
 from ._batch import Address, PacketBatch
 from ._engine_linux import LinuxEngine, RecvmmsgRefusedError
 from ._engine_portable import PortableEngine
-from ._libc import Mmsg, load_recvmmsg, load_sendmmsg
+from ._libc import Recvmmsg, Sendmmsg, load_recvmmsg, load_sendmmsg
 from ._outgoing import Outgoing
 from ._sender_linux import LinuxSender, SendmmsgRefusedError
 from ._sender_portable import PortableSender
@@ -94,8 +94,8 @@ ON_LINUX = sys.platform == "linux"
 if ON_LINUX:
     _FLAGS |= int(socket.MSG_TRUNC)
     _ASK_FOR_FLAGS = False
-    _recvmmsg: Mmsg | None = load_recvmmsg()
-    _sendmmsg: Mmsg | None = load_sendmmsg()
+    _recvmmsg: Recvmmsg | None = load_recvmmsg()
+    _sendmmsg: Sendmmsg | None = load_sendmmsg()
 else:
     _ASK_FOR_FLAGS = hasattr(socket.socket, "recvmsg_into")
     _recvmmsg = _sendmmsg = None

@@ -23,9 +23,9 @@ from ._libc import (
     MSG_TRUNC,
     UIO_MAXIOV,
     Iovec,
-    Mmsg,
     Mmsghdr,
     Msghdr,
+    Recvmmsg,
 )
 from ._sockaddr import ADDRESSES, SOCKADDR_SIZE
 
@@ -47,7 +47,7 @@ class LinuxEngine:
         recvmmsg: The C library's, from `load_recvmmsg`.
     """
 
-    def __init__(self, ring: bytearray, slot_size: int, recvmmsg: Mmsg) -> None:
+    def __init__(self, ring: bytearray, slot_size: int, recvmmsg: Recvmmsg) -> None:
         capacity = len(ring) // slot_size
         self._recvmmsg = recvmmsg
         self._ring = (ctypes.c_char * len(ring)).from_buffer(ring)

@@ -62,38 +62,35 @@ SOL_UDP = 17
 UDP_SEGMENT = 103
 UDP_MAX_SEGMENTS = 64
 
-Mmsg: TypeAlias = Callable[..., int]
-"""One of the two calls: how many messages were received or sent, or -1 and the reason in
-`ctypes.get_errno`. `load_recvmmsg` and `load_sendmmsg` say what it takes."""
+Recvmmsg: TypeAlias = Callable[[int, int, int, int, None], int]
+"""recvmmsg(fd, address of the first mmsghdr, how many, flags, no timeout): how many were filled,
+or -1 and the reason in `ctypes.get_errno`."""
 
-
-def load_recvmmsg() -> Mmsg | None:
-    """Return the C library's recvmmsg, or None if it has none.
-
-    It takes the descriptor, the address of the first mmsghdr, how many, flags, and no timeout.
-    """
-    return _load("recvmmsg", *_ARGTYPES, ctypes.c_void_p)
-
-
-def load_sendmmsg() -> Mmsg | None:
-    """Return the C library's sendmmsg, or None if it has none.
-
-    It takes the descriptor, the address of the first mmsghdr, how many, and flags.
-    """
-    return _load("sendmmsg", *_ARGTYPES)
-
+Sendmmsg: TypeAlias = Callable[[int, int, int, int], int]
+"""sendmmsg(fd, address of the first mmsghdr, how many, flags): how many were sent, or -1 and the
+reason in `ctypes.get_errno`."""
 
 _ARGTYPES = (ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int)
 
 
-def _load(name: str, *argtypes: Any) -> Mmsg | None:
+def load_recvmmsg() -> Recvmmsg | None:
+    """Return the C library's recvmmsg, or None if it has none."""
+    return cast("Recvmmsg | None", _load("recvmmsg", *_ARGTYPES, ctypes.c_void_p))
+
+
+def load_sendmmsg() -> Sendmmsg | None:
+    """Return the C library's sendmmsg, or None if it has none."""
+    return cast("Sendmmsg | None", _load("sendmmsg", *_ARGTYPES))
+
+
+def _load(name: str, *argtypes: Any) -> object:
     try:
         function = getattr(ctypes.CDLL(None, use_errno=True), name)
     except (AttributeError, OSError, TypeError):  # the last on Windows
         return None
     function.restype = ctypes.c_int
     function.argtypes = argtypes
-    return cast(Mmsg, function)
+    return function
 
 
 # Options of sockets on Linux that Python does not name (asm-generic/socket.h, linux/in.h).

@@ -27,10 +27,10 @@ from ._libc import (
     UDP_SEGMENT,
     UIO_MAXIOV,
     Iovec,
-    Mmsg,
     Mmsghdr,
     Msghdr,
     SegmentSize,
+    Sendmmsg,
 )
 from ._outgoing import MAX_PAYLOAD, Outgoing
 from ._sent import UNUSABLE, SendFailure, SendResult
@@ -64,7 +64,7 @@ class LinuxSender:
         sendmmsg: The C library's, from `load_sendmmsg`.
     """
 
-    def __init__(self, sendmmsg: Mmsg) -> None:
+    def __init__(self, sendmmsg: Sendmmsg) -> None:
         self._sendmmsg = sendmmsg
         self._headers = (Mmsghdr * UIO_MAXIOV)()
         self._iovecs = (Iovec * UIO_MAXIOV)()
@@ -91,8 +91,9 @@ class LinuxSender:
         self._ones, self._zeros = (memoryview(array("L", [n]) * UIO_MAXIOV) for n in (1, 0))
         # The addresses of names that lie side by side, by length: the usual ones.
         self._every_name = {
-            length: memoryview(array("L", [at + n * length for n in range(UIO_MAXIOV)]))
-            for at in (self._names_at,)
+            length: memoryview(
+                array("L", [self._names_at + number * length for number in range(UIO_MAXIOV)])
+            )
             for length in (_NO_NAME, _INET_NAME, _INET6_NAME)
         }
         # What columns are laid from, so as not to lay them again for more of the same: to one
@@ -304,11 +305,8 @@ def _runs(sizes: list[int], sockaddrs: list[bytes]) -> list[int]:
     start, count = 0, len(sizes)
     while start < count:
         size, sockaddr = sizes[start], sockaddrs[start]
-        stop = (
-            min(count, start + max(1, min(UDP_MAX_SEGMENTS, _MAX_RUN // size)))
-            if size
-            else start + 1
-        )
+        most = max(1, min(UDP_MAX_SEGMENTS, _MAX_RUN // size)) if size else 1
+        stop = min(count, start + most)
         at = start + 1
         if sizes[start:stop].count(size) == sockaddrs[start:stop].count(sockaddr) == stop - start:
             at = stop  # a whole run, found in no time
