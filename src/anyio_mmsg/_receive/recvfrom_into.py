@@ -1,0 +1,151 @@
+"""Fill slots by `recvfrom_into`, a call for a packet. The reference: it runs everywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Generator
+from itertools import repeat
+from typing import Any
+
+from anyio import BusyResourceError
+
+from .._packets import Slots
+from .._packets.packet import UNKNOWN_WIRE_SIZE, Address
+
+WSAEMSGSIZE = 10040
+"""Windows' error for a datagram that is longer than the buffer, which it has filled. Elsewhere
+no errno is that large; EMSGSIZE itself is a real error there (a path MTU, ip(7))."""
+
+
+class RecvfromInto:
+    """Fills the slots of one ring, a `recvfrom_into` for each packet.
+
+    What the kernel handed over is recorded by the C-level step that read it: a list that is
+    extended by ``map(sock.recvfrom_into, ...)`` keeps what came before an exception, whatever
+    raises. `settle` commits the record, now or, after an interrupt, at the next use of the batch.
+
+    Args:
+        slots: The ring.
+        flags: For each call.
+        ask_for_flags: Read by `recvmsg_into`, which reports that a datagram was cut, but not
+            its length.
+
+    Attributes:
+        error: What ended the last fill, if it was an error.
+        refused: Whether the system refuses the call; never.
+    """
+
+    refused = False
+
+    def __init__(self, slots: Slots, flags: int = 0, ask_for_flags: bool = False) -> None:
+        view = memoryview(slots.memory)
+        starts = range(0, len(view), slots.slot_size)
+        self._memory = [view[start : start + slots.slot_size] for start in starts]
+        self._addresses: list[Address] = [None] * slots.capacity  # by slot
+        self._flags = flags
+        self._ask_for_flags = ask_for_flags
+        self._turns = _start()
+        self.error: OSError | None = None
+
+    def takes(self, family: int) -> bool:
+        """See `anyio_mmsg._receive.engine.Engine`."""
+        return True
+
+    def fill(self, slots: Slots, sock: socket.socket, limit: int) -> int:
+        """See `anyio_mmsg._receive.engine.Engine`."""
+        return self._alone(self._fill, slots, sock, limit)
+
+    def settle(self, slots: Slots) -> None:
+        """See `anyio_mmsg._receive.engine.Engine`."""
+        with contextlib.suppress(BusyResourceError):  # a signal's handler asks, during a fill
+            self._alone(self._settle, slots)
+
+    def addresses(self, first: int, count: int) -> list[Address]:
+        """See `anyio_mmsg._packets.slots.Source`."""
+        return self._addresses[first : first + count]
+
+    def _alone(self, step: Callable[..., Any], *args: Any) -> Any:
+        """Do a step, unless another one is being done: by a thread, or beneath a signal's handler.
+
+        A generator can't be entered twice, whatever raises where: the interpreter sees to it.
+        """
+        while True:
+            try:
+                return self._turns.send((step, args))
+            except StopIteration:  # an exception ended it
+                self._turns = _start()
+            except ValueError as error:
+                if not self._turns.gi_running:
+                    raise
+                raise BusyResourceError("receiving into") from error
+
+    def _fill(self, slots: Slots, sock: socket.socket, limit: int) -> int:
+        self.error = None
+        self._settle(slots)
+        taken = 0
+        while taken < limit:
+            first, count = slots.free_run(limit - taken)
+            if not count:
+                break
+            dry = self._read(slots, sock, first, count)
+            taken += self._settle(slots)
+            if dry:
+                break
+        return taken
+
+    def _read(self, slots: Slots, sock: socket.socket, first: int, count: int) -> bool:
+        """Read into a run of free slots; return whether that ended before all were filled."""
+        got: list[tuple[int, Address]] = []
+        slots.record = slots.tail, got
+        while len(got) < count:
+            memory = self._memory[first + len(got) : first + count]
+            try:
+                if self._ask_for_flags:
+                    got.extend(map(_with_flags, repeat(sock), memory, repeat(self._flags)))
+                else:
+                    got.extend(map(sock.recvfrom_into, memory, repeat(0), repeat(self._flags)))
+            except BlockingIOError:
+                return True
+            except InterruptedError:
+                continue
+            except OSError as error:
+                if WSAEMSGSIZE in (error.errno, getattr(error, "winerror", None)):
+                    got.append((UNKNOWN_WIRE_SIZE, None))
+                    continue
+                self.error = error.with_traceback(None)  # whose frames hold the socket
+                return True
+        return False
+
+    def _settle(self, slots: Slots) -> int:
+        """Commit what was recorded; return how many packets that are."""
+        if slots.record is None:
+            return 0
+        start, got = slots.record
+        count = len(got)
+        if count and start == slots.tail:  # else an interrupt came after the commit
+            sizes, addresses = zip(*got)  # noqa: B905
+            first, _ = slots.free_run(count)
+            self._addresses[first : first + count] = addresses
+            slots.commit(list(sizes))
+        slots.record = None
+        return count
+
+
+def _with_flags(sock: socket.socket, memory: memoryview, flags: int) -> tuple[int, Address]:
+    size, _, message_flags, address = sock.recvmsg_into([memory], 0, flags)
+    return UNKNOWN_WIRE_SIZE if message_flags & socket.MSG_TRUNC else size, address
+
+
+def _turns() -> Generator[Any, tuple[Callable[..., Any], tuple[Any, ...]], None]:
+    result = None
+    while True:
+        step, args = yield result
+        result = step(*args)
+        del step, args  # or they would live until the next step
+
+
+def _start() -> Generator[Any, Any, None]:
+    turns = _turns()
+    next(turns)
+    return turns
