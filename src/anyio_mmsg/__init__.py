@@ -14,14 +14,9 @@ Above that way stands what applications start in a nursery: _sockets.py opens so
 lends batches, _receiver.py makes a stream of a socket, _feed.py feeds consumers from it.
 """
 
-from ._batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, Packet, PacketBatch
-from ._feed import Overload, feed
-from ._pool import PacketBatchPool, PoolStatistics
-from ._receiver import TRANSIENT_ERRORS, PacketReceiver, ReceiverStatistics
-from ._recv import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
-from ._send import UnusableSocketError, multi_target_send, send_mmsg, send_mmsg_nowait
-from ._sent import SendFailure, SendResult
-from ._sockets import MulticastGroup, open_udp_socket
+from ._packets import Packet, compiled
+from ._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, PacketBatch
+from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
 
 __all__ = [
     "NUM_RCVMMSGS",

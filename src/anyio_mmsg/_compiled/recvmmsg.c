@@ -95,7 +95,7 @@ set_error(Recvmmsg *self, int code)
     if (error == NULL) {
         return -1;
     }
-    Py_SETREF(self->error, error);
+    Py_XSETREF(self->error, error);
     return 0;
 }
 
@@ -177,7 +177,7 @@ recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     Py_INCREF(Py_None);
-    Py_SETREF(self->error, Py_None);
+    Py_XSETREF(self->error, Py_None);
     while (taken < limit) {
         Py_ssize_t held = (Py_ssize_t)(slots->tail - slots->head);
         Py_ssize_t first, count = Py_MIN(limit - taken, self->capacity - held);
@@ -326,7 +326,7 @@ static PyMethodDef recvmmsg_methods[] = {
 };
 
 static PyMemberDef recvmmsg_members[] = {
-    {"error", T_OBJECT, offsetof(Recvmmsg, error), READONLY, NULL},
+    {"error", T_OBJECT, offsetof(Recvmmsg, error), 0, NULL},
     {"refused", T_BOOL, offsetof(Recvmmsg, refused), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };

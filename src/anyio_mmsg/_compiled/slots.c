@@ -163,7 +163,8 @@ slots_commit(Slots *self, PyObject *sizes)
     count = PyList_GET_SIZE(sizes);
     first = slot_of(self, self->tail);
     if (count > self->capacity - (Py_ssize_t)held || count > self->capacity - first) {
-        PyErr_Format(PyExc_ValueError, "commit of %zd packets into fewer free slots", count);
+        PyErr_Format(PyExc_ValueError, "commit of %zd packets into %zd free slots", count,
+                     Py_MIN(self->capacity - (Py_ssize_t)held, self->capacity - first));
         return NULL;
     }
     for (i = 0; i < count; i++) {

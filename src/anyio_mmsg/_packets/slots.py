@@ -142,9 +142,11 @@ class Slots:
 
     def commit(self, wire_sizes: list[int]) -> None:
         """Take the next free slots as held; they have datagrams of these lengths, as sent."""
-        first, count = self.free_run(len(wire_sizes))
-        if count != len(wire_sizes):
-            raise ValueError(f"commit of {len(wire_sizes)} packets into {count} free slots")
+        # Not by `free_run`: since the engine asked it, the ring may have become empty.
+        first, count = (self.tail - self._base) % self.capacity, len(wire_sizes)
+        free = min(self.capacity - (self.tail - self.head), self.capacity - first)
+        if count > free:
+            raise ValueError(f"commit of {count} packets into {free} free slots")
         self._wire_sizes[first : first + count] = wire_sizes
         self.tail += count
 

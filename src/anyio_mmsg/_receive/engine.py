@@ -26,7 +26,7 @@ class Engine(Source, Protocol):
 
     Attributes:
         error: The error that ended the last `fill`, or None. EINTR is no error, the call is
-            made again.
+            made again. Who raises it sets this to None, or its frames would live on.
         refused: Whether the system refuses the engine's call, which it has been asked twice.
     """
 

@@ -177,6 +177,7 @@ def _drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> i
         return taken or _drain(sock, slots, limit, outlook)
     error = engine.error
     if error is not None:
+        engine.error = None
         if taken:
             outlook.defer_error(sock, error)
             return taken

@@ -12,8 +12,8 @@ class Outlook:
     """What is known of one socket.
 
     Attributes:
-        more: The last receive took all that it asked for, so that there is probably more, and
-            the next one need not wait first.
+        more: The last receive took all that it asked for, so that there is probably more, or met
+            an error: the next one need not wait first.
     """
 
     __slots__ = ("_error", "_inode", "_sock", "more")
@@ -29,6 +29,7 @@ class Outlook:
         """Have the next receive on `sock` raise `error`, which came after packets."""
         self._inode = _inode(sock)
         self._error = error.with_traceback(None)  # whose frames hold the socket
+        self.more = True
 
     def take_error(self, sock: socket.socket) -> OSError | None:
         """Return the error that was deferred, once."""

@@ -97,7 +97,7 @@ class RecvfromInto:
     def _read(self, slots: Slots, sock: socket.socket, first: int, count: int) -> bool:
         """Read into a run of free slots; return whether that ended before all were filled."""
         got: list[tuple[int, Address]] = []
-        slots.record = slots.tail, got
+        slots.record = slots.tail, first, got
         while len(got) < count:
             memory = self._memory[first + len(got) : first + count]
             try:
@@ -121,11 +121,10 @@ class RecvfromInto:
         """Commit what was recorded; return how many packets that are."""
         if slots.record is None:
             return 0
-        start, got = slots.record
+        start, first, got = slots.record
         count = len(got)
         if count and start == slots.tail:  # else an interrupt came after the commit
             sizes, addresses = zip(*got)  # noqa: B905
-            first, _ = slots.free_run(count)
             self._addresses[first : first + count] = addresses
             slots.commit(list(sizes))
         slots.record = None
