@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, TypeAlias, cast
+from typing import Any, NoReturn, TypeAlias, cast, final
 
 UNKNOWN_WIRE_SIZE = 2**32 - 1
 """What an engine reports for a datagram that was cut, if the platform does not report its length.
@@ -46,6 +46,7 @@ class _Blank(_Fields):
     __slots__ = ()
 
 
+@final
 class Packet(_Fields):
     """One datagram held by a `PacketBatch`: a view, not a copy. Read-only.
 
@@ -68,6 +69,9 @@ class Packet(_Fields):
     """
 
     __slots__ = ()
+
+    def __new__(cls) -> NoReturn:
+        raise TypeError("cannot create 'anyio_mmsg.Packet' instances: batches do")
 
     @property
     def size(self) -> int:
@@ -114,7 +118,7 @@ class Packet(_Fields):
         raise TypeError("a Packet is a view of its batch's memory: copy bytes(packet.data)")
 
 
-class _Released(Packet):
+class _Released(Packet):  # type: ignore[misc]  # final for all others
     """A packet whose slot was given back."""
 
     __slots__ = ()

@@ -207,7 +207,8 @@ class Slots:
                 cuts: Iterable[slice] = map(slice, sizes)
                 if sizes.count(sizes[0]) == len(sizes):  # one slice object serves for all
                     cuts = repeat(slice(sizes[0]))
-                self._views[run] = list(map(getitem, self._whole[run], cuts))
+                views: Any = map(getitem, self._whole[run], cuts)
+                self._views[run] = list(views)
             self._viewed = until
 
     def _make_packets(self, until: int) -> None:

@@ -7,7 +7,8 @@ import socket
 from collections.abc import Callable, Generator
 from functools import partial
 from itertools import repeat
-from typing import Any, TypeAlias
+from types import GeneratorType
+from typing import Any, TypeAlias, cast
 
 from anyio import BusyResourceError
 
@@ -59,7 +60,8 @@ class RecvfromInto:
 
     def fill(self, slots: Slots, sock: socket.socket, limit: int) -> int:
         """See `anyio_mmsg._receive.engine.Engine`."""
-        return self._alone(self._fill, slots, sock, limit)
+        taken: int = self._alone(self._fill, slots, sock, limit)
+        return taken
 
     def settle(self, slots: Slots) -> None:
         """See `anyio_mmsg._receive.engine.Engine`."""
@@ -94,7 +96,8 @@ class RecvfromInto:
             first, count = slots.free_run(limit - taken)
             if not count:
                 break
-            slots.record = slots.tail, first, (got := [])
+            got: list[_Got] = []
+            slots.record = slots.tail, first, got
             self._read(sock, first, count, got)
             if got:
                 self._settle(slots)
@@ -131,9 +134,9 @@ class RecvfromInto:
             slots.record = None
 
 
-def _with_flags(sock: socket.socket, memory: memoryview, _: int, flags: int) -> _Got:
-    size, _, message_flags, address = sock.recvmsg_into([memory], 0, flags)
-    return UNKNOWN_WIRE_SIZE if message_flags & socket.MSG_TRUNC else size, address
+def _with_flags(sock: socket.socket, memory: memoryview, nbytes: int, flags: int) -> _Got:
+    size, _, seen, address = sock.recvmsg_into([memory], 0, flags)
+    return UNKNOWN_WIRE_SIZE if seen & socket.MSG_TRUNC else size, address
 
 
 def _turns() -> Generator[Any, tuple[Callable[..., Any], tuple[Any, ...]], None]:
@@ -144,7 +147,7 @@ def _turns() -> Generator[Any, tuple[Callable[..., Any], tuple[Any, ...]], None]
         del step, args  # or they would live until the next step
 
 
-def _start() -> Generator[Any, Any, None]:
-    turns = _turns()
+def _start() -> GeneratorType[Any, Any, None]:
+    turns = cast("GeneratorType[Any, Any, None]", _turns())
     next(turns)
     return turns
