@@ -140,6 +140,16 @@ void packet_become(Packet *self, PyTypeObject *type);
 /* slots.c */
 int slots_add_types(PyObject *module, State *state);
 
+/* handout.c */
+/* Which attribute of each packet, or the packet. */
+enum column { PACKETS, PAYLOADS, ADDRESSES };
+/* A list of that for held packets `start` to `stop`, the arguments, counted from the oldest. */
+PyObject *slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column which);
+/* Have all packets in a range know their senders. */
+int slots_learn_addresses(Slots *self, Py_ssize_t start, Py_ssize_t stop);
+/* Have what was handed out for a slot raise ValueError; -1 and an error if it is in use. */
+int slots_kill(Slots *self, Py_ssize_t slot);
+
 #ifdef __linux__
 /* recvmmsg.c */
 int recvmmsg_add_types(PyObject *module, State *state);

@@ -1,7 +1,8 @@
 /* The compiled module, an optional twin of plain Python: the same names, the same tests.
  *
  *   packet.c    Packet, and its states                            every platform
- *   slots.c     Slots: which slots are held, and their packets     every platform
+ *   slots.c     Slots: which slots are held                       every platform
+ *   handout.c   what consumers get for a slot, and its end        every platform
  *   recvmmsg.c  Recvmmsg: fills slots by recvmmsg(2)               Linux
  *   sendmmsg.c  Sendmmsg: sends pairs, packets or a ring           Linux
  *

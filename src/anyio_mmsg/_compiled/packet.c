@@ -228,6 +228,8 @@ packet_add_types(PyObject *module, State *state)
     state->undecoded = (PyTypeObject *)PyType_FromModuleAndSpec(module, &undecoded_spec, bases);
     state->released = (PyTypeObject *)PyType_FromModuleAndSpec(module, &released_spec, bases);
     Py_DECREF(bases);
+    /* From here on nobody inherits: a subclass would be of another layout. */
+    state->packet->tp_flags &= ~Py_TPFLAGS_BASETYPE;
     if (state->undecoded == NULL || state->released == NULL) {
         return -1;
     }

@@ -222,6 +222,13 @@ recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
     return PyLong_FromSsize_t(taken);
 }
 
+/* settle(slots): nothing is ever left to commit. */
+static PyObject *
+recvmmsg_settle(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(slots))
+{
+    Py_RETURN_NONE;
+}
+
 /* Senders */
 
 const unsigned char *
@@ -322,6 +329,7 @@ static PyMethodDef recvmmsg_methods[] = {
     {"takes", (PyCFunction)recvmmsg_takes, METH_O, NULL},
     {"fill", FAST(recvmmsg_fill), NULL},
     {"addresses", FAST(recvmmsg_addresses), NULL},
+    {"settle", (PyCFunction)recvmmsg_settle, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -189,10 +189,9 @@ class PacketBatch:
         Raises:
             TypeError: `count` is not an int, or is a bool.
             ValueError: `count` is negative or more than is held; nothing was released.
-            BufferError: Something holds an export of a packet's view: a ``with
-                memoryview(...)`` over it does not, a ctypes object made from it, or a send function
-                that waits, does. That packet and those after it are still held, those before
-                it were released.
+            BufferError: Something holds an export of a packet's view: a send function that waits,
+                a `pickle.PickleBuffer`, a ctypes object made from it. That packet and those after
+                it are still held, those before it were released.
         """
         if type(count) is not int or count < 0:
             count = whole_number("count", count, 0, "give the number of packets to release")

@@ -14,8 +14,9 @@ The compiled twin is in _compiled/packets.c.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, TypeAlias, cast
+from typing import Any, NoReturn, TypeAlias, cast, final
 
 UNKNOWN_WIRE_SIZE = 2**32 - 1
 """What an engine reports for a datagram that was cut, if the platform does not report its length.
@@ -45,6 +46,7 @@ class _Blank(_Fields):
     __slots__ = ()
 
 
+@final
 class Packet(_Fields):
     """One datagram held by a `PacketBatch`: a view, not a copy. Read-only.
 
@@ -67,6 +69,9 @@ class Packet(_Fields):
     """
 
     __slots__ = ()
+
+    def __new__(cls) -> NoReturn:
+        raise TypeError("cannot create 'anyio_mmsg.Packet' instances: batches do")
 
     @property
     def size(self) -> int:
@@ -113,7 +118,7 @@ class Packet(_Fields):
         raise TypeError("a Packet is a view of its batch's memory: copy bytes(packet.data)")
 
 
-class _Released(Packet):
+class _Released(Packet):  # type: ignore[misc]  # final for all others
     """A packet whose slot was given back."""
 
     __slots__ = ()
@@ -130,16 +135,14 @@ class _Released(Packet):
 
 Packet.__module__ = "anyio_mmsg"
 
-_new_blank = cast("Callable[[type[_Blank]], Any]", object.__new__)
-
 
 def make_packets(
     views: Iterable[memoryview], addresses: Iterable[Address], wire_sizes: Iterable[int]
 ) -> list[Packet]:
     """Return a packet for each view, address and length as sent."""
-    packets = []
+    packets: list[Any] = []
     for view, address, wire_size in zip(views, addresses, wire_sizes):  # noqa: B905
-        packet = _new_blank(_Blank)
+        packet: Any = _Blank()
         packet.data = view
         packet.address = address
         packet._wire_size = wire_size
@@ -152,7 +155,23 @@ def make_packets(
 _set_class = cast("Callable[[Packet, type], None]", object.__dict__["__class__"].__set__)
 
 
-def mark_released(packets: Iterable[Packet]) -> None:
-    """Have `packets` raise ValueError from now on."""
-    for packet in packets:
-        _set_class(packet, _Released)
+_count_references: Callable[[object], int] = getattr(sys, "getrefcount", lambda _: 2**31)
+
+
+def _references(packets: list[Packet]) -> list[int]:
+    return list(map(_count_references, packets))
+
+
+def mark_released(packets: list[Packet]) -> None:
+    """Have `packets` raise ValueError from now on.
+
+    Those that nobody else refers to are left alone, as nobody will ever ask them.
+    """
+    for packet, count in zip(packets, _references(packets)):  # noqa: B905
+        if count > _OURS:
+            _set_class(packet, _Released)
+
+
+_probe: list[Any] = [_Blank()]
+_OURS = _references(_probe[:])[0]
+"""How often a packet is referred to that only `Slots` and a copy of its list have."""

@@ -26,7 +26,9 @@ The compiled twin is in _compiled/packets.c.
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Iterable
+from itertools import repeat
+from operator import getitem
 from typing import Any, Protocol, TypeVar
 
 from .packet import Address, Packet, make_packets, mark_released
@@ -134,11 +136,12 @@ class Slots:
 
     def free_run(self, count: int) -> tuple[int, int]:
         """Return the next free slots that lie side by side: the first, and how many of `count`."""
-        held = self.tail - self.head
-        if not held:  # an empty ring starts again at slot 0, to need one run
-            self._base = self.tail
-        first = (self.tail - self._base) % self.capacity
-        return first, min(count, self.capacity - held, self.capacity - first)
+        tail, capacity = self.tail, self.capacity
+        free = capacity - (tail - self.head)
+        if free == capacity:  # an empty ring starts again at slot 0, to need one run
+            self._base = tail
+        first = (tail - self._base) % capacity
+        return first, min(count, free, capacity - first)
 
     def commit(self, wire_sizes: list[int]) -> None:
         """Take the next free slots as held; they have datagrams of these lengths, as sent."""
@@ -158,69 +161,67 @@ class Slots:
     # What is held. Each method makes what is missing, for packets `start` to `stop`, counted from
     # the oldest.
 
-    def held_runs(self, start: int = 0, stop: int | None = None) -> list[range]:
+    def _runs(self, start: int, stop: int) -> list[slice]:
         """Return the slots of held packets: one run, or two around the ring's end."""
-        if stop is None:
-            stop = self.tail - self.head
         first = (self.head + start - self._base) % self.capacity
         last = first + stop - start
         if last <= self.capacity:
-            return [range(first, last)]
-        return [range(first, self.capacity), range(last - self.capacity)]
+            return [slice(first, last)]
+        return [slice(first, self.capacity), slice(0, last - self.capacity)]
 
     def wire_sizes(self) -> list[int]:
         """Return the lengths, as sent, of all packets held."""
-        return self._column(self._wire_sizes, self.held_runs())
+        return self._column(self._wire_sizes, 0, self.tail - self.head)
 
     def addresses(self, start: int, stop: int) -> list[Address]:
         """Return the senders of held packets."""
-        if start == stop:
-            return []
-        runs = self.held_runs(start, stop)
-        return list(chain(*(self.source.addresses(run.start, len(run)) for run in runs)))
+        found: list[Address] = []
+        for run in self._runs(start, stop) if start < stop else ():
+            found += self.source.addresses(run.start, run.stop - run.start)
+        return found
 
     def payloads(self, start: int, stop: int) -> list[memoryview]:
         """Return the views of held packets."""
         self._make_views(self.head + stop)
-        return self._column(self._views, self.held_runs(start, stop))
+        return self._column(self._views, start, stop)
 
     def hand_out(self, start: int, stop: int) -> list[Packet]:
         """Return the `Packet`s of held packets."""
         self._make_packets(self.head + stop)
-        return self._column(self._packets, self.held_runs(start, stop))
+        return self._column(self._packets, start, stop)
 
-    @staticmethod
-    def _column(by_slot: list[_T], runs: list[range]) -> list[_T]:
-        if len(runs) == 1:
-            return by_slot[runs[0].start : runs[0].stop]
-        return list(chain(*(by_slot[run.start : run.stop] for run in runs)))
+    def _column(self, by_slot: list[_T], start: int, stop: int) -> list[_T]:
+        runs = self._runs(start, stop)
+        return by_slot[runs[0]] if len(runs) == 1 else by_slot[runs[0]] + by_slot[runs[1]]
 
     def _make_views(self, until: int) -> None:
-        if self._dying > self.head:
+        head = self.head
+        if self._dying > head:
             self._revive()
-        old = max(self._viewed, self.head)
-        if old >= until:
-            return
-        for run in self.held_runs(old - self.head, until - self.head):
-            # A slot's own view does the clamping: no length that an engine reports, however
-            # wrong, gives a slice beyond the slot.
-            slots = slice(run.start, run.stop)
-            columns = zip(self._whole[slots], self._wire_sizes[slots])  # noqa: B905
-            self._views[slots] = [view[:size] for view, size in columns]
-        self._viewed = until
+        old = self._viewed if self._viewed > head else head
+        if old < until:
+            for run in self._runs(old - head, until - head):
+                # A slot's own view does the clamping: no length that an engine reports, however
+                # wrong, gives a slice beyond the slot.
+                sizes = self._wire_sizes[run]
+                cuts: Iterable[slice] = map(slice, sizes)
+                if sizes.count(sizes[0]) == len(sizes):  # one slice object serves for all
+                    cuts = repeat(slice(sizes[0]))
+                views: Any = map(getitem, self._whole[run], cuts)
+                self._views[run] = list(views)
+            self._viewed = until
 
     def _make_packets(self, until: int) -> None:
         self._make_views(until)
-        old = max(self._packed, self.head)
-        if old >= until:
-            return
-        for run in self.held_runs(old - self.head, until - self.head):
-            slots = slice(run.start, run.stop)
-            addresses = self.source.addresses(run.start, len(run))
-            self._packets[slots] = make_packets(
-                self._views[slots], addresses, self._wire_sizes[slots]
-            )
-        self._packed = until
+        head = self.head
+        old = self._packed if self._packed > head else head
+        if old < until:
+            for run in self._runs(old - head, until - head):
+                addresses = self.source.addresses(run.start, run.stop - run.start)
+                self._packets[run] = make_packets(
+                    self._views[run], addresses, self._wire_sizes[run]
+                )
+            self._packed = until
 
     # held -> free
 
@@ -232,56 +233,56 @@ class Slots:
                 those after it are still held, those before it are not. Its argument is their
                 number.
         """
-        number = self.head
-        if count > self.tail - number:
-            raise ValueError(f"{count} of {self.tail - number} packets taken back")
-        self._dying = number + count
-        done, error = 0, None
-        for run in self.held_runs(0, count):
-            killed, error = self._kill(run, number + done)
-            done += killed
+        first = number = self.head
+        if count > self.tail - first:
+            raise ValueError(f"{count} of {self.tail - first} packets taken back")
+        self._dying = first + count
+        error = None
+        for run in self._runs(0, count):
+            number, error = self._kill(run, number)
             if error is not None:
                 break
-        self.head = number + done
-        self._dying = number + done
+        self.head = number
+        self._dying = number
         if error is not None:
-            raise BufferError(done) from error
+            raise BufferError(number - first) from error
 
-    def _kill(self, run: range, number: int) -> tuple[int, BufferError | None]:
-        """Have what was handed out for `run` raise ValueError; return for how many it does.
+    def _kill(self, run: slice, number: int) -> tuple[int, BufferError | None]:
+        """Have what was handed out for `run` raise ValueError, from packet `number` on.
 
-        `number` is that of the first packet in `run`. The error is that of the first one whose
-        memory is in use.
+        Returns:
+            The number of the packet where that ended, and why, if its memory is in use.
         """
-        count = min(len(run), max(0, self._viewed - number))
-        views, error = self._views[run.start : run.start + count], None
-        view: memoryview | None = None
-        try:
-            for view in views:
-                view.release()
-        except BufferError as stuck:
-            error = stuck
-            run = run[: [other is view for other in views].index(True)]
-        packets = self._packets[run.start : run.stop][: max(0, self._packed - number)]
-        mark_released(packets)
+        count, error = run.stop - run.start, None
+        if number < self._viewed:
+            dead: list[None] = []
+            views = self._views[run][: self._viewed - number]
+            try:
+                dead.extend(map(memoryview.release, views))
+            except BufferError as stuck:
+                error, count = stuck, len(dead)
+            if number < self._packed:
+                mark_released(self._packets[run][: min(count, self._packed - number)])
         if self._scribble:
-            for slot in run:
+            for slot in range(run.start, run.start + count):
                 used = min(self._wire_sizes[slot], self.slot_size)
                 start = slot * self.slot_size
                 self.memory[start : start + used] = bytes([SCRIBBLE]) * used
-        return len(run), error
+        return number + count, error
 
     def _revive(self) -> None:
         """Make anew what an interrupted `take_back` has killed: the packets are still held."""
-        count = max(0, min(self._dying, self._viewed) - self.head)
-        for number, slot in enumerate(chain(*self.held_runs(0, count)), self.head):
-            if _is_dead(self._views[slot]):
-                self._views[slot] = view = self._whole[slot][: self._wire_sizes[slot]]
-                if number < self._packed:
-                    mark_released([self._packets[slot]])
-                    (self._packets[slot],) = make_packets(
-                        [view], self.source.addresses(slot, 1), [self._wire_sizes[slot]]
-                    )
+        number = self.head
+        for run in self._runs(0, max(0, min(self._dying, self._viewed) - number)):
+            for slot in range(run.start, run.stop):
+                if _is_dead(self._views[slot]):
+                    self._views[slot] = view = self._whole[slot][: self._wire_sizes[slot]]
+                    if number < self._packed:
+                        mark_released([self._packets[slot]])
+                        (self._packets[slot],) = make_packets(
+                            [view], self.source.addresses(slot, 1), [self._wire_sizes[slot]]
+                        )
+                number += 1
         self._dying = self.head
 
 

@@ -75,9 +75,9 @@ def engine_for(slots: Slots, sock: socket.socket) -> Engine:
     check_engine(slots.engine)
     if slots.record is not None:
         slots.source.settle(slots)
-    portable = slots.engine == "recvfrom_into" or Recvmmsg is None or Refused.recvmmsg
+    portable = slots.engine == "recvfrom_into" or Refused.recvmmsg
     engine: Engine
-    if portable or family_of(sock) not in _DECODED:
+    if portable or Recvmmsg is None or family_of(sock) not in _DECODED:
         engine = RecvfromInto(slots, RECEIVE_FLAGS, ASK_FOR_FLAGS)
     else:
         engine = Recvmmsg(slots, ADDRESSES, _DECODED)

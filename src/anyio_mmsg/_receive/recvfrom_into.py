@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable, Generator
+from functools import partial
 from itertools import repeat
-from typing import Any
+from types import GeneratorType
+from typing import Any, TypeAlias, cast
 
 from anyio import BusyResourceError
 
@@ -16,6 +18,10 @@ from .._packets.packet import UNKNOWN_WIRE_SIZE, Address
 WSAEMSGSIZE = 10040
 """Windows' error for a datagram that is longer than the buffer, which it has filled. Elsewhere
 no errno is that large; EMSGSIZE itself is a real error there (a path MTU, ip(7))."""
+
+_Got: TypeAlias = tuple[int, Address]  # a datagram's length as sent, and its sender
+
+_ZEROS = repeat(0)
 
 
 class RecvfromInto:
@@ -43,7 +49,7 @@ class RecvfromInto:
         starts = range(0, len(view), slots.slot_size)
         self._memory = [view[start : start + slots.slot_size] for start in starts]
         self._addresses: list[Address] = [None] * slots.capacity  # by slot
-        self._flags = flags
+        self._flags = repeat(flags)
         self._ask_for_flags = ask_for_flags
         self._turns = _start()
         self.error: OSError | None = None
@@ -54,7 +60,8 @@ class RecvfromInto:
 
     def fill(self, slots: Slots, sock: socket.socket, limit: int) -> int:
         """See `anyio_mmsg._receive.engine.Engine`."""
-        return self._alone(self._fill, slots, sock, limit)
+        taken: int = self._alone(self._fill, slots, sock, limit)
+        return taken
 
     def settle(self, slots: Slots) -> None:
         """See `anyio_mmsg._receive.engine.Engine`."""
@@ -82,31 +89,32 @@ class RecvfromInto:
 
     def _fill(self, slots: Slots, sock: socket.socket, limit: int) -> int:
         self.error = None
-        self._settle(slots)
+        if slots.record is not None:
+            self._settle(slots)
         taken = 0
         while taken < limit:
             first, count = slots.free_run(limit - taken)
             if not count:
                 break
-            dry = self._read(slots, sock, first, count)
-            taken += self._settle(slots)
-            if dry:
+            got: list[_Got] = []
+            slots.record = slots.tail, first, got
+            self._read(sock, first, count, got)
+            if got:
+                self._settle(slots)
+                taken += len(got)
+            if len(got) < count:
                 break
         return taken
 
-    def _read(self, slots: Slots, sock: socket.socket, first: int, count: int) -> bool:
-        """Read into a run of free slots; return whether that ended before all were filled."""
-        got: list[tuple[int, Address]] = []
-        slots.record = slots.tail, first, got
+    def _read(self, sock: socket.socket, first: int, count: int, got: list[_Got]) -> None:
+        """Read into a run of free slots until all are filled, or nothing more can be read."""
+        read = partial(_with_flags, sock) if self._ask_for_flags else sock.recvfrom_into
         while len(got) < count:
             memory = self._memory[first + len(got) : first + count]
             try:
-                if self._ask_for_flags:
-                    got.extend(map(_with_flags, repeat(sock), memory, repeat(self._flags)))
-                else:
-                    got.extend(map(sock.recvfrom_into, memory, repeat(0), repeat(self._flags)))
+                got.extend(map(read, memory, _ZEROS, self._flags))
             except BlockingIOError:
-                return True
+                return
             except InterruptedError:
                 continue
             except OSError as error:
@@ -114,26 +122,21 @@ class RecvfromInto:
                     got.append((UNKNOWN_WIRE_SIZE, None))
                     continue
                 self.error = error.with_traceback(None)  # whose frames hold the socket
-                return True
-        return False
+                return
 
-    def _settle(self, slots: Slots) -> int:
-        """Commit what was recorded; return how many packets that are."""
-        if slots.record is None:
-            return 0
-        start, first, got = slots.record
-        count = len(got)
-        if count and start == slots.tail:  # else an interrupt came after the commit
-            sizes, addresses = zip(*got)  # noqa: B905
-            self._addresses[first : first + count] = addresses
-            slots.commit(list(sizes))
-        slots.record = None
-        return count
+    def _settle(self, slots: Slots) -> None:
+        """Commit what was recorded."""
+        if slots.record is not None:
+            tail, first, got = slots.record
+            if got and tail == slots.tail:  # else an interrupt came after the commit
+                sizes, self._addresses[first : first + len(got)] = zip(*got)  # noqa: B905
+                slots.commit(list(sizes))
+            slots.record = None
 
 
-def _with_flags(sock: socket.socket, memory: memoryview, flags: int) -> tuple[int, Address]:
-    size, _, message_flags, address = sock.recvmsg_into([memory], 0, flags)
-    return UNKNOWN_WIRE_SIZE if message_flags & socket.MSG_TRUNC else size, address
+def _with_flags(sock: socket.socket, memory: memoryview, nbytes: int, flags: int) -> _Got:
+    size, _, seen, address = sock.recvmsg_into([memory], 0, flags)
+    return UNKNOWN_WIRE_SIZE if seen & socket.MSG_TRUNC else size, address
 
 
 def _turns() -> Generator[Any, tuple[Callable[..., Any], tuple[Any, ...]], None]:
@@ -144,7 +147,7 @@ def _turns() -> Generator[Any, tuple[Callable[..., Any], tuple[Any, ...]], None]
         del step, args  # or they would live until the next step
 
 
-def _start() -> Generator[Any, Any, None]:
-    turns = _turns()
+def _start() -> GeneratorType[Any, Any, None]:
+    turns = cast("GeneratorType[Any, Any, None]", _turns())
     next(turns)
     return turns

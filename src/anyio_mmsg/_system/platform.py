@@ -5,22 +5,25 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from .._packets import why_not_compiled
 
 ON_LINUX = sys.platform == "linux"
 
-_Class = Any  # of the compiled module, or None where it has none
 
-Recvmmsg: _Class = None
-"""The engine that calls recvmmsg(2), or None."""
+def _batch_call(name: str) -> Any:
+    if not ON_LINUX or why_not_compiled:
+        return None
+    return getattr(import_module("anyio_mmsg._compiled"), name)
 
-Sendmmsg: _Class = None
-"""The sender that calls sendmmsg(2), or None."""
 
-if ON_LINUX and not why_not_compiled:
-    from .._compiled import Recvmmsg, Sendmmsg
+Recvmmsg: Any = _batch_call("Recvmmsg")
+"""The engine that calls recvmmsg(2), or None where there is none."""
+
+Sendmmsg: Any = _batch_call("Sendmmsg")
+"""The sender that calls sendmmsg(2), or None where there is none."""
 
 MSG_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 """The flag that keeps a call from waiting, as a plain int: to combine Python's enums costs as
