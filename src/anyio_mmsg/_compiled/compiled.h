@@ -34,6 +34,10 @@
 /* Bytes of the sockaddrs that are remembered: up to sockaddr_in6's. */
 #define RECENT_SIZE 28
 
+/* Of the RuntimeError that a second thread gets. */
+#define READING \
+    "another thread is receiving into this batch; a batch belongs to one event loop's thread"
+
 typedef struct {
     PyObject *address; /* owned; NULL: the entry is empty */
     uint32_t length;
@@ -145,10 +149,14 @@ int slots_add_types(PyObject *module, State *state);
 enum column { PACKETS, PAYLOADS, ADDRESSES };
 /* A list of that for held packets `start` to `stop`, the arguments, counted from the oldest. */
 PyObject *slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column which);
-/* Have all packets in a range know their senders. */
-int slots_learn_addresses(Slots *self, Py_ssize_t start, Py_ssize_t stop);
-/* Have what was handed out for a slot raise ValueError; -1 and an error if it is in use. */
-int slots_kill(Slots *self, Py_ssize_t slot);
+/* Have the packets held of numbers `first` to `last` know their senders. */
+int slots_learn_addresses(Slots *self, long long first, long long last);
+/* Have what was handed out for a slot raise ValueError; -1 and an error if it is in use. No Python
+ * runs, if the caller drops `leftover`, a reference or NULL, after the slot is free: that may run
+ * callbacks of weak references, which may use the slots. */
+int slots_kill(Slots *self, Py_ssize_t slot, PyObject **leftover);
+/* Let `source` fill the free slots from now on; -1 and an error. See `Slots.plug`. */
+int slots_set_source(Slots *self, PyObject *source);
 
 #ifdef __linux__
 /* recvmmsg.c */

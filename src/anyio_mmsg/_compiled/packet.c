@@ -37,7 +37,7 @@ packet_become(Packet *self, PyTypeObject *type)
 static Py_ssize_t
 packet_nbytes(Packet *self)
 {
-    if (view_is_dead(self->data)) {
+    if (self->data == NULL || view_is_dead(self->data)) {
         PyErr_SetString(PyExc_ValueError, "operation forbidden on released memoryview object");
         return -1;
     }
@@ -102,14 +102,16 @@ undecoded_address(Packet *self, void *Py_UNUSED(closure))
     State *state = state_of_type(Py_TYPE(self));
     PyObject *address = NULL;
 #ifdef __linux__
-    Recvmmsg *engine = (Recvmmsg *)self->source;
+    Recvmmsg *engine = (Recvmmsg *)Py_NewRef(self->source);
     engine->wanted = 1;
     address = recvmmsg_address(engine, self->slot);
+    Py_DECREF(engine);
 #endif
     if (address == NULL) {
         return NULL;
     }
-    if (self->address == NULL) { /* decoding may run Python, which may have asked as well */
+    /* Decoding may run Python, which may have asked as well, or released the packet. */
+    if (Py_TYPE(self) == state->undecoded && self->address == NULL) {
         Py_INCREF(address);
         self->address = address;
         packet_become(self, state->packet);
@@ -169,10 +171,14 @@ static PyType_Slot packet_slots[] = {
     {0, NULL},
 };
 
+/* Immutable, as assigning to `__class__` is then refused: a state is not the consumer's to set. */
+#define FLAGS \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE)
+
 static PyType_Spec packet_spec = {
     .name = "anyio_mmsg.Packet",
     .basicsize = sizeof(Packet),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = FLAGS | Py_TPFLAGS_BASETYPE, /* of the two below */
     .slots = packet_slots,
 };
 
@@ -190,7 +196,7 @@ static PyType_Slot undecoded_slots[] = {
 static PyType_Spec undecoded_spec = {
     .name = "anyio_mmsg.Packet",
     .basicsize = sizeof(Packet),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = FLAGS,
     .slots = undecoded_slots,
 };
 
@@ -213,7 +219,7 @@ static PyType_Slot released_slots[] = {
 static PyType_Spec released_spec = {
     .name = "anyio_mmsg.Packet",
     .basicsize = sizeof(Packet),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = FLAGS,
     .slots = released_slots,
 };
 

@@ -170,18 +170,23 @@ recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
         PyErr_SetString(PyExc_ValueError, "these are the slots of another engine");
         return NULL;
     }
-    if (slots->reading) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "another thread is receiving into this batch; a batch belongs to one "
-                        "event loop's thread");
-        return NULL;
-    }
     Py_INCREF(Py_None);
     Py_XSETREF(self->error, Py_None);
     while (taken < limit) {
-        Py_ssize_t held = (Py_ssize_t)(slots->tail - slots->head);
-        Py_ssize_t first, count = Py_MIN(limit - taken, self->capacity - held);
+        Py_ssize_t held, first, count;
         int got;
+        if (slots->source != (PyObject *)self) { /* a signal's handler has plugged another one */
+            if (slots_set_source(slots, (PyObject *)self) < 0) {
+                return NULL;
+            }
+            continue;
+        }
+        if (slots->reading) {
+            PyErr_SetString(PyExc_RuntimeError, READING);
+            return NULL;
+        }
+        held = (Py_ssize_t)(slots->tail - slots->head);
+        count = Py_MIN(limit - taken, self->capacity - held);
         if (held == 0) {
             slots->base = slots->tail; /* an empty ring starts again at slot 0 */
         }

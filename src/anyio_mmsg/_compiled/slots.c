@@ -111,12 +111,16 @@ slots_dealloc(Slots *self)
     Py_DECREF(type);
 }
 
-/* Whether a task is receiving into these slots: its coroutine runs, or is suspended. */
+/* Whether a task is receiving into these slots: its coroutine runs, or is suspended; or a thread,
+ * which is in the system call. */
 static PyObject *
 slots_filling(Slots *self, void *Py_UNUSED(closure))
 {
     static const char *const states[] = {"cr_running", "cr_await"};
     size_t i;
+    if (self->reading) {
+        Py_RETURN_TRUE;
+    }
     if (self->filler == Py_None || self->filler == NULL) {
         Py_RETURN_FALSE;
     }
@@ -136,11 +140,16 @@ slots_filling(Slots *self, void *Py_UNUSED(closure))
 static PyObject *
 slots_free_run(Slots *self, PyObject *argument)
 {
-    long long held = self->tail - self->head;
+    long long held;
     Py_ssize_t first, count = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
     if (count == -1 && PyErr_Occurred()) {
         return NULL;
     }
+    if (self->reading) {
+        PyErr_SetString(PyExc_RuntimeError, READING);
+        return NULL;
+    }
+    held = self->tail - self->head;
     if (held == 0) {
         self->base = self->tail;
     }
@@ -156,6 +165,10 @@ slots_commit(Slots *self, PyObject *sizes)
     long long held = self->tail - self->head;
     if (!PyList_Check(sizes)) {
         PyErr_SetString(PyExc_TypeError, "commit takes a list of lengths");
+        return NULL;
+    }
+    if (self->reading) {
+        PyErr_SetString(PyExc_RuntimeError, READING);
         return NULL;
     }
     count = PyList_GET_SIZE(sizes);
@@ -214,16 +227,33 @@ slots_addresses(Slots *self, PyObject *const *args, Py_ssize_t nargs)
     return slots_column(self, args, nargs, ADDRESSES);
 }
 
+int
+slots_set_source(Slots *self, PyObject *source)
+{
+    long long tail;
+    /* The senders of what is held are known to the last source alone. To ask it may run Python,
+     * and that may fill more; in the end nothing comes between. */
+    do {
+        tail = self->tail;
+        if (self->reading) {
+            PyErr_SetString(PyExc_RuntimeError, READING);
+            return -1;
+        }
+        if (slots_learn_addresses(self, self->head, tail) < 0) {
+            return -1;
+        }
+    } while (tail != self->tail || self->reading);
+    Py_INCREF(source);
+    Py_XSETREF(self->source, source);
+    return 0;
+}
+
 static PyObject *
 slots_plug(Slots *self, PyObject *source)
 {
-    Py_ssize_t held = (Py_ssize_t)(self->tail - self->head);
-    /* Their senders are known to the last source alone. */
-    if (held > 0 && slots_learn_addresses(self, 0, held) < 0) {
+    if (slots_set_source(self, source) < 0) {
         return NULL;
     }
-    Py_INCREF(source);
-    Py_XSETREF(self->source, source);
     Py_RETURN_NONE;
 }
 
@@ -232,21 +262,23 @@ slots_plug(Slots *self, PyObject *source)
 static PyObject *
 slots_take_back(Slots *self, PyObject *argument)
 {
-    long long number, first = self->head;
+    long long number, first;
     Py_ssize_t count = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
     if (count == -1 && PyErr_Occurred()) {
         return NULL;
     }
+    first = self->head;
     if (count < 0 || count > (Py_ssize_t)(self->tail - self->head)) {
         PyErr_Format(PyExc_ValueError, "%zd of %lld packets taken back", count,
                      self->tail - self->head);
         return NULL;
     }
-    /* `head` follows each packet. What runs during a kill (a callback of a weak reference) may
-     * release some itself, so `head` is what says where to go on. */
+    /* `head` follows each packet. What runs when a leftover goes (a callback of a weak reference)
+     * may release some itself, so `head` is what says where to go on. */
     while ((number = self->head) < first + count) {
         Py_ssize_t slot = slot_of(self, number);
-        if (slots_kill(self, slot) < 0) {
+        PyObject *leftover;
+        if (slots_kill(self, slot, &leftover) < 0) {
             PyObject *type, *error, *trace;
             if (!PyErr_ExceptionMatches(PyExc_BufferError)) {
                 return NULL;
@@ -262,13 +294,12 @@ slots_take_back(Slots *self, PyObject *argument)
             }
             return NULL;
         }
-        if (self->head == number) {
-            if (self->scribble) {
-                memset((char *)self->buffer.buf + slot * self->slot_size, SCRIBBLE,
-                       (size_t)size_in_slot(self, slot));
-            }
-            self->head = number + 1;
+        if (self->scribble) {
+            memset((char *)self->buffer.buf + slot * self->slot_size, SCRIBBLE,
+                   (size_t)size_in_slot(self, slot));
         }
+        self->head = number + 1;
+        Py_XDECREF(leftover);
     }
     Py_RETURN_NONE;
 }
