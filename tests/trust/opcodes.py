@@ -6,47 +6,55 @@ one that can be chosen.
 
 from __future__ import annotations
 
-import os
+import dis
 import sys
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
+from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 import anyio_mmsg
 
-_HERE = os.path.dirname(__file__)
-_PACKAGE = os.path.dirname(anyio_mmsg.__file__)
+_PACKAGE = str(Path(anyio_mmsg.__file__).parent)
 
 
 class Interrupt(BaseException):
     """What a handler raises."""
 
 
-class before_opcode:
+class BeforeOpcode:
     """Within the block, call `handler` before bytecode number `at`, counted from 0.
 
-    Those of this library and what it calls count, those of the tests and of event loops don't.
+    Those of this library count, those of the tests and of event loops don't.
+
+    Args:
+        at: Which one.
+        handler: What to call. It is not traced.
+        everywhere: Whether every bytecode counts. Else only those before which CPython may run
+            a signal's handler: it asks for signals after calls, when a function begins, and when
+            it jumps back.
 
     Attributes:
         reached: Whether there were as many.
-        seen: How many there were.
-        where: File, line and offset of it, for messages.
+        where: File, line, function and offset of it, for messages.
     """
 
-    def __init__(self, at: int, handler: Callable[[], object]) -> None:
-        self.at = at
+    def __init__(self, at: int, handler: Callable[[], object], everywhere: bool = True) -> None:
         self.handler = handler
-        self.seen = 0
         self.reached = False
         self.where = "nowhere"
+        self._left = at
+        self._everywhere = everywhere
+        self._last: dict[FrameType, int] = {}
 
-    def __enter__(self) -> before_opcode:
+    def __enter__(self) -> BeforeOpcode:
         self._before = sys.gettrace()
         sys.settrace(self._call)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         sys.settrace(self._before)
+        self._last.clear()
 
     def _call(self, frame: FrameType, event: str, arg: object) -> Any:
         if not frame.f_code.co_filename.startswith(_PACKAGE):
@@ -56,16 +64,41 @@ class before_opcode:
         return self._opcode
 
     def _opcode(self, frame: FrameType, event: str, arg: object) -> Any:
-        if event == "opcode":
-            self.seen += 1
-            if self.seen == self.at + 1:
+        if event != "opcode" or self.reached:
+            return self._opcode
+        last = self._last.get(frame, -1)
+        self._last[frame] = frame.f_lasti
+        if self._everywhere or last < 0 or last in _asking(frame.f_code):
+            if self._left == 0:
                 self.reached = True
-                self.where = (
-                    f"{os.path.relpath(frame.f_code.co_filename, _PACKAGE)}:{frame.f_lineno} "
-                    f"{frame.f_code.co_name}+{frame.f_lasti}"
-                )
+                path = frame.f_code.co_filename[len(_PACKAGE) + 1 :]
+                self.where = f"{path}:{frame.f_lineno} {frame.f_code.co_name}+{frame.f_lasti}"
                 self.handler()
+            self._left -= 1
         return self._opcode
 
 
-def each_opcode(step: Callable[[before_opcode], object], handler: Callable[[], object]) -> Iterator[before_opcode]: ...
+_known: dict[CodeType, set[int]] = {}
+
+
+def _asking(code: CodeType) -> set[int]:
+    """Return the offsets of the bytecodes after which the interpreter asks for signals."""
+    found = _known.get(code)
+    if found is None:
+        found = _known[code] = {
+            instruction.offset
+            for instruction in dis.get_instructions(code)
+            if _asks(instruction.opname)
+        }
+    return found
+
+
+def _asks(name: str) -> bool:
+    # Also what is no call by name but may make one: attributes (properties), operators, iteration.
+    # Of those, this library has properties alone, whose frames ask themselves.
+    return name.startswith(("CALL", "RESUME", "JUMP_BACKWARD", "YIELD", "SEND")) or name in (
+        "JUMP_ABSOLUTE",
+        "PRECALL",
+        "WITH_EXCEPT_START",
+        "BEFORE_WITH",
+    )

@@ -263,11 +263,17 @@ static PyObject *
 slots_take_back(Slots *self, PyObject *argument)
 {
     long long number, first;
-    Py_ssize_t count = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
-    if (count == -1 && PyErr_Occurred()) {
-        return NULL;
+    Py_ssize_t count = 0;
+    if (argument != Py_None) {
+        count = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
+        if (count == -1 && PyErr_Occurred()) {
+            return NULL;
+        }
     }
     first = self->head;
+    if (argument == Py_None) {
+        count = (Py_ssize_t)(self->tail - first);
+    }
     if (count < 0 || count > (Py_ssize_t)(self->tail - self->head)) {
         PyErr_Format(PyExc_ValueError, "%zd of %lld packets taken back", count,
                      self->tail - self->head);
