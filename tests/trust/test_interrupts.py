@@ -242,14 +242,14 @@ def test_one_interrupt_upon_another(
     """What repairs an interrupted step is interrupted itself."""
     rng = random.Random(4)
     steps = [STEPS[name][0] for name in ("receive", "read", "release", "payloads", "clear")]
-    for number in range(1500 * trust_rounds):
+    for number in range(2000 * trust_rounds):
         world = World(world_sockets, engine)
         setup(world)
         places = []
         for _ in range(4):
             step = rng.choice(steps)
             try:
-                places.append(interrupted(world, step, raises, rng.randrange(150)).where)
+                places.append(interrupted(world, step, raises, rng.randrange(400)).where)
             except ValueError as error:
                 assert "release of 2 packets" in str(error)  # noqa: PT017
             world.send(1)
