@@ -1,6 +1,7 @@
 """Signals of a real timer, some ten thousand a second, while batches are used.
 
-In the suite some thousands of them; ``ANYIO_MMSG_TRUST_ROUNDS=100`` makes them a hundred times as many.
+In the suite some thousands of them; ``ANYIO_MMSG_TRUST_ROUNDS=100`` makes them a hundred times as
+many.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import random
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from anyio_mmsg import BatchFullError, PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import BatchFullError, recv_mmsg_nowait
 
 from .opcodes import Interrupt
-from .test_interrupts import account, does_it_all, ask_addresses, read, reads, receives, releases
+from .test_interrupts import ask_addresses, does_it_all, read, reads, receives, releases
 from .world import World, sockets
 
 pytestmark = pytest.mark.skipif(
@@ -71,9 +73,7 @@ def raises(world: World) -> None:
 
 
 @pytest.mark.parametrize("handler", [raises, receives, reads, releases, does_it_all])
-def test_packets(
-    engine: str, handler: Callable[[World], object], trust_rounds: int
-) -> None:
+def test_packets(engine: str, handler: Callable[[World], object], trust_rounds: int) -> None:
     rng = random.Random(6)
     with sockets() as found:
         world = World(found, engine, 16)
@@ -116,7 +116,7 @@ def failing_calls() -> Iterator[Callable[[], None]]:
             for call in (
                 lambda: os.close(-1),
                 lambda: os.kill(1, 0) if os.getuid() else os.chroot("/nowhere/at/all"),
-                lambda: os.stat("/nowhere/at/all"),
+                lambda: Path("/nowhere/at/all").stat(),
                 lambda: sock.sendto(b"x", ("127.0.0.1", 0)),
                 lambda: sock.sendto(b"x", ("255.255.255.255", 9)),
             ):

@@ -16,7 +16,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 from .._arguments import whole_number
 from .._compat import wait_socket_readable
 from .._packets import Slots
-from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch
+from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, held_in
 from .._system.platform import Refused, family_of
 from .engine import check_engine, engine_for
 from .outlook import Outlook, outlook_for
@@ -110,7 +110,7 @@ async def recv_mmsg_exact(
         Exception: Otherwise as `recv_mmsg`.
     """
     slots, wanted = _check(sock, batch, 1 if count is None else count, "count")
-    free = batch.free
+    free = slots.capacity - held_in(slots)
     if count is None:
         wanted = free
     elif wanted > free:
@@ -209,7 +209,7 @@ def _check(
         raise BusyResourceError("receiving into")
     if slots.source is None:
         check_engine(slots.engine)  # before anything waits
-    if not batch.free:
+    if held_in(slots) >= slots.capacity:  # not batch.free, which a subclass may override
         raise BatchFullError(
             f"all {slots.capacity} slots of the batch hold packets; give some back with "
             f"batch.release(n) or batch.clear(), then receive again"
