@@ -12,7 +12,7 @@ static int
 held_range(Slots *self, PyObject *const *args, Py_ssize_t nargs, Py_ssize_t *start,
            Py_ssize_t *stop)
 {
-    Py_ssize_t held = (Py_ssize_t)(self->tail - self->head);
+    Py_ssize_t held = self->held;
     *start = 0;
     *stop = held;
     if (nargs > 0) {
@@ -40,15 +40,60 @@ is_ours_alone(PyObject *view)
     return Py_REFCNT(view) == 1 && object->weakreflist == NULL && !view_is_dead(view);
 }
 
-/* Have `packet` show the bytes in its slot. */
-static int
-show(Slots *self, Packet *packet)
+Place
+place_of(const Slots *self, Py_ssize_t position)
 {
-    Py_ssize_t size = size_in_slot(self, packet->slot);
-    Py_ssize_t start = packet->slot * self->slot_size;
+    Place place = {slot_of(self, self->head), self->skip + position};
+    Py_ssize_t count;
+    if (self->segments == NULL) {
+        place.slot = slot_of(self, self->head + position);
+        place.index = 0;
+        return place;
+    }
+    while (place.index >= (count = packets_in(self, place.slot))) {
+        place.index -= count;
+        place.slot = place.slot + 1 == self->capacity ? 0 : place.slot + 1;
+    }
+    return place;
+}
+
+Place
+next_place(const Slots *self, Place place)
+{
+    Py_ssize_t tries; /* after the last packet there is no next one to find */
+    place.index++;
+    for (tries = 0; tries < self->capacity && place.index >= packets_in(self, place.slot);
+         tries++) {
+        place.index = 0;
+        place.slot = place.slot + 1 == self->capacity ? 0 : place.slot + 1;
+    }
+    return place;
+}
+
+Py_ssize_t
+size_at(const Slots *self, Place place, Py_ssize_t *offset)
+{
+    Py_ssize_t size = size_in_slot(self, place.slot);
+    Py_ssize_t segment = self->segments == NULL ? 0 : (Py_ssize_t)self->segments[place.slot];
+    *offset = segment * place.index;
+    return segment == 0 ? size : Py_MIN(segment, size - *offset);
+}
+
+/* Have `packet` show the bytes at its place. */
+static int
+show(Slots *self, Packet *packet, Place place)
+{
+    Py_ssize_t offset, size = size_at(self, place, &offset);
+    Py_ssize_t start = place.slot * self->slot_size + offset;
     PyObject *bounds[2], *slice = NULL;
-    if (packet->data != NULL) { /* a spare, cut from this slot, that nobody has */
+    packet->slot = place.slot;
+    packet->offset = offset;
+    packet->wire_size = self->segments == NULL || self->segments[place.slot] == 0
+                            ? self->wire_sizes[place.slot]
+                            : (uint32_t)size;
+    if (packet->data != NULL) { /* a spare that nobody has: its view becomes this packet's */
         Py_buffer *buffer = PyMemoryView_GET_BUFFER(packet->data);
+        buffer->buf = (char *)self->buffer.buf + start;
         buffer->len = size;
         buffer->shape[0] = size;
         ((PyMemoryViewObject *)packet->data)->hash = -1;
@@ -68,31 +113,55 @@ show(Slots *self, Packet *packet)
     return packet->data == NULL ? -1 : 0;
 }
 
-/* Return the live packet of a slot, made now if there is none: a borrowed reference. Its address
+/* Where the packet of a place is kept; NULL and an error if there is no memory for it. */
+static Packet **
+kept_at(Slots *self, Place place)
+{
+    Handed *handed = &self->handed[place.slot];
+    if (place.index == 0) {
+        return &handed->first;
+    }
+    if (place.index > handed->room) {
+        Py_ssize_t room = packets_in(self, place.slot) - 1;
+        Packet **rest = PyMem_Resize(handed->rest, Packet *, (size_t)room);
+        if (rest == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        memset(rest + handed->room, 0, (size_t)(room - handed->room) * sizeof(*rest));
+        handed->rest = rest;
+        handed->room = room;
+    }
+    return &handed->rest[place.index - 1];
+}
+
+/* Return the live packet of a place, made now if there is none: a borrowed reference. Its address
  * is not set; it is of a type that can go without. */
 static Packet *
-packet_in(Slots *self, Py_ssize_t slot)
+packet_at(Slots *self, Place place)
 {
-    Packet *packet = self->packets[slot];
+    Packet **kept = kept_at(self, place), *packet;
+    if (kept == NULL) {
+        return NULL;
+    }
+    packet = *kept;
     if (packet == NULL) {
         packet = PyObject_New(Packet, self->state->undecoded);
         if (packet == NULL) {
             return NULL;
         }
         packet->data = packet->address = packet->source = NULL;
-        packet->slot = slot;
         packet->live = 0;
-        self->packets[slot] = packet;
+        *kept = packet;
     }
     if (!packet->live) {
-        if (show(self, packet) < 0) {
+        if (show(self, packet, place) < 0) {
             return NULL;
         }
         if (packet->source != self->source) {
             Py_INCREF(self->source);
             Py_XSETREF(packet->source, self->source);
         }
-        packet->wire_size = self->wire_sizes[slot];
         packet->live = 1;
         Py_CLEAR(packet->address);
         packet_become(packet, self->state->undecoded);
@@ -121,22 +190,20 @@ decodes(Slots *self)
 int
 slots_learn_addresses(Slots *self, Py_ssize_t start, Py_ssize_t stop)
 {
-    Py_ssize_t i, j, slot, count;
-    for (i = start; i < stop; i += count) {
-        PyObject *run;
-        Packet *packet;
-        slot = slot_of(self, self->head + i);
-        count = 1;
-        packet = packet_in(self, slot);
+    Place place = place_of(self, start);
+    PyObject *run = NULL; /* what a source in Python said of the slots from `first` on */
+    Py_ssize_t i, first = 0, count = 0;
+    for (i = start; i < stop; i++, place = next_place(self, place)) {
+        Packet *packet = packet_at(self, place);
         if (packet == NULL) {
-            return -1;
+            goto failed;
         }
         if (packet->address != NULL) {
             continue;
         }
 #ifdef __linux__
         if (decodes(self)) {
-            PyObject *address = recvmmsg_address((Recvmmsg *)self->source, slot);
+            PyObject *address = recvmmsg_address((Recvmmsg *)self->source, place.slot);
             if (address == NULL) {
                 return -1;
             }
@@ -145,32 +212,32 @@ slots_learn_addresses(Slots *self, Py_ssize_t start, Py_ssize_t stop)
             continue;
         }
 #endif
-        count = Py_MIN(stop - i, self->capacity - slot);
-        run = PyObject_CallMethod(self->source, "addresses", "nn", slot, count);
-        if (run == NULL || !PyList_Check(run) || PyList_GET_SIZE(run) != count) {
-            if (run != NULL) {
-                PyErr_SetString(PyExc_TypeError, "addresses() did not give what was asked for");
-            }
+        if (run == NULL || place.slot < first || place.slot >= first + count) {
+            first = place.slot;
+            count = self->segments != NULL ? 1 : Py_MIN(stop - i, self->capacity - first);
             Py_XDECREF(run);
-            return -1;
-        }
-        for (j = 0; j < count; j++) {
-            packet = packet_in(self, slot + j);
-            if (packet == NULL) {
-                Py_DECREF(run);
-                return -1;
+            run = PyObject_CallMethod(self->source, "addresses", "nn", first, count);
+            if (run == NULL || !PyList_Check(run) || PyList_GET_SIZE(run) != count) {
+                if (run != NULL) {
+                    PyErr_SetString(PyExc_TypeError, "addresses() did not give what was asked");
+                }
+                goto failed;
             }
-            set_address(self, packet, PyList_GET_ITEM(run, j));
         }
-        Py_DECREF(run);
+        set_address(self, packet, PyList_GET_ITEM(run, place.slot - first));
     }
+    Py_XDECREF(run);
     return 0;
+failed:
+    Py_XDECREF(run);
+    return -1;
 }
 
 PyObject *
 slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column which)
 {
     Py_ssize_t i, start, stop;
+    Place place;
     PyObject *list;
     int known = which == ADDRESSES;
     if (held_range(self, args, nargs, &start, &stop) < 0) {
@@ -186,8 +253,12 @@ slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column w
         return NULL;
     }
     list = PyList_New(stop - start);
-    for (i = start; list != NULL && i < stop; i++) {
-        Packet *packet = packet_in(self, slot_of(self, self->head + i));
+    if (list == NULL || start == stop) {
+        return list;
+    }
+    for (i = start, place = place_of(self, start); i < stop;
+         i++, place = next_place(self, place)) {
+        Packet *packet = packet_at(self, place);
         PyObject *item = (PyObject *)packet;
         if (packet == NULL) {
             Py_DECREF(list);
@@ -200,9 +271,11 @@ slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column w
 }
 
 int
-slots_kill(Slots *self, Py_ssize_t slot)
+slots_kill(Slots *self, Place place)
 {
-    Packet *packet = self->packets[slot];
+    Handed *handed = &self->handed[place.slot];
+    Packet **kept = place.index == 0 ? &handed->first : &handed->rest[place.index - 1];
+    Packet *packet = place.index > handed->room ? NULL : *kept;
     PyObject *view;
     if (packet == NULL || !packet->live) {
         return 0;
@@ -226,7 +299,7 @@ slots_kill(Slots *self, Py_ssize_t slot)
         if (is_ours_alone(view)) { /* the consumer may still get it from the packet: not ours */
             Py_XDECREF(PyObject_CallOneArg(self->state->release, view));
         }
-        self->packets[slot] = NULL;
+        *kept = NULL;
         packet->live = 0;
         packet_become(packet, self->state->released);
         Py_CLEAR(packet->data);

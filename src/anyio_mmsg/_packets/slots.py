@@ -26,12 +26,12 @@ The compiled twin is in _compiled/packets.c.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 from operator import getitem
 from typing import Any, Protocol, TypeVar
 
-from .packet import Address, Packet, make_packets, mark_released
+from .packet import Address, Control, Packet, make_packets, mark_released
 
 _T = TypeVar("_T")
 
@@ -47,6 +47,14 @@ class Source(Protocol):
         """Return the senders of the packets in `count` slots from `first` on."""
         ...
 
+    def control(self, slot: int) -> Control | None:
+        """Return the `Control` of the packet in a slot, or None if it keeps none.
+
+        Raises:
+            ValueError: The control data was cut.
+        """
+        ...
+
 
 class Slots:
     """The memory of a ring and the state of its slots.
@@ -57,6 +65,7 @@ class Slots:
         slot_size: Bytes of each, at least 1.
         engine: The name of the engine that is to fill them.
         scribble: Whether to overwrite the bytes of released slots.
+        ancillary: Whether packets give their control data.
 
     Attributes:
         head: The number of the oldest packet held.
@@ -66,6 +75,8 @@ class Slots:
             the engine that uses it.
         filler: The coroutine that receives into these slots, or None. See `filling`.
         borrower: Who has these slots on loan, as their pool needs it.
+        checked: What the receive functions know the last socket by.
+        gro: Whether a slot holds a message of many packets: see `TrainSlots`.
     """
 
     __slots__ = (
@@ -78,8 +89,10 @@ class Slots:
         "_views",
         "_whole",
         "_wire_sizes",
+        "ancillary",
         "borrower",
         "capacity",
+        "checked",
         "engine",
         "filler",
         "head",
@@ -90,13 +103,16 @@ class Slots:
         "tail",
     )
 
+    gro = False
+
     def __init__(
         self,
-        memory: bytearray,
+        memory: Any,
         capacity: int,
         slot_size: int,
         engine: str = "auto",
         scribble: bool = False,
+        ancillary: bool = False,
     ) -> None:
         if len(memory) != capacity * slot_size:
             raise ValueError(f"{capacity} slots of {slot_size} bytes in {len(memory)}")
@@ -113,6 +129,8 @@ class Slots:
         self.record: Any = None
         self.filler: Any = None
         self.borrower: Any = None
+        self.checked: Any = None
+        self.ancillary = ancillary
         self._scribble = scribble
         view = memoryview(memory).toreadonly()
         starts = range(0, len(view), slot_size)
@@ -131,6 +149,16 @@ class Slots:
         """
         filler = self.filler
         return filler is not None and (filler.cr_running or filler.cr_await is not None)
+
+    @property
+    def held(self) -> int:
+        """How many packets are held."""
+        return self.tail - self.head
+
+    @property
+    def free(self) -> int:
+        """How many slots can take a packet now."""
+        return self.capacity - (self.tail - self.head)
 
     # free -> held, for engines
 
@@ -155,7 +183,7 @@ class Slots:
 
     def plug(self, source: Source | None) -> None:
         """Let `source` fill the free slots from now on."""
-        self.hand_out(0, self.tail - self.head)  # whose senders only the last one knows
+        self.hand_out(0, self.held)  # whose senders only the last one knows
         self.source = source
 
     # What is held. Each method makes what is missing, for packets `start` to `stop`, counted from
@@ -219,9 +247,16 @@ class Slots:
             for run in self._runs(old - head, until - head):
                 addresses = self.source.addresses(run.start, run.stop - run.start)
                 self._packets[run] = make_packets(
-                    self._views[run], addresses, self._wire_sizes[run]
+                    self._views[run],
+                    addresses,
+                    self._wire_sizes[run],
+                    self._controls(run.start, run.stop),
                 )
             self._packed = until
+
+    def _controls(self, first: int, stop: int) -> Iterator[tuple[Any, int]] | None:
+        """Return who has the control data of each packet in some slots, and its slot."""
+        return zip(repeat(self.source), range(first, stop)) if self.ancillary else None
 
     # held -> free
 
@@ -233,19 +268,26 @@ class Slots:
                 those after it are still held, those before it are not. Its argument is their
                 number.
         """
-        first = number = self.head
+        oldest = first = number = self.head
+        runs = self._runs(0, count)
         if count > self.tail - first:
             raise ValueError(f"{count} of {self.tail - first} packets taken back")
         self._dying = first + count
         error = None
-        for run in self._runs(0, count):
+        for run in runs:
             number, error = self._kill(run, number)
             if error is not None:
                 break
         self.head = number
         self._dying = number
+        if self._scribble:
+            for slot in [slot for run in runs for slot in range(run.start, run.stop)]:
+                if first < number:  # those before a stuck one
+                    size = min(self._wire_sizes[slot], self.slot_size)
+                    self._overwrite(slot * self.slot_size, size)
+                first += 1
         if error is not None:
-            raise BufferError(number - first) from error
+            raise BufferError(number - oldest) from error
 
     def _kill(self, run: slice, number: int) -> tuple[int, BufferError | None]:
         """Have what was handed out for `run` raise ValueError, from packet `number` on.
@@ -263,12 +305,10 @@ class Slots:
                 error, count = stuck, len(dead)
             if number < self._packed:
                 mark_released(self._packets[run][: min(count, self._packed - number)])
-        if self._scribble:
-            for slot in range(run.start, run.start + count):
-                used = min(self._wire_sizes[slot], self.slot_size)
-                start = slot * self.slot_size
-                self.memory[start : start + used] = bytes([SCRIBBLE]) * used
         return number + count, error
+
+    def _overwrite(self, start: int, size: int) -> None:
+        self.memory[start : start + size] = bytes([SCRIBBLE]) * size
 
     def _revive(self) -> None:
         """Make anew what an interrupted `take_back` has killed: the packets are still held."""
@@ -280,7 +320,10 @@ class Slots:
                     if number < self._packed:
                         mark_released([self._packets[slot]])
                         (self._packets[slot],) = make_packets(
-                            [view], self.source.addresses(slot, 1), [self._wire_sizes[slot]]
+                            [view],
+                            self.source.addresses(slot, 1),
+                            [self._wire_sizes[slot]],
+                            self._controls(slot, slot + 1),
                         )
                 number += 1
         self._dying = self.head
