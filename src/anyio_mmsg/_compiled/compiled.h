@@ -35,6 +35,10 @@
  * so forged senders cost a conversion each, not memory. */
 #define RECENT_SENDERS 4096
 
+/* Of the RuntimeError that a second thread gets. */
+#define READING \
+    "another thread is receiving into this batch; a batch belongs to one event loop's thread"
+
 /* Bytes of the sockaddrs that are remembered: up to sockaddr_in6's. */
 #define RECENT_SIZE 28
 
@@ -93,6 +97,7 @@ typedef struct {
     Py_ssize_t capacity;
     Py_ssize_t slot_size;
     long long head, tail, base;
+    long long oldest;     /* the number of the oldest packet held, counted by arrival */
     Py_ssize_t held;      /* packets */
     Py_ssize_t skip;      /* packets of the oldest message that were released */
     uint32_t *wire_sizes; /* by slot: bytes of its message as sent */
@@ -193,20 +198,23 @@ int slots_add_types(PyObject *module, State *state);
 Py_ssize_t slots_hold(Slots *self, Py_ssize_t first, Py_ssize_t count);
 
 /* handout.c */
-/* The place of a held packet, counted from the oldest. */
-Place place_of(const Slots *self, Py_ssize_t position);
-/* The place of the next packet; there has to be one for it to mean anything. */
-Place next_place(const Slots *self, Place place);
+/* The place of a held packet, by its number. */
+Place place_of(const Slots *self, long long number);
 /* The bytes of the packet at a place, and where they begin in its slot. */
 Py_ssize_t size_at(const Slots *self, Place place, Py_ssize_t *offset);
 /* Which attribute of each packet, or the packet. */
 enum column { PACKETS, PAYLOADS, ADDRESSES };
-/* A list of that for held packets `start` to `stop`, the arguments, counted from the oldest. */
+/* A list of that for held packets `start` to `stop`, the arguments, counted from the oldest; to
+ * the last one without `stop`. */
 PyObject *slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column which);
-/* Have all packets in a range know their senders. */
-int slots_learn_addresses(Slots *self, Py_ssize_t start, Py_ssize_t stop);
-/* Have what was handed out for a packet raise ValueError; -1 and an error if it is in use. */
-int slots_kill(Slots *self, Place place);
+/* Have the packets held of numbers `first` to `last` know their senders. */
+int slots_learn_addresses(Slots *self, long long first, long long last);
+/* Have what was handed out for a place raise ValueError; -1 and an error if it is in use. No Python
+ * runs, if the caller drops `leftover`, a reference or NULL, after the place is free: that may run
+ * callbacks of weak references, which may use the slots. */
+int slots_kill(Slots *self, Place place, PyObject **leftover);
+/* Let `source` fill the free slots from now on; -1 and an error. See `Slots.plug`. */
+int slots_set_source(Slots *self, PyObject *source);
 
 #ifdef __linux__
 /* recvmmsg.c */

@@ -41,26 +41,31 @@ is_ours_alone(PyObject *view)
 }
 
 Place
-place_of(const Slots *self, Py_ssize_t position)
+place_of(const Slots *self, long long number)
 {
+    Py_ssize_t position = (Py_ssize_t)(number - self->oldest), count, tries;
     Place place = {slot_of(self, self->head), self->skip + position};
-    Py_ssize_t count;
     if (self->segments == NULL) {
         place.slot = slot_of(self, self->head + position);
         place.index = 0;
         return place;
     }
-    while (place.index >= (count = packets_in(self, place.slot))) {
+    for (tries = 0; tries < self->capacity; tries++) {
+        count = packets_in(self, place.slot);
+        if (place.index < count) {
+            break;
+        }
         place.index -= count;
         place.slot = place.slot + 1 == self->capacity ? 0 : place.slot + 1;
     }
     return place;
 }
 
-Place
+/* The place of the next packet. Without one it means nothing, but is within the slots. */
+static Place
 next_place(const Slots *self, Place place)
 {
-    Py_ssize_t tries; /* after the last packet there is no next one to find */
+    Py_ssize_t tries;
     place.index++;
     for (tries = 0; tries < self->capacity && place.index >= packets_in(self, place.slot);
          tries++) {
@@ -79,38 +84,24 @@ size_at(const Slots *self, Place place, Py_ssize_t *offset)
     return segment == 0 ? size : Py_MIN(segment, size - *offset);
 }
 
-/* Have `packet` show the bytes at its place. */
-static int
-show(Slots *self, Packet *packet, Place place)
+/* The bytes at a place as a new memoryview; NULL and an error if there is no memory for it. */
+static PyObject *
+cut(Slots *self, Place place)
 {
     Py_ssize_t offset, size = size_at(self, place, &offset);
     Py_ssize_t start = place.slot * self->slot_size + offset;
-    PyObject *bounds[2], *slice = NULL;
-    packet->slot = place.slot;
-    packet->offset = offset;
-    packet->wire_size = self->segments == NULL || self->segments[place.slot] == 0
-                            ? self->wire_sizes[place.slot]
-                            : (uint32_t)size;
-    if (packet->data != NULL) { /* a spare that nobody has: its view becomes this packet's */
-        Py_buffer *buffer = PyMemoryView_GET_BUFFER(packet->data);
-        buffer->buf = (char *)self->buffer.buf + start;
-        buffer->len = size;
-        buffer->shape[0] = size;
-        ((PyMemoryViewObject *)packet->data)->hash = -1;
-        return 0;
-    }
-    bounds[0] = PyLong_FromSsize_t(start);
-    bounds[1] = PyLong_FromSsize_t(start + size);
+    PyObject *view = NULL, *slice = NULL;
+    PyObject *bounds[2] = {PyLong_FromSsize_t(start), PyLong_FromSsize_t(start + size)};
     if (bounds[0] != NULL && bounds[1] != NULL) {
         slice = PySlice_New(bounds[0], bounds[1], NULL);
     }
     if (slice != NULL) {
-        packet->data = PyObject_GetItem(self->view, slice);
+        view = PyObject_GetItem(self->view, slice);
     }
     Py_XDECREF(slice);
     Py_XDECREF(bounds[0]);
     Py_XDECREF(bounds[1]);
-    return packet->data == NULL ? -1 : 0;
+    return view;
 }
 
 /* Where the packet of a place is kept; NULL and an error if there is no memory for it. */
@@ -122,8 +113,8 @@ kept_at(Slots *self, Place place)
         return &handed->first;
     }
     if (place.index > handed->room) {
-        Py_ssize_t room = packets_in(self, place.slot) - 1;
-        Packet **rest = PyMem_Resize(handed->rest, Packet *, (size_t)room);
+        Py_ssize_t room = Py_MAX(place.index, packets_in(self, place.slot) - 1);
+        Packet **rest = PyMem_Realloc(handed->rest, (size_t)room * sizeof(*rest));
         if (rest == NULL) {
             PyErr_NoMemory();
             return NULL;
@@ -135,46 +126,96 @@ kept_at(Slots *self, Place place)
     return &handed->rest[place.index - 1];
 }
 
-/* Return the live packet of a place, made now if there is none: a borrowed reference. Its address
- * is not set; it is of a type that can go without. */
-static Packet *
-packet_at(Slots *self, Place place)
+/* Have a spare packet, or a new one, show what is at a place; -1 and an error, or 0. To make a view
+ * may run the garbage collector, and this finalizers that use the same slots. So whether there is
+ * no live packet yet is asked after that, and from then on no Python runs. */
+static int
+enliven(Slots *self, long long number, Place place)
 {
     Packet **kept = kept_at(self, place), *packet;
+    PyObject *view = NULL, *old[3] = {NULL, NULL, NULL};
+    uint32_t segment;
+    Py_ssize_t offset, size;
     if (kept == NULL) {
-        return NULL;
+        return -1;
     }
     packet = *kept;
+    if (packet == NULL || packet->data == NULL || !is_ours_alone(packet->data)) {
+        view = cut(self, place);
+        if (view == NULL) {
+            return -1;
+        }
+        kept = kept_at(self, place);
+        packet = kept == NULL ? NULL : *kept;
+        if (kept == NULL || number < self->oldest || (packet != NULL && packet->live)) {
+            Py_DECREF(view);
+            return kept == NULL ? -1 : 0;
+        }
+    }
     if (packet == NULL) {
-        packet = PyObject_New(Packet, self->state->undecoded);
+        packet = PyObject_New(Packet, self->state->undecoded); /* which the collector ignores */
         if (packet == NULL) {
-            return NULL;
+            Py_XDECREF(view);
+            return -1;
         }
         packet->data = packet->address = packet->source = NULL;
-        packet->live = 0;
         *kept = packet;
     }
-    if (!packet->live) {
-        if (show(self, packet, place) < 0) {
+    size = size_at(self, place, &offset);
+    if (view != NULL) {
+        old[0] = packet->data;
+        packet->data = view;
+    }
+    else { /* a spare that nobody has: its view becomes this packet's */
+        Py_buffer *buffer = PyMemoryView_GET_BUFFER(packet->data);
+        buffer->buf = (char *)self->buffer.buf + place.slot * self->slot_size + offset;
+        buffer->len = size;
+        buffer->shape[0] = size;
+        ((PyMemoryViewObject *)packet->data)->hash = -1;
+    }
+    if (packet->source != self->source) {
+        old[1] = packet->source;
+        packet->source = Py_NewRef(self->source);
+    }
+    old[2] = packet->address;
+    packet->address = NULL;
+    packet->slot = place.slot;
+    segment = self->segments == NULL ? 0 : self->segments[place.slot];
+    packet->wire_size = segment == 0 ? self->wire_sizes[place.slot] : (uint32_t)size;
+    packet->live = 1;
+    packet_become(packet, self->state->undecoded);
+    Py_XDECREF(old[0]);
+    Py_XDECREF(old[1]);
+    Py_XDECREF(old[2]);
+    return 0;
+}
+
+/* Return the live packet of this number and place, made now if there is none: a new reference.
+ * NULL without an error if it was released meanwhile. Its address may be missing; it is then of a
+ * type that can go without. */
+static Packet *
+packet_of(Slots *self, long long number, Place place)
+{
+    while (number >= self->oldest) {
+        Handed *handed = &self->handed[place.slot];
+        Packet *packet = place.index == 0             ? handed->first
+                         : place.index > handed->room ? NULL
+                                                      : handed->rest[place.index - 1];
+        if (packet != NULL && packet->live) {
+            return (Packet *)Py_NewRef(packet);
+        }
+        if (enliven(self, number, place) < 0) {
             return NULL;
         }
-        if (packet->source != self->source) {
-            Py_INCREF(self->source);
-            Py_XSETREF(packet->source, self->source);
-        }
-        packet->live = 1;
-        Py_CLEAR(packet->address);
-        packet_become(packet, self->state->undecoded);
     }
-    return packet;
+    return NULL;
 }
 
 static void
 set_address(Slots *self, Packet *packet, PyObject *address)
 {
-    if (packet->address == NULL) {
-        Py_INCREF(address);
-        packet->address = address;
+    if (packet->live && packet->address == NULL) {
+        packet->address = Py_NewRef(address);
         packet_become(packet, self->state->packet);
     }
 }
@@ -187,125 +228,173 @@ decodes(Slots *self)
     return self->state->recvmmsg != NULL && Py_TYPE(self->source) == self->state->recvmmsg;
 }
 
-int
-slots_learn_addresses(Slots *self, Py_ssize_t start, Py_ssize_t stop)
+/* Ask a source in Python for the senders of packets from `number` on: of one train, or of slots
+ * that lie side by side, up to `last`. Returns the number of the next one, or -1 and an error. */
+static long long
+ask_source(Slots *self, long long number, long long last)
 {
-    Place place = place_of(self, start);
-    PyObject *run = NULL; /* what a source in Python said of the slots from `first` on */
-    Py_ssize_t i, first = 0, count = 0;
-    for (i = start; i < stop; i++, place = next_place(self, place)) {
-        Packet *packet = packet_at(self, place);
-        if (packet == NULL) {
-            goto failed;
+    Place place = place_of(self, number);
+    int trains = self->segments != NULL;
+    Py_ssize_t i, count = Py_MIN((Py_ssize_t)(last - number), self->capacity - place.slot);
+    PyObject *run, *source = Py_NewRef(self->source);
+    if (trains) {
+        count = packets_in(self, place.slot) - place.index;
+        count = Py_MIN((Py_ssize_t)(last - number), count);
+    }
+    run = PyObject_CallMethod(source, "addresses", "nn", place.slot, trains ? 1 : count);
+    Py_DECREF(source);
+    if (run != NULL && (!PyList_Check(run) || PyList_GET_SIZE(run) != (trains ? 1 : count))) {
+        PyErr_SetString(PyExc_TypeError, "addresses() did not give what was asked for");
+        Py_CLEAR(run);
+    }
+    /* Meanwhile some may have been released, but those that are held are the same. */
+    for (i = 0; run != NULL && i < count; i++) {
+        Packet *packet = packet_of(self, number + i, place);
+        if (packet != NULL) {
+            set_address(self, packet, PyList_GET_ITEM(run, trains ? 0 : i));
+            Py_DECREF(packet);
         }
-        if (packet->address != NULL) {
-            continue;
+        else if (PyErr_Occurred()) {
+            Py_CLEAR(run);
+        }
+        place.slot += !trains;
+        place.index += trains;
+    }
+    Py_XDECREF(run);
+    return run == NULL ? -1 : number + count;
+}
+
+int
+slots_learn_addresses(Slots *self, long long first, long long last)
+{
+    long long number = first;
+    Place place, next = {0, 0};
+    int there = 0; /* whether `next` is the place of `number` */
+    while ((number = Py_MAX(number, self->oldest)) < last) {
+        Packet *packet;
+        int known;
+        place = there && number > first ? next : place_of(self, number);
+        next = next_place(self, place); /* before Python may run, as it is sure now */
+        packet = packet_of(self, number, place);
+        known = packet == NULL || packet->address != NULL;
+        if (packet == NULL && PyErr_Occurred()) {
+            return -1;
         }
 #ifdef __linux__
-        if (decodes(self)) {
-            PyObject *address = recvmmsg_address((Recvmmsg *)self->source, place.slot);
+        if (!known && decodes(self)) {
+            PyObject *source = Py_NewRef(self->source);
+            PyObject *address = recvmmsg_address((Recvmmsg *)source, packet->slot);
+            Py_DECREF(source);
             if (address == NULL) {
+                Py_DECREF(packet);
                 return -1;
             }
             set_address(self, packet, address);
             Py_DECREF(address);
-            continue;
+            known = 1;
         }
 #endif
-        if (run == NULL || place.slot < first || place.slot >= first + count) {
-            first = place.slot;
-            count = self->segments != NULL ? 1 : Py_MIN(stop - i, self->capacity - first);
-            Py_XDECREF(run);
-            run = PyObject_CallMethod(self->source, "addresses", "nn", first, count);
-            if (run == NULL || !PyList_Check(run) || PyList_GET_SIZE(run) != count) {
-                if (run != NULL) {
-                    PyErr_SetString(PyExc_TypeError, "addresses() did not give what was asked");
-                }
-                goto failed;
-            }
+        Py_XDECREF(packet);
+        there = known && number >= self->oldest;
+        first = number;
+        if (known) {
+            number++;
         }
-        set_address(self, packet, PyList_GET_ITEM(run, place.slot - first));
+        else if ((number = ask_source(self, number, last)) < 0) {
+            return -1;
+        }
     }
-    Py_XDECREF(run);
     return 0;
-failed:
-    Py_XDECREF(run);
-    return -1;
 }
 
 PyObject *
 slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column which)
 {
-    Py_ssize_t i, start, stop;
-    Place place;
+    Py_ssize_t count = 0, start, stop;
+    long long number, last;
+    Place place, next;
     PyObject *list;
     int known = which == ADDRESSES;
     if (held_range(self, args, nargs, &start, &stop) < 0) {
         return NULL;
     }
+    /* By number, as what is called below may run Python, which may release some. */
+    number = self->oldest + start;
+    last = self->oldest + stop;
     if (which == PACKETS) {
         known = 1;
 #ifdef __linux__
         known = !decodes(self) || ((Recvmmsg *)self->source)->wanted;
 #endif
     }
-    if (known && start < stop && slots_learn_addresses(self, start, stop) < 0) {
+    if (known && slots_learn_addresses(self, number, last) < 0) {
         return NULL;
     }
     list = PyList_New(stop - start);
-    if (list == NULL || start == stop) {
-        return list;
-    }
-    for (i = start, place = place_of(self, start); i < stop;
-         i++, place = next_place(self, place)) {
-        Packet *packet = packet_at(self, place);
-        PyObject *item = (PyObject *)packet;
-        if (packet == NULL) {
-            Py_DECREF(list);
-            return NULL;
+    number = Py_MAX(number, self->oldest);
+    place = place_of(self, number);
+    while (list != NULL && number < last) {
+        Packet *packet;
+        PyObject *item;
+        next = next_place(self, place);
+        packet = packet_of(self, number, place);
+        item = (PyObject *)packet;
+        if (packet == NULL && PyErr_Occurred()) {
+            Py_CLEAR(list);
+            break;
         }
-        item = which == PAYLOADS ? packet->data : which == ADDRESSES ? packet->address : item;
-        PyList_SET_ITEM(list, i - start, Py_NewRef(item));
+        if (packet != NULL && which != PACKETS) {
+            item = Py_XNewRef(which == PAYLOADS ? packet->data : packet->address);
+            Py_DECREF(packet);
+        }
+        if (item != NULL) {
+            PyList_SET_ITEM(list, count++, item);
+        }
+        place = next;
+        if (++number < self->oldest) { /* released meanwhile */
+            number = self->oldest;
+            place = place_of(self, number);
+        }
+    }
+    if (list != NULL && count < stop - start
+        && PyList_SetSlice(list, count, stop - start, NULL) < 0) {
+        Py_CLEAR(list);
     }
     return list;
 }
 
 int
-slots_kill(Slots *self, Place place)
+slots_kill(Slots *self, Place place, PyObject **leftover)
 {
     Handed *handed = &self->handed[place.slot];
     Packet **kept = place.index == 0 ? &handed->first : &handed->rest[place.index - 1];
     Packet *packet = place.index > handed->room ? NULL : *kept;
     PyObject *view;
+    *leftover = NULL;
     if (packet == NULL || !packet->live) {
         return 0;
     }
     view = packet->data;
-    if (!is_ours_alone(view)) {
+    if (Py_REFCNT(packet) == 1 && is_ours_alone(view)) {
+        packet->live = 0; /* both are spares now */
+        return 0;
+    }
+    if (!view_is_dead(view)) {
         PyObject *done = PyObject_CallOneArg(self->state->release, view);
         if (done == NULL) {
             return -1;
         }
         Py_DECREF(done);
     }
+    packet->live = 0;
     if (Py_REFCNT(packet) == 1) {
-        packet->live = 0;
-        if (!is_ours_alone(view)) {
-            packet->data = NULL;
-            Py_DECREF(view); /* last, as a weak reference to it may run anything */
-        }
+        packet->data = NULL;
+        *leftover = view;
     }
     else {
-        if (is_ours_alone(view)) { /* the consumer may still get it from the packet: not ours */
-            Py_XDECREF(PyObject_CallOneArg(self->state->release, view));
-        }
         *kept = NULL;
-        packet->live = 0;
         packet_become(packet, self->state->released);
-        Py_CLEAR(packet->data);
-        Py_CLEAR(packet->address);
-        Py_CLEAR(packet->source);
-        Py_DECREF(packet);
+        *leftover = (PyObject *)packet;
     }
     return 0;
 }

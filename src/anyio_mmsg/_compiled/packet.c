@@ -37,7 +37,7 @@ packet_become(Packet *self, PyTypeObject *type)
 static Py_ssize_t
 packet_nbytes(Packet *self)
 {
-    if (view_is_dead(self->data)) {
+    if (self->data == NULL || view_is_dead(self->data)) {
         PyErr_SetString(PyExc_ValueError, "operation forbidden on released memoryview object");
         return -1;
     }
@@ -102,14 +102,16 @@ undecoded_address(Packet *self, void *Py_UNUSED(closure))
     State *state = state_of_type(Py_TYPE(self));
     PyObject *address = NULL;
 #ifdef __linux__
-    Recvmmsg *engine = (Recvmmsg *)self->source;
+    Recvmmsg *engine = (Recvmmsg *)Py_NewRef(self->source);
     engine->wanted = 1;
     address = recvmmsg_address(engine, self->slot);
+    Py_DECREF(engine);
 #endif
     if (address == NULL) {
         return NULL;
     }
-    if (self->address == NULL) { /* decoding may run Python, which may have asked as well */
+    /* Decoding may run Python, which may have asked as well, or released the packet. */
+    if (Py_TYPE(self) == state->undecoded && self->address == NULL) {
         Py_INCREF(address);
         self->address = address;
         packet_become(self, state->packet);
@@ -133,7 +135,10 @@ packet_control(Packet *self, void *closure)
     if (Py_TYPE(self->source) == state->recvmmsg) {
         Recvmmsg *engine = (Recvmmsg *)self->source;
         if (engine->ancillary) {
-            return control_attribute(engine, self->slot, which);
+            Py_INCREF(engine); /* Python that decodes may release the packet, and drop it */
+            value = control_attribute(engine, self->slot, which);
+            Py_DECREF(engine);
+            return value;
         }
         PyErr_SetString(PyExc_ValueError, NO_CONTROL);
         return NULL;
@@ -217,10 +222,14 @@ static PyType_Slot packet_slots[] = {
     {0, NULL},
 };
 
+/* Immutable, as assigning to `__class__` is then refused: a state is not the consumer's to set. */
+#define FLAGS \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE)
+
 static PyType_Spec packet_spec = {
     .name = "anyio_mmsg.Packet",
     .basicsize = sizeof(Packet),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = FLAGS | Py_TPFLAGS_BASETYPE, /* of the two below */
     .slots = packet_slots,
 };
 
@@ -238,7 +247,7 @@ static PyType_Slot undecoded_slots[] = {
 static PyType_Spec undecoded_spec = {
     .name = "anyio_mmsg.Packet",
     .basicsize = sizeof(Packet),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = FLAGS,
     .slots = undecoded_slots,
 };
 
@@ -267,7 +276,7 @@ static PyType_Slot released_slots[] = {
 static PyType_Spec released_spec = {
     .name = "anyio_mmsg.Packet",
     .basicsize = sizeof(Packet),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = FLAGS,
     .slots = released_slots,
 };
 

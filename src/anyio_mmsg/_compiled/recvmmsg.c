@@ -219,17 +219,26 @@ recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
         PyErr_SetString(PyExc_ValueError, "these are the slots of another engine");
         return NULL;
     }
-    if (slots->reading) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "another thread is receiving into this batch; a batch belongs to one "
-                        "event loop's thread");
-        return NULL;
-    }
     Py_INCREF(Py_None);
     Py_XSETREF(self->error, Py_None);
     self->dry = 0;
-    while (taken < limit && (count = free_run(slots, limit - taken, &first)) > 0) {
-        int got = call(self, slots, fd, first, count, &packets);
+    while (taken < limit) {
+        int got;
+        if (slots->source != (PyObject *)self) { /* a signal's handler has plugged another one */
+            if (slots_set_source(slots, (PyObject *)self) < 0) {
+                return NULL;
+            }
+            continue;
+        }
+        if (slots->reading) {
+            PyErr_SetString(PyExc_RuntimeError, READING);
+            return NULL;
+        }
+        count = free_run(slots, limit - taken, &first);
+        if (count <= 0) {
+            break;
+        }
+        got = call(self, slots, fd, first, count, &packets);
         if (got == -EINTR) {
             if (PyErr_CheckSignals() < 0) {
                 return NULL; /* what was taken is held */

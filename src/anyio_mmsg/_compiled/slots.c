@@ -125,12 +125,16 @@ slots_dealloc(Slots *self)
     Py_DECREF(type);
 }
 
-/* Whether a task is receiving into these slots: its coroutine runs, or is suspended. */
+/* Whether a task is receiving into these slots: its coroutine runs, or is suspended; or a thread,
+ * which is in the system call. */
 static PyObject *
 slots_filling(Slots *self, void *Py_UNUSED(closure))
 {
     static const char *const states[] = {"cr_running", "cr_await"};
     size_t i;
+    if (self->reading) {
+        Py_RETURN_TRUE;
+    }
     if (self->filler == Py_None || self->filler == NULL) {
         Py_RETURN_FALSE;
     }
@@ -147,23 +151,34 @@ slots_filling(Slots *self, void *Py_UNUSED(closure))
 
 /* free -> held */
 
+/* -1 and an error if another thread is in a system call that fills these slots. */
+static int
+ensure_not_reading(Slots *self)
+{
+    if (self->reading) {
+        PyErr_SetString(PyExc_RuntimeError, READING);
+        return -1;
+    }
+    return 0;
+}
+
 static PyObject *
 slots_free_run(Slots *self, PyObject *argument)
 {
-    long long held = self->tail - self->head;
-    Py_ssize_t first, count = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
-    if (count == -1 && PyErr_Occurred()) {
+    Py_ssize_t used, first, count = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
+    if ((count == -1 && PyErr_Occurred()) || ensure_not_reading(self) < 0) {
         return NULL;
     }
-    if (held == 0) {
+    used = (Py_ssize_t)(self->tail - self->head);
+    if (used == 0) {
         self->base = self->tail;
     }
     first = slot_of(self, self->tail);
-    count = Py_MIN(count, Py_MIN(self->capacity - (Py_ssize_t)held, self->capacity - first));
+    count = Py_MIN(count, Py_MIN(self->capacity - used, self->capacity - first));
     return Py_BuildValue("nn", first, count);
 }
 
-/* Whether a free slot, counted from the next one, is still free and beside it. */
+/* How many slots from `first` on, the next free one, are free and lie side by side. */
 static Py_ssize_t
 free_beside(Slots *self, Py_ssize_t first)
 {
@@ -224,6 +239,9 @@ slots_commit(Slots *self, PyObject *const *args, Py_ssize_t nargs)
     if (nargs < 1 || nargs > 2 || count < 0) {
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "commit takes sizes");
     }
+    if (ensure_not_reading(self) < 0) {
+        return NULL;
+    }
     if (count > free_beside(self, first)) {
         return PyErr_Format(PyExc_ValueError, "commit of %zd packets into %zd free slots", count,
                             free_beside(self, first));
@@ -248,13 +266,11 @@ static PyObject *
 slots_wire_sizes(Slots *self, PyObject *Py_UNUSED(ignored))
 {
     Py_ssize_t i, offset, held = self->held;
-    PyObject *list = PyList_New(held);
-    Place place = {0, 0};
-    for (i = 0; list != NULL && i < held; i++) {
-        uint32_t size;
+    PyObject *list = PyList_New(held); /* which may run the collector: `held` is asked again */
+    for (i = 0; list != NULL && i < Py_MIN(held, self->held); i++) {
+        Place place = place_of(self, self->oldest + i);
+        uint32_t size = self->wire_sizes[place.slot];
         PyObject *number;
-        place = i == 0 ? place_of(self, 0) : next_place(self, place);
-        size = self->wire_sizes[place.slot];
         if (self->segments != NULL && self->segments[place.slot] != 0) {
             size = (uint32_t)size_at(self, place, &offset);
         }
@@ -265,6 +281,9 @@ slots_wire_sizes(Slots *self, PyObject *Py_UNUSED(ignored))
         else {
             PyList_SET_ITEM(list, i, number);
         }
+    }
+    if (list != NULL && i < held && PyList_SetSlice(list, i, held, NULL) < 0) {
+        Py_CLEAR(list);
     }
     return list;
 }
@@ -287,15 +306,30 @@ slots_addresses(Slots *self, PyObject *const *args, Py_ssize_t nargs)
     return slots_column(self, args, nargs, ADDRESSES);
 }
 
+int
+slots_set_source(Slots *self, PyObject *source)
+{
+    long long tail;
+    /* The senders of what is held are known to the last source alone. To ask it may run Python,
+     * and that may fill more; in the end nothing comes between. */
+    do {
+        tail = self->tail;
+        if (ensure_not_reading(self) < 0
+            || slots_learn_addresses(self, self->oldest, self->oldest + self->held) < 0) {
+            return -1;
+        }
+    } while (tail != self->tail || self->reading);
+    Py_INCREF(source);
+    Py_XSETREF(self->source, source);
+    return 0;
+}
+
 static PyObject *
 slots_plug(Slots *self, PyObject *source)
 {
-    /* Their senders are known to the last source alone. */
-    if (self->held > 0 && slots_learn_addresses(self, 0, self->held) < 0) {
+    if (self->source != source && slots_set_source(self, source) < 0) {
         return NULL;
     }
-    Py_INCREF(source);
-    Py_XSETREF(self->source, source);
     Py_RETURN_NONE;
 }
 
@@ -310,6 +344,7 @@ free_oldest(Slots *self, Place place)
         char *start = (char *)self->buffer.buf + place.slot * self->slot_size + offset;
         memset(start, SCRIBBLE, (size_t)size);
     }
+    self->oldest++;
     self->held--;
     self->skip++;
     if (self->skip == packets_in(self, place.slot)) {
@@ -319,39 +354,51 @@ free_oldest(Slots *self, Place place)
     }
 }
 
+/* Raise the BufferError of `take_back`, instead of the one that is set. */
+static void
+raise_in_use(long long done)
+{
+    PyObject *type, *error, *trace, *number;
+    if (PyErr_ExceptionMatches(PyExc_BufferError)) {
+        PyErr_Fetch(&type, &error, &trace);
+        Py_XDECREF(type);
+        Py_XDECREF(error);
+        Py_XDECREF(trace);
+        number = PyLong_FromLongLong(done);
+        if (number != NULL) {
+            PyErr_SetObject(PyExc_BufferError, number);
+            Py_DECREF(number);
+        }
+    }
+}
+
 static PyObject *
 slots_take_back(Slots *self, PyObject *argument)
 {
-    Py_ssize_t done, count = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
-    if (count == -1 && PyErr_Occurred()) {
-        return NULL;
+    long long first, last;
+    Py_ssize_t count = self->held;
+    if (argument != Py_None) {
+        count = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
+        if (count == -1 && PyErr_Occurred()) {
+            return NULL;
+        }
     }
     if (count < 0 || count > self->held) {
         return PyErr_Format(PyExc_ValueError, "%zd of %zd packets taken back", count, self->held);
     }
-    for (done = 0; done < count && self->held > 0; done++) {
-        long long head = self->head;
-        Place place = {slot_of(self, head), self->skip};
-        if (slots_kill(self, place) < 0) {
-            PyObject *type, *error, *trace;
-            if (!PyErr_ExceptionMatches(PyExc_BufferError)) {
-                return NULL;
-            }
-            PyErr_Fetch(&type, &error, &trace);
-            Py_XDECREF(type);
-            Py_XDECREF(error);
-            Py_XDECREF(trace);
-            argument = PyLong_FromSsize_t(done);
-            if (argument != NULL) {
-                PyErr_SetObject(PyExc_BufferError, argument);
-                Py_DECREF(argument);
-            }
+    first = self->oldest;
+    last = first + count;
+    /* `oldest` follows each packet. What runs when a leftover goes (a callback of a weak reference)
+     * may release some itself, so `oldest` is what says where to go on. */
+    while (self->oldest < last) {
+        Place place = {slot_of(self, self->head), self->skip};
+        PyObject *leftover;
+        if (slots_kill(self, place, &leftover) < 0) {
+            raise_in_use(self->oldest - first);
             return NULL;
         }
-        /* What runs during a kill (a callback of a weak reference) may release some itself. */
-        if (self->head == head && self->skip == place.index) {
-            free_oldest(self, place);
-        }
+        free_oldest(self, place);
+        Py_XDECREF(leftover);
     }
     Py_RETURN_NONE;
 }

@@ -141,19 +141,17 @@ class PacketBatch:
     def free(self) -> int:
         """Slots that can take a packet now."""
         slots = self._slots
-        if slots.record is not None:
-            slots.source.settle(slots)
+        _held(slots)
         return slots.free
 
     def __len__(self) -> int:
-        slots = self._slots
-        if slots.record is not None:  # an interrupted receive read more than it could commit
-            slots.source.settle(slots)
-        return slots.held
+        return _held(self._slots)
 
     def __iter__(self) -> Iterator[Packet]:
         """Iterate over the packets held now, oldest first; they may be released meanwhile."""
-        return iter(self._slots.hand_out(0, len(self)))
+        slots = self._slots
+        _held(slots)
+        return iter(slots.hand_out(0))
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Packet: ...
@@ -161,26 +159,31 @@ class PacketBatch:
     def __getitem__(self, index: slice) -> list[Packet]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> Packet | list[Packet]:
         if isinstance(index, slice):
-            return list(self)[index]
-        held = len(self)
+            return list(PacketBatch.__iter__(self))[index]
+        slots = self._slots
+        held = _held(slots)
         wanted = operator.index(index)
         position = wanted + held if wanted < 0 else wanted
         if not 0 <= position < held:
             raise IndexError(f"packet {wanted} of a batch that holds {held}")
-        return self._slots.hand_out(position, position + 1)[0]
+        return slots.hand_out(position, position + 1)[0]
 
     def payloads(self) -> list[memoryview]:
         """Return `Packet.data` of each packet held, oldest first."""
-        return self._slots.payloads(0, len(self))
+        slots = self._slots
+        _held(slots)
+        return slots.payloads(0)
 
     def addresses(self) -> list[Address]:
         """Return `Packet.address` of each packet held, oldest first."""
-        return self._slots.addresses(0, len(self))
+        slots = self._slots
+        _held(slots)
+        return slots.addresses(0)
 
     def sizes(self) -> list[int]:
         """Return `Packet.size` of each packet held, oldest first."""
-        len(self)
         slots = self._slots
+        _held(slots)
         limit, sizes = slots.slot_size, slots.wire_sizes()
         if sizes and max(sizes) > limit:
             return [min(size, limit) for size in sizes]
@@ -192,7 +195,7 @@ class PacketBatch:
         Raises:
             ValueError: The batch was made without ``ancillary=True``, or control data was cut.
         """
-        return [packet.timestamp for packet in self]
+        return [packet.timestamp for packet in PacketBatch.__iter__(self)]
 
     def destinations(self) -> list[str | None]:
         """Return `Packet.destination` of each packet held, oldest first.
@@ -200,7 +203,7 @@ class PacketBatch:
         Raises:
             ValueError: As for `timestamps`.
         """
-        return [packet.destination for packet in self]
+        return [packet.destination for packet in PacketBatch.__iter__(self)]
 
     def interfaces(self) -> list[int | None]:
         """Return `Packet.interface` of each packet held, oldest first.
@@ -208,7 +211,7 @@ class PacketBatch:
         Raises:
             ValueError: As for `timestamps`.
         """
-        return [packet.interface for packet in self]
+        return [packet.interface for packet in PacketBatch.__iter__(self)]
 
     def ecns(self) -> list[int | None]:
         """Return `Packet.ecn` of each packet held, oldest first.
@@ -216,7 +219,7 @@ class PacketBatch:
         Raises:
             ValueError: As for `timestamps`.
         """
-        return [packet.ecn for packet in self]
+        return [packet.ecn for packet in PacketBatch.__iter__(self)]
 
     def hop_limits(self) -> list[int | None]:
         """Return `Packet.hop_limit` of each packet held, oldest first.
@@ -224,7 +227,7 @@ class PacketBatch:
         Raises:
             ValueError: As for `timestamps`.
         """
-        return [packet.hop_limit for packet in self]
+        return [packet.hop_limit for packet in PacketBatch.__iter__(self)]
 
     @property
     def buffer(self) -> memoryview:
@@ -253,13 +256,14 @@ class PacketBatch:
         """
         if type(count) is not int or count < 0:
             count = whole_number("count", count, 0, "give the number of packets to release")
-        held = len(self)
+        slots = self._slots
+        held = _held(slots)
         if count > held:
             raise ValueError(
                 f"release of {count} packets from a batch that holds {held}; "
                 f"release len(batch) at most, or use clear()"
             )
-        self._release(count)
+        _release(slots, count, count)
 
     def clear(self) -> None:
         """Give all slots back.
@@ -267,17 +271,7 @@ class PacketBatch:
         Raises:
             BufferError: As for `release`.
         """
-        self._release(len(self))
-
-    def _release(self, count: int) -> None:
-        try:
-            self._slots.take_back(count)
-        except BufferError as error:
-            raise BufferError(
-                f"the memory of a packet is still in use through its data (by a send that waits, "
-                f"a ctypes object or the like); let that end, then release. "
-                f"{error.args[0]} of {count} packets, those before it, were released"
-            ) from error
+        _release_all(self._slots)
 
     # The end: nothing is held, and nothing can be again
 
@@ -292,10 +286,15 @@ class PacketBatch:
             BufferError: As for `release`; the batch is still open.
         """
         slots = self._slots
-        if slots.filling:
+        if slots.filling or getattr(slots.source, "busy", False):
             raise ValueError("a task is receiving into this batch; cancel that, then close it")
-        self._release(len(self))
-        self._slots = _CLOSED
+        while True:
+            _release_all(slots)
+            if self._slots is not slots:
+                return  # a signal's handler has closed it meanwhile
+            if not slots.held:  # else one has received
+                self._slots = _CLOSED
+                break
         if self._lease is not None:
             self._lease.end(slots)
 
@@ -318,6 +317,27 @@ class PacketBatch:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a PacketBatch is memory in use: make a new one instead of a copy")
+
+
+def _held(slots: Slots) -> int:
+    if slots.record is not None:  # an interrupted receive read more than it could commit
+        slots.source.settle(slots)
+    return slots.held
+
+
+def _release_all(slots: Slots) -> None:
+    _release(slots, _held(slots), None)
+
+
+def _release(slots: Slots, held: int, count: int | None) -> None:
+    try:
+        slots.take_back(count)
+    except BufferError as error:
+        raise BufferError(
+            f"the memory of a packet is still in use through its data (by a send that waits, "
+            f"a ctypes object or the like); let that end, then release. "
+            f"{error.args[0]} of {held} packets, those before it, were released"
+        ) from error
 
 
 def new_slots(

@@ -252,6 +252,10 @@ def make_packets(
     return packets
 
 
+# Of packets in any state.
+data_of = cast("Callable[[Packet], memoryview]", _Fields.__dict__["data"].__get__)
+address_of = cast("Callable[[Packet], Address]", _Fields.__dict__["address"].__get__)
+
 # Assigning to __class__ goes through __setattr__, which refuses.
 _set_class = cast("Callable[[Packet, type], None]", object.__dict__["__class__"].__set__)
 

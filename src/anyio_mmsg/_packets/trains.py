@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from .packet import Address, Packet, make_packets, mark_released
-from .slots import Slots
+from .slots import SCRIBBLE, Slots
 
 LOST = 2**32 - 1
 """The segment size of a train whose own was cut off: nobody can tell its packets apart."""
@@ -96,10 +96,11 @@ class TrainSlots(Slots):
         self._segments[first : first + count] = segments or [0] * count
         self.tail += count
 
-    def _places(self, start: int, stop: int) -> list[tuple[int, int, int, int, int]]:
+    def _places(self, start: int, stop: int | None) -> list[tuple[int, int, int, int, int]]:
         """Return number, slot, offset, size and length as sent of held packets."""
         places = []
-        number, last = self.head + start, self.head + stop
+        number = self.head + start
+        last = self._end() if stop is None else self.head + stop
         message = self._oldest()
         while number < last:
             slot = (message - self._base) % self.capacity
@@ -117,15 +118,15 @@ class TrainSlots(Slots):
         """See `Slots.wire_sizes`. Packets of a train have no other length than they have."""
         return [sent for *_, sent in self._places(0, self.held)]
 
-    def addresses(self, start: int, stop: int) -> list[Address]:
+    def addresses(self, start: int, stop: int | None = None) -> list[Address]:
         """See `Slots.addresses`."""
         return [self.source.addresses(slot, 1)[0] for _, slot, *_ in self._places(start, stop)]
 
-    def payloads(self, start: int, stop: int) -> list[memoryview]:
+    def payloads(self, start: int, stop: int | None = None) -> list[memoryview]:
         """See `Slots.payloads`."""
         return [self._view(*place) for place in self._places(start, stop)]
 
-    def hand_out(self, start: int, stop: int) -> list[Packet]:
+    def hand_out(self, start: int, stop: int | None = None) -> list[Packet]:
         """See `Slots.hand_out`."""
         return [self._packet(*place) for place in self._places(start, stop)]
 
@@ -146,8 +147,10 @@ class TrainSlots(Slots):
             self._made[number] = view, packet
         return packet
 
-    def take_back(self, count: int) -> None:
+    def take_back(self, count: int | None) -> None:
         """See `Slots.take_back`."""
+        if count is None:
+            count = self.held
         if count > self.held:
             raise ValueError(f"{count} of {self.held} packets taken back")
         first = self.head
@@ -165,7 +168,8 @@ class TrainSlots(Slots):
             self._made.pop(number, None)
             self.head = number + 1
             if self._scribble:
-                self._overwrite(slot * self.slot_size + offset, length)
+                start = slot * self.slot_size + offset
+                self.memory[start : start + length] = bytes([SCRIBBLE]) * length
 
 
 def _is_dead(view: memoryview) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
+from anyio import BusyResourceError
+
 from .._packets import Slots
 from .._packets.slots import Source
 from .._system.addresses import ADDRESSES
@@ -74,8 +76,11 @@ def engine_for(slots: Slots, sock: socket.socket) -> Engine:
 
     Raises:
         ValueError: The batch wants recvmmsg, and it can't be had.
+        anyio.BusyResourceError: Another engine is filling them, beneath a signal's handler.
     """
     check_engine(slots.engine)
+    if getattr(slots.source, "busy", False):
+        raise BusyResourceError("receiving into")
     if slots.record is not None:
         slots.source.settle(slots)
     portable = slots.engine == "recvfrom_into" or Refused.recvmmsg

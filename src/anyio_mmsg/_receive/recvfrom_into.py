@@ -91,6 +91,11 @@ class RecvfromInto:
         with contextlib.suppress(BusyResourceError):  # a signal's handler asks, during a fill
             self._alone(self._settle, slots)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a fill is going on: in another thread, or beneath a signal's handler."""
+        return self._turns.gi_running
+
     def addresses(self, first: int, count: int) -> list[Address]:
         """See `anyio_mmsg._packets.slots.Source`."""
         return self._addresses[first : first + count]
@@ -116,12 +121,13 @@ class RecvfromInto:
             except StopIteration:  # an exception ended it
                 self._turns = _start()
             except ValueError as error:
-                if not self._turns.gi_running:
+                if str(error) != "generator already executing":
                     raise
                 raise BusyResourceError("receiving into") from error
 
     def _fill(self, slots: Slots, sock: socket.socket, limit: int) -> int:
         self.error, self.dry = None, False
+        slots.plug(self)  # again, if a signal's handler has plugged another one
         if slots.record is not None:
             self._settle(slots)
         taken, held = 0, slots.held
