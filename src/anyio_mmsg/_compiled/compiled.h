@@ -221,6 +221,8 @@ int slots_set_source(Slots *self, PyObject *source);
 int recvmmsg_add_types(PyObject *module, State *state);
 /* The address of who sent the packet in a slot: a new reference, or NULL and an error. */
 PyObject *recvmmsg_address(Recvmmsg *self, Py_ssize_t slot);
+/* The same if it is remembered, without running Python: a borrowed reference, or NULL. */
+PyObject *recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot);
 /* The same as the system has it: the bytes lie in `self->names` until the slot is filled anew. */
 const unsigned char *recvmmsg_sockaddr(const Recvmmsg *self, Py_ssize_t slot, uint32_t *length);
 /* control.c */

@@ -66,6 +66,10 @@ static Place
 next_place(const Slots *self, Place place)
 {
     Py_ssize_t tries;
+    if (self->segments == NULL) {
+        place.slot = place.slot + 1 == self->capacity ? 0 : place.slot + 1;
+        return place;
+    }
     place.index++;
     for (tries = 0; tries < self->capacity && place.index >= packets_in(self, place.slot);
          tries++) {
@@ -126,6 +130,24 @@ kept_at(Slots *self, Place place)
     return &handed->rest[place.index - 1];
 }
 
+/* Have a packet be the live one of a place. `buffer` is that of its view if it is a spare's, which
+ * nobody else has: it becomes this packet's. */
+static void
+put(Slots *self, Packet *packet, Place place, Py_buffer *buffer)
+{
+    Py_ssize_t offset, size = size_at(self, place, &offset);
+    uint32_t segment = self->segments == NULL ? 0 : self->segments[place.slot];
+    packet->slot = place.slot;
+    packet->wire_size = segment == 0 ? self->wire_sizes[place.slot] : (uint32_t)size;
+    packet->live = 1;
+    if (buffer != NULL) {
+        buffer->buf = (char *)self->buffer.buf + place.slot * self->slot_size + offset;
+        buffer->len = size;
+        buffer->shape[0] = size;
+        ((PyMemoryViewObject *)packet->data)->hash = -1;
+    }
+}
+
 /* Have a spare packet, or a new one, show what is at a place; -1 and an error, or 0. To make a view
  * may run the garbage collector, and this finalizers that use the same slots. So whether there is
  * no live packet yet is asked after that, and from then on no Python runs. */
@@ -134,8 +156,6 @@ enliven(Slots *self, long long number, Place place)
 {
     Packet **kept = kept_at(self, place), *packet;
     PyObject *view = NULL, *old[3] = {NULL, NULL, NULL};
-    uint32_t segment;
-    Py_ssize_t offset, size;
     if (kept == NULL) {
         return -1;
     }
@@ -161,28 +181,17 @@ enliven(Slots *self, long long number, Place place)
         packet->data = packet->address = packet->source = NULL;
         *kept = packet;
     }
-    size = size_at(self, place, &offset);
     if (view != NULL) {
         old[0] = packet->data;
         packet->data = view;
     }
-    else { /* a spare that nobody has: its view becomes this packet's */
-        Py_buffer *buffer = PyMemoryView_GET_BUFFER(packet->data);
-        buffer->buf = (char *)self->buffer.buf + place.slot * self->slot_size + offset;
-        buffer->len = size;
-        buffer->shape[0] = size;
-        ((PyMemoryViewObject *)packet->data)->hash = -1;
-    }
+    put(self, packet, place, view == NULL ? PyMemoryView_GET_BUFFER(packet->data) : NULL);
     if (packet->source != self->source) {
         old[1] = packet->source;
         packet->source = Py_NewRef(self->source);
     }
     old[2] = packet->address;
     packet->address = NULL;
-    packet->slot = place.slot;
-    segment = self->segments == NULL ? 0 : self->segments[place.slot];
-    packet->wire_size = segment == 0 ? self->wire_sizes[place.slot] : (uint32_t)size;
-    packet->live = 1;
     packet_become(packet, self->state->undecoded);
     Py_XDECREF(old[0]);
     Py_XDECREF(old[1]);
@@ -307,6 +316,47 @@ slots_learn_addresses(Slots *self, long long first, long long last)
     return 0;
 }
 
+/* The packet at a place if it is live, or can be made so by a spare without running Python, which is
+ * the usual case: a borrowed reference, or NULL. `known`: with its address. */
+static Packet *
+ready_at(Slots *self, Place place, int known)
+{
+    Handed *handed = &self->handed[place.slot];
+    Packet *packet;
+    PyObject *old, *address = NULL;
+    Py_buffer *buffer;
+    if (place.index > handed->room) {
+        return NULL;
+    }
+    packet = place.index == 0 ? handed->first : handed->rest[place.index - 1];
+    if (packet == NULL || (packet->live && known && packet->address == NULL)) {
+        return NULL;
+    }
+    if (packet->live) {
+        return packet;
+    }
+    if (packet->source != self->source || packet->data == NULL || !is_ours_alone(packet->data)) {
+        return NULL;
+    }
+#ifdef __linux__
+    if (decodes(self) && (known || ((Recvmmsg *)self->source)->wanted)) {
+        address = recvmmsg_remembered((Recvmmsg *)self->source, place.slot);
+    }
+#endif
+    if (known && address == NULL) {
+        return NULL;
+    }
+    buffer = PyMemoryView_GET_BUFFER(packet->data);
+    put(self, packet, place, buffer);
+    old = packet->address;
+    if (old != address) {
+        packet->address = Py_XNewRef(address);
+        Py_XDECREF(old); /* a tuple of str and int, a str or bytes: no Python runs */
+    }
+    packet_become(packet, address != NULL ? self->state->packet : self->state->undecoded);
+    return packet;
+}
+
 PyObject *
 slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column which)
 {
@@ -327,22 +377,22 @@ slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column w
         known = !decodes(self) || ((Recvmmsg *)self->source)->wanted;
 #endif
     }
-    if (known && slots_learn_addresses(self, number, last) < 0) {
-        return NULL;
-    }
     list = PyList_New(stop - start);
     number = Py_MAX(number, self->oldest);
     place = place_of(self, number);
     while (list != NULL && number < last) {
-        Packet *packet;
+        Packet *packet = (Packet *)Py_XNewRef(ready_at(self, place, known));
         PyObject *item;
-        next = next_place(self, place);
-        packet = packet_of(self, number, place);
-        item = (PyObject *)packet;
-        if (packet == NULL && PyErr_Occurred()) {
-            Py_CLEAR(list);
-            break;
+        next = next_place(self, place); /* before Python may run, as it is sure now */
+        if (packet == NULL) {
+            long long more = decodes(self) ? number + 1 : last;
+            if ((known && slots_learn_addresses(self, number, more) < 0)
+                || ((packet = packet_of(self, number, place)) == NULL && PyErr_Occurred())) {
+                Py_CLEAR(list);
+                break;
+            }
         }
+        item = (PyObject *)packet;
         if (packet != NULL && which != PACKETS) {
             item = Py_XNewRef(which == PAYLOADS ? packet->data : packet->address);
             Py_DECREF(packet);

@@ -308,6 +308,24 @@ remembered(State *state, const unsigned char *raw, uint32_t length)
 }
 
 PyObject *
+recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot)
+{
+    uint32_t length;
+    const unsigned char *raw = recvmmsg_sockaddr(self, slot, &length);
+    if (length == 0) {
+        return Py_None;
+    }
+    if (length <= RECENT_SIZE) {
+        const Recent *recent = remembered(self->state, raw, length);
+        if (recent->address != NULL && recent->length == length
+            && memcmp(recent->raw, raw, length) == 0) {
+            return recent->address;
+        }
+    }
+    return NULL;
+}
+
+PyObject *
 recvmmsg_address(Recvmmsg *self, Py_ssize_t slot)
 {
     uint32_t length;
