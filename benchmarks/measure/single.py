@@ -1,0 +1,54 @@
+"""One packet received, one pair sent: what a call costs that has nothing to batch.
+
+Each call takes one packet that is there, or sends one that there is room for. The calls that
+don't wait need no event loop; those that do are measured on each.
+"""
+
+from __future__ import annotations
+
+import statistics
+
+from ..candidates.singles import AWAITED, SINGLES
+from ..result import Context, Figures, Goal, Result, Table
+from ..spec import LOOPS
+from .trial import rotated
+
+COUNT = 256  # calls by the clock
+TIMES = 5  # in a visit, of which the first does not count
+ROUNDS = 15
+BUFFER = 8 * 2**20
+
+
+def run(context: Context) -> Result:
+    """Measure all calls, round after round."""
+    children = context.children
+    specs = children.start(SINGLES + AWAITED, BUFFER)
+    rounds = context.steps(ROUNDS)
+    found = Figures()
+    for turn in range(rounds + 1):
+        if turn == 1:
+            found = Figures()
+        for spec in rotated(specs, turn):
+            done = children[spec.key].ask("call", COUNT, 2 if context.quick else TIMES)
+            found.add(statistics.median(done["ns"][1:]) / COUNT, spec.key)
+        context.progress(turn + 1, rounds + 1)
+    left_out = children.left_out(SINGLES + AWAITED)
+    result = Result("single", "One packet a call", left_out=left_out)
+    nowait = Table("nowait", "Without waiting", "ns a call", "lower", ["ns"])
+    awaited = Table("awaited", "Awaited, with the packet there", "ns a call", "lower", ["ns"])
+    for spec in specs:
+        table = awaited if spec in AWAITED else nowait
+        table.add(spec, {"ns": found.summary(spec.key)})
+    result.tables = [nowait, awaited]
+    for way, what, to in (
+        ("recv", "one packet received (nowait), data and address read", "`recvfrom`"),
+        ("send", "one pair sent (nowait)", "`sendto`"),
+    ):
+        measured = found.ratio((f"{way}-ours",), (f"{way}-plain-socket",))
+        result.goals.append(Goal(what, to, "", 2.0, measured))
+    result.notes = [
+        f"{COUNT} calls by the clock, each with a packet of 1232 bytes. Ours counts reading the "
+        "packet and clearing the batch, which `recvfrom` has no need of.",
+        f"Awaited calls on {', '.join(LOOPS)}: a checkpoint is what any of them has to take.",
+    ]
+    return result
