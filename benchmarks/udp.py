@@ -93,14 +93,14 @@ class Filler:
         self._turn = 0
         data = memoryview(bytes(payload))
         if 0 < least < payload:
-            self._payloads = [data[: least + i * self.STEP % (payload - least)] for i in range(count)]
+            self._payloads = [
+                data[: least + i * self.STEP % (payload - least)] for i in range(count)
+            ]
         else:
             self._payloads = [data] * count
         allow_sockets(senders)
         port = receiver.getsockname()[1]
-        self._sends = [
-            self._stack.enter_context(open_sender(port)).send for _ in range(senders)
-        ]
+        self._sends = [self._stack.enter_context(open_sender(port)).send for _ in range(senders)]
 
     def __enter__(self) -> Filler:
         return self

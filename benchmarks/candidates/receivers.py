@@ -18,8 +18,7 @@ from anyio_mmsg import (
     recv_mmsg,
     recv_mmsg_nowait,
 )
-
-from ..spec import LOOPS, PLAIN, Kind, Spec, UnavailableError
+from benchmarks.spec import LOOPS, PLAIN, Kind, Spec, UnavailableError
 
 Use: TypeAlias = Literal["read", "columns", "received"]
 """What the application does with packets.
@@ -221,9 +220,7 @@ STREAMS = [
     for loop in LOOPS
 ]
 PORTABLE = [
-    _ours(
-        f"portable-64-{loop}", "recv_mmsg, recvfrom_into, 64 a call", loop, "recvfrom_into", 64
-    )
+    _ours(f"portable-64-{loop}", "recv_mmsg, recvfrom_into, 64 a call", loop, "recvfrom_into", 64)
     for loop in LOOPS
 ]
 PLAINS = [

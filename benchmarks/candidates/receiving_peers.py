@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -12,8 +11,8 @@ import anyio
 from anyio.abc import UDPSocket
 
 from anyio_mmsg import PACKET_DATA_SIZE
+from benchmarks.spec import FRESH, LOOPS, WARM, Spec, UnavailableError
 
-from ..spec import FRESH, LOOPS, WARM, Spec
 from . import receivers
 from .receivers import WORKER, Address, Receiver, ReceiverSpec, Use, opened
 
@@ -113,7 +112,7 @@ class SockReceiver(RecvfromInto):
         """See `Receiver`."""
         loop: Any = asyncio.get_running_loop()
         if not hasattr(loop, "sock_recvfrom_into"):
-            raise receivers.UnavailableError("sock_recvfrom_into came with Python 3.11")
+            raise UnavailableError("sock_recvfrom_into came with Python 3.11")
         self.recvfrom_into = partial(loop.sock_recvfrom_into, self.sock)
 
 
@@ -248,7 +247,9 @@ COLD = [
         ProtocolReceiver,
         FRESH,
     ),
-    _peer("anyio-asyncio-fresh", "AnyIO UDPSocket, fresh process", "asyncio", AnyioReceiver, FRESH),
+    _peer(
+        "anyio-asyncio-fresh", "AnyIO UDPSocket, fresh process", "asyncio", AnyioReceiver, FRESH
+    ),
 ]
 """The peers whose figures depend on the state of the allocator, in the other state."""
 

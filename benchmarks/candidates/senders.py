@@ -20,8 +20,8 @@ from anyio_mmsg import (
     send_mmsg,
     send_mmsg_nowait,
 )
+from benchmarks.spec import LOOPS, PLAIN, WARM, Kind, Spec, UnavailableError
 
-from ..spec import LOOPS, PLAIN, WARM, Kind, Spec, UnavailableError
 from .receivers import Address
 
 Pairs: TypeAlias = list[tuple[bytes, Address]]

@@ -24,8 +24,7 @@ from anyio_mmsg import (
     send_mmsg,
     send_mmsg_nowait,
 )
-
-from ..spec import UnavailableError
+from benchmarks.spec import UnavailableError
 
 Respond: TypeAlias = "Callable[[bytes | memoryview], bytes | None]"
 """Makes a reply of a request; None: there is none."""

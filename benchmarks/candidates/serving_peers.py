@@ -13,9 +13,9 @@ import anyio
 from anyio.abc import UDPSocket
 
 from anyio_mmsg import NUM_RCVMMSGS
+from benchmarks import example
+from benchmarks.spec import FRESH, LOOPS, PLAIN, WARM, Kind, Spec, UnavailableError
 
-from .. import example
-from ..spec import FRESH, LOOPS, PLAIN, WARM, Kind, Spec, UnavailableError
 from .receivers import Address
 from .receiving_peers import ROOM, SIX_LINES
 from .servers import (
@@ -230,7 +230,9 @@ def key(what: str, kind: str, loop: str) -> str:
     return f"{what}-{kind}-{loop}"
 
 
-def _specs(what: str, load: Callable[[], Respond] | None, kinds: Sequence[str]) -> list[ServerSpec]:
+def _specs(
+    what: str, load: Callable[[], Respond] | None, kinds: Sequence[str]
+) -> list[ServerSpec]:
     """Return servers; `load` is run in their processes."""
     return [
         Spec(

@@ -14,9 +14,9 @@ from typing import TypeAlias
 import anyio
 
 from anyio_mmsg import PACKET_DATA_SIZE, PacketBatch, recv_mmsg, recv_mmsg_nowait, send_mmsg_nowait
+from benchmarks import udp
+from benchmarks.spec import LOOPS, PLAIN, Kind, Spec
 
-from .. import udp
-from ..spec import LOOPS, PLAIN, Kind, Spec
 from .receiving_peers import ROOM
 
 Single: TypeAlias = Callable[[socket.socket, int], Awaitable[int]]
@@ -37,7 +37,7 @@ async def receive_nowait(sock: socket.socket, count: int, engine: str = "auto") 
     batch = PacketBatch(64, PACKET_DATA_SIZE, engine)
     start = perf_counter_ns()
     for _ in range(count):
-        recv_mmsg_nowait(sock, batch)
+        recv_mmsg_nowait(sock, batch, 1)
         for packet in batch:
             _data, _address = packet.data, packet.address
         batch.clear()
@@ -104,19 +104,35 @@ def _spec(key: str, label: str, kind: Kind, call: Single, loop: str = "asyncio")
 SINGLES = [
     _spec("recv-plain-socket", "socket.recvfrom", "peer", recvfrom),
     _spec("recv-ours", "recv_mmsg_nowait, read", "ours", receive_nowait),
-    _spec("recv-plain", "recv_mmsg_nowait, read, plain Python", "plain", partial(receive_nowait, engine="recvfrom_into")),
+    _spec(
+        "recv-plain",
+        "recv_mmsg_nowait, read, plain Python",
+        "plain",
+        partial(receive_nowait, engine="recvfrom_into"),
+    ),
     _spec("send-plain-socket", "socket.sendto", "peer", sendto),
     _spec("send-ours", "send_mmsg_nowait of a pair", "ours", send_nowait),
-    _spec("send-plain", "send_mmsg_nowait of a pair, plain Python", "plain", partial(send_nowait, engine="sendto")),
+    _spec(
+        "send-plain",
+        "send_mmsg_nowait of a pair, plain Python",
+        "plain",
+        partial(send_nowait, engine="sendto"),
+    ),
 ]
+_AWAITED: tuple[tuple[str, str, Kind, Single], ...] = (
+    ("await-checkpoint", "a checkpoint alone", "peer", checkpoint),
+    ("await-recvfrom", "wait_readable and recvfrom", "peer", wait_and_recvfrom),
+    ("await-ours", "recv_mmsg, read", "ours", receive_one),
+    (
+        "await-plain",
+        "recv_mmsg, read, plain Python",
+        "plain",
+        partial(receive_one, engine="recvfrom_into"),
+    ),
+)
 AWAITED = [
     _spec(f"{key}-{loop}", label, kind, call, loop)
-    for key, label, kind, call in (
-        ("await-checkpoint", "a checkpoint alone", "peer", checkpoint),
-        ("await-recvfrom", "wait_readable and recvfrom", "peer", wait_and_recvfrom),
-        ("await-ours", "recv_mmsg, read", "ours", receive_one),
-        ("await-plain", "recv_mmsg, read, plain Python", "plain", partial(receive_one, engine="recvfrom_into")),
-    )
+    for key, label, kind, call in _AWAITED
     for loop in LOOPS
 ]
 SPECS = {spec.key: spec for spec in SINGLES + AWAITED}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ..result import Context, Figures, Result, Table
+from benchmarks.result import Context, Figures, Result, Table
+
 from . import trial
 
 DATAGRAMS = 1_000
@@ -42,9 +43,7 @@ def run(context: Context) -> Result:
                 found.add(done.received, spec.key, column)
                 found.add(done.library, spec.key, "lost by the library")
             context.progress((len(columns) - 1) * rounds + turn + 1, len(sizes) * rounds)
-    table = Table(
-        "burst", result.title, "datagrams", "", [*columns, "lost by the library"]
-    )
+    table = Table("burst", result.title, "datagrams", "", [*columns, "lost by the library"])
     for spec in specs:
         table.add(spec, {column: found.summary(spec.key, column) for column in table.columns})
     result.tables.append(table)

@@ -20,13 +20,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from ..candidates.receiving_peers import SIX_LINES
-from ..candidates.serving_peers import DNS, key
-from ..children import PATIENCE
-from ..result import Context, Figures, Goal, Result, Table, per_loop
-from ..spec import LOOPS, WARM_NOTE, AnySpec, UnavailableError
-from ..stats import Rounds, best, ratio
-from ..udp import LOOPBACK
+from benchmarks.candidates.receiving_peers import SIX_LINES
+from benchmarks.candidates.serving_peers import DNS, key
+from benchmarks.children import PATIENCE
+from benchmarks.result import Context, Figures, Goal, Result, Table, per_loop
+from benchmarks.spec import LOOPS, WARM_NOTE, AnySpec, UnavailableError
+from benchmarks.stats import Rounds, best, ratio
+from benchmarks.udp import LOOPBACK
+
 from .trial import rotated
 
 
@@ -112,9 +113,7 @@ def used() -> float:
     return times.children_user + times.children_system
 
 
-def visit(
-    context: Context, spec: AnySpec, load: Load, queries: Path, found: Figures
-) -> None:
+def visit(context: Context, spec: AnySpec, load: Load, queries: Path, found: Figures) -> None:
     """Have a server asked for a while."""
     children = context.children
     server = children[spec.key]
@@ -195,17 +194,14 @@ def run(context: Context) -> Result:
         "datagrams on asyncio and uvloop, and drops the rest.",
         WARM_NOTE,
     ]
-    columns = {
-        FULL: [RATE, BUSY, LOST],
-        CALM: [BUSY, LATENCY, LOST],
-    }
-    for load, labels in columns.items():
-        name = "dns-full" if load is FULL else "dns-calm"
-        better = "higher" if load is FULL else "lower"
-        table = Table(name, f"{result.title}, {load.text}", "", better, labels)
+    title = f"{result.title}, "
+    full = Table("dns-full", title + FULL.text, "", "higher", [RATE, BUSY, LOST])
+    calm = Table("dns-calm", title + CALM.text, "", "lower", [BUSY, LATENCY, LOST])
+    for load, table in ((FULL, full), (CALM, calm)):
         for spec in specs:
-            table.add(spec, {label: found.summary(spec.key, load, label) for label in labels})
-        result.tables.append(table)
+            cells = {label: found.summary(spec.key, load, label) for label in table.columns}
+            table.add(spec, cells)
+    result.tables = [full, calm]
     busy = [v for spec in specs for v in found.get(spec.key, FULL, "dnsperf") or () if v]
     if busy:
         result.notes.append(

@@ -8,11 +8,12 @@ What a server's process used of its core is told, as it says what the limit was.
 
 from __future__ import annotations
 
-from ..candidates.receiving_peers import SIX_LINES
-from ..candidates.serving_peers import echoes, key
-from ..result import Context, Figures, Result, Table, per_loop
-from ..spec import WARM_NOTE, AnySpec
-from ..workers.load import STALL
+from benchmarks.candidates.receiving_peers import SIX_LINES
+from benchmarks.candidates.serving_peers import echoes, key
+from benchmarks.result import Context, Figures, Result, Table, per_loop
+from benchmarks.spec import WARM_NOTE, AnySpec
+from benchmarks.workers.load import STALL
+
 from .trial import PAYLOAD, rotated
 
 WINDOWS = (64, 512)

@@ -9,10 +9,11 @@ not count.
 
 from __future__ import annotations
 
-from ..candidates.receivers import ours_key
-from ..result import Context, Result, Table, per_loop
-from ..spec import AnySpec
-from ..stats import best, ratio, summarize
+from benchmarks.candidates.receivers import ours_key
+from benchmarks.result import Context, Result, Table, per_loop
+from benchmarks.spec import AnySpec
+from benchmarks.stats import best, ratio, summarize
+
 from . import trial
 
 BUFFER = 2 * 2**20

@@ -6,9 +6,10 @@ a core of its own. Here there is little to batch, and the question is what a pac
 
 from __future__ import annotations
 
-from ..candidates.serving_peers import echoes
-from ..result import Context, Figures, Result, Table
-from ..spec import WARM_NOTE
+from benchmarks.candidates.serving_peers import echoes
+from benchmarks.result import Context, Figures, Result, Table
+from benchmarks.spec import WARM_NOTE
+
 from .roundtrip import percentile
 from .trial import PAYLOAD, rotated
 
@@ -59,7 +60,9 @@ def run(context: Context) -> Result:
         title = f"Echo at {rate:,} packets a second"
         table = Table(f"lowrate-{rate}", title, "", "lower", [CPU, P50, P99, LOST])
         for spec in specs:
-            table.add(spec, {label: found.summary(spec.key, rate, label) for label in table.columns})
+            table.add(
+                spec, {label: found.summary(spec.key, rate, label) for label in table.columns}
+            )
         result.tables.append(table)
     result.notes = [
         f"{PAYLOAD} bytes a packet. CPU: of one core, the server's process. Lost: what had not "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..candidates.receivers import OURS, PLAINS, ours_key, plain_key
-from ..result import Context, Result, Table
-from ..stats import summarize
+from benchmarks.candidates.receivers import OURS, PLAINS, ours_key, plain_key
+from benchmarks.result import Context, Result, Table
+from benchmarks.stats import summarize
 
 PACKETS = 10_000_000
 QUICK_PACKETS = 40_000

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..candidates.receiving_peers import SIX_LINES
-from ..candidates.serving_peers import echoes, key
-from ..result import Context, Figures, Result, Table, per_loop
-from ..spec import WARM_NOTE, AnySpec
+from benchmarks.candidates.receiving_peers import SIX_LINES
+from benchmarks.candidates.serving_peers import echoes, key
+from benchmarks.result import Context, Figures, Result, Table, per_loop
+from benchmarks.spec import WARM_NOTE, AnySpec
+
 from . import trial
 
 BUFFER = 2 * 2**20
@@ -71,7 +72,9 @@ def run(context: Context) -> Result:
     for where, text in (("two", result.title), ("one", "Footnote: the same on one shared core")):
         table = Table(f"roundtrip-{where}", text, "", "lower", [*PERCENTILES, CPU])
         for spec in specs:
-            table.add(spec, {label: found.summary(spec.key, where, label) for label in table.columns})
+            table.add(
+                spec, {label: found.summary(spec.key, where, label) for label in table.columns}
+            )
         if table.rows:
             result.tables.append(table)
     for kind, text in (("ours", "answers by `send_mmsg`"), ("sendto", "answers by `sendto`")):

@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..candidates.senders import (
+from benchmarks.candidates.senders import (
     BATCH,
     FLOOR,
     FLOOR_GSO,
@@ -29,8 +29,9 @@ from ..candidates.senders import (
     PEERS,
     ours_key,
 )
-from ..result import Context, Figures, Goal, Result, Table, per_loop
-from ..spec import LOOPS, AnySpec
+from benchmarks.result import Context, Figures, Goal, Result, Table, per_loop
+from benchmarks.spec import LOOPS, AnySpec
+
 from .trial import rotated
 
 PAYLOAD = 1232
@@ -118,9 +119,7 @@ def run(context: Context) -> Result:
     specs = children.start(ALL, BUFFER)
     found = measure(context, specs)
     result = Result("send", "Sending", left_out=children.left_out(ALL))
-    table = Table(
-        "send", "Sending", "ns a packet", "lower", [scene.text for scene in SCENES]
-    )
+    table = Table("send", "Sending", "ns a packet", "lower", [scene.text for scene in SCENES])
     for spec in specs:
         table.add(spec, {scene.text: found.summary(spec.key, scene) for scene in SCENES})
     result.tables.append(table)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import statistics
 
-from ..candidates.singles import AWAITED, SINGLES
-from ..result import Context, Figures, Goal, Result, Table
-from ..spec import LOOPS
+from benchmarks.candidates.singles import AWAITED, SINGLES
+from benchmarks.result import Context, Figures, Goal, Result, Table
+from benchmarks.spec import LOOPS
+
 from .trial import rotated
 
 COUNT = 256  # calls by the clock

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..candidates.receivers import OURS, PLAINS
-from ..candidates.receiving_peers import PEERS
-from ..result import Context
-from ..spec import AnySpec
-from ..workers.load import LATE
+from benchmarks.candidates.receivers import OURS, PLAINS
+from benchmarks.candidates.receiving_peers import PEERS
+from benchmarks.result import Context
+from benchmarks.spec import AnySpec
+from benchmarks.workers.load import LATE
 
 PAYLOAD = 1232
 

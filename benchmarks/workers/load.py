@@ -25,8 +25,8 @@ from time import perf_counter, perf_counter_ns, process_time
 from anyio import WouldBlock
 
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+from benchmarks import udp
 
-from .. import udp
 from .protocol import Answer, answer
 
 UDP_SEGMENT = 103
@@ -149,7 +149,11 @@ def pace(port: int, payload: int, count: int, rate: float) -> Answer:
                 continue
             heard = clock()
             nanoseconds.append(heard - stamps[int.from_bytes(buffer[:NUMBER], "big")])
-        return {"ns": nanoseconds, "lost": sent - len(nanoseconds), "seconds": (heard - start) / 1e9}
+        return {
+            "ns": nanoseconds,
+            "lost": sent - len(nanoseconds),
+            "seconds": (heard - start) / 1e9,
+        }
 
 
 def flood(port: int, payload: int, window: int, seconds: float) -> Answer:

@@ -14,8 +14,7 @@ from typing import Any, TypeAlias
 import anyio
 
 import anyio_mmsg
-
-from ..spec import AnySpec, UnavailableError
+from benchmarks.spec import AnySpec, UnavailableError
 
 Answer: TypeAlias = dict[str, Any]
 

@@ -32,10 +32,10 @@ from typing import cast
 import anyio
 
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+from benchmarks import udp
+from benchmarks.candidates.receivers import Receiver, ReceiverSpec, Use
+from benchmarks.candidates.receiving_peers import SPECS
 
-from .. import udp
-from ..candidates.receivers import Receiver, ReceiverSpec, Use
-from ..candidates.receiving_peers import SPECS
 from .protocol import Answer, answer, main
 
 GRACE, GRACE_A_PACKET = 0.5, 100e-6

@@ -19,9 +19,10 @@ import socket
 import sys
 from contextlib import ExitStack
 
-from .. import udp
-from ..candidates.receivers import Address
-from ..candidates.senders import SPECS, Pairs, Sender, SenderSpec, Sinks
+from benchmarks import udp
+from benchmarks.candidates.receivers import Address
+from benchmarks.candidates.senders import SPECS, Pairs, Sender, SenderSpec
+
 from .protocol import Answer, answer, main
 
 

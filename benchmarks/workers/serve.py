@@ -18,9 +18,10 @@ import time
 import anyio
 from anyio import to_thread
 
-from .. import udp
-from ..candidates.servers import Server
-from ..candidates.serving_peers import SPECS, ServerSpec
+from benchmarks import udp
+from benchmarks.candidates.servers import Server
+from benchmarks.candidates.serving_peers import SPECS, ServerSpec
+
 from .protocol import Answer, answer, main
 
 

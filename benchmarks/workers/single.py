@@ -12,8 +12,9 @@ from __future__ import annotations
 import gc
 import sys
 
-from .. import udp
-from ..candidates.singles import SPECS, SingleSpec, prepare
+from benchmarks import udp
+from benchmarks.candidates.singles import SPECS, SingleSpec, prepare
+
 from .protocol import answer, main
 
 
