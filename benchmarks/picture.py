@@ -19,7 +19,7 @@ COLOURS = {"floor": "#8c8c8c", "ours": "#1b7837", "plain": "#a6dba0", "peer": "#
 WORDS = {
     "floor": "C, the system call alone",
     "ours": "anyio-mmsg",
-    "plain": "anyio-mmsg, plain Python",
+    "plain": "without its C module",
     "peer": "others",
 }
 SETTINGS = {
@@ -62,7 +62,7 @@ PICTURES = (
             "ours-64-asyncio": "anyio-mmsg on asyncio",
             "ours-64-uvloop": "anyio-mmsg on uvloop",
             "ours-64-trio": "anyio-mmsg on Trio",
-            "plain-64-asyncio": "the same without C, asyncio",
+            "plain-64-asyncio": "anyio-mmsg in plain Python",
             "naive-asyncio": "six-line recvfrom loop, asyncio",
             "protocol-uvloop": "DatagramProtocol on uvloop",
             "aiofastnet-uvloop": "aiofastnet on uvloop",

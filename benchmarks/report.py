@@ -16,6 +16,8 @@ from .stats import Summary
 
 NAMES = {"asyncio": "asyncio", "uvloop": "uvloop", "trio": "Trio", "": ""}
 NOT_MEASURED = "not measured"
+CLEARLY = 1.05  # what is less apart is level
+LOSSES = 1.0  # percent of packets; who loses more than that is not better
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def verdict(goal: Goal) -> str:
     text = f"{goal.measured.median:.2f} ±{goal.measured.percent:.0f}%"
     if goal.met:
         return f"{text}, met"
-    return f"{text}, missed by {abs(goal.measured.median / goal.bound - 1):.0%}"
+    off = abs(goal.measured.median / goal.bound - 1)
+    return f"{text}, missed by {off:.0%}" if off >= 0.01 else f"{text}, missed by {off:.1%}"
 
 
 def goals_grid(goals: Iterable[Goal]) -> Grid:
@@ -111,36 +114,55 @@ def markdown(cells: Grid) -> str:
     """Lay cells out for a page."""
     lines = [f"| {' | '.join(cells.header)} |", f"|{'---|' * len(cells.header)}"]
     lines += [f"| {' | '.join(row)} |" for row in cells.rows]
-    return f"*{cells.title}*\n\n" + "\n".join(line.replace("|  |", "| |") for line in lines)
+    return f"*{cells.title}*\n\n" + "\n".join(re.sub(r"\|  (?=\|)", "| ", line) for line in lines)
 
 
 def better_elsewhere(results: Iterable[Result]) -> Grid:
-    """Find each figure in which a peer on the same loop is better than all of ours."""
+    """Find each figure in which a peer on the same loop is clearly better than all of ours.
+
+    Percentiles beyond the median, footnotes and what loses packets are left out.
+    """
     rows = []
     for table in (table for result in results for table in result.tables if table.better):
         for column in table.columns:
+            if "Footnote" in table.title or column.startswith(("p99", "lost", "server's CPU, %")):
+                continue
             # A column may go the other way than its table: of a rate, the processor's part.
-            lower = table.better == "lower" or "CPU" in column or "lost" in column
-            for loop in LOOPS:
-                found = [
-                    row for row in table.rows if row.loop in (loop, "") and column in row.cells
-                ]
-                ours = [row for row in found if row.kind in ("ours", "plain")]
-                peers = [row for row in found if row.kind == "peer" and "alone" not in row.label]
-                if not ours or not peers or column.startswith(("lost", "server's CPU, %")):
-                    continue
-                choose = min if lower else max
-                own = choose(row.cells[column].median for row in ours)
-                peer = choose(peers, key=lambda row, column=column: row.cells[column].median)  # type: ignore[misc]
-                value = peer.cells[column].median
-                if value != own and choose(value, own) == value:
-                    what = table.title if len(table.columns) == 1 else f"{table.title}: {column}"
-                    rows.append([what, NAMES[loop], peer.label, number(value), number(own)])
-    return Grid(
-        "Where another is better than the best of ours on the same loop",
-        ["what", "loop", "who", "its figure", "ours"],
-        rows,
-    )
+            lower = table.better == "lower" or "CPU" in column
+            cells = [_better(table, column, loop, lower=lower) for loop in LOOPS]
+            if any(cells):
+                what = table.title if len(table.columns) == 1 else f"{table.title}: {column}"
+                rows.append([what, *cells])
+    title = f"A peer is more than {CLEARLY - 1:.0%} better than the best of ours on the same loop"
+    return Grid(title, ["what", *(NAMES[loop] for loop in LOOPS)], rows)
+
+
+def _better(table: Table, column: str, loop: str, *, lower: bool) -> str:
+    """Name the best peer on a loop with its figure and ours, if it is better than ours."""
+    found = [
+        row
+        for row in table.rows
+        if row.loop in (loop, "")
+        and column in row.cells
+        and all(cell.median < LOSSES for name, cell in row.cells.items() if "lost" in name)
+    ]
+    ours = [
+        row.cells[column].median
+        for row in found
+        if row.kind in ("ours", "plain") and "linger" not in row.label  # which gives up latency
+    ]
+    peers = {
+        row.cells[column].median: row.label
+        for row in found
+        if row.kind == "peer" and "alone" not in row.label
+    }
+    if not ours or not peers:
+        return ""
+    choose = min if lower else max
+    own, value = choose(ours), choose(peers)
+    if choose(own, value) == own or max(own, value) < CLEARLY * min(own, value):
+        return ""
+    return f"{peers[value]} {number(value)}, ours {number(own)}"
 
 
 def left_out(results: Iterable[Result]) -> str:

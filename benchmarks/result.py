@@ -42,7 +42,7 @@ class Goal:
     Attributes:
         what: Of ours.
         to: What it is compared with.
-        loop: On which loop.
+        loop: On which loop; "" for what needs none.
         bound: Of the ratio.
         measured: The ratio, within each round; None if one of the two could not be measured.
         at_most: Whether the bound is the most or the least.

@@ -96,7 +96,7 @@ async def send_nowait(sock: socket.socket, count: int, engine: str = "auto") -> 
 SingleSpec: TypeAlias = Spec[Single]
 
 
-def _spec(key: str, label: str, kind: Kind, call: Single, loop: str = "asyncio") -> SingleSpec:
+def _spec(key: str, label: str, kind: Kind, call: Single, loop: str = "") -> SingleSpec:
     environment: Mapping[str, str] = PLAIN if kind == "plain" else {}
     return Spec(key, label, loop, kind, call, "single", environment=environment)
 

@@ -176,7 +176,7 @@ def tables(specs: Sequence[AnySpec], found: Figures) -> list[Table]:
     read = Table("read", "Received and read, packet by packet", unit, "lower", ["ns"])
     scenes = Table(
         "scenes",
-        "The same, by senders and slots",
+        "Received and read, by senders and slots",
         unit,
         "lower",
         [scene.text for scene in SCENES if scene is not LONG],

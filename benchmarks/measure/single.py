@@ -35,11 +35,14 @@ def run(context: Context) -> Result:
         context.progress(turn + 1, rounds + 1)
     left_out = children.left_out(SINGLES + AWAITED)
     result = Result("single", "One packet a call", left_out=left_out)
-    nowait = Table("nowait", "Without waiting", "ns a call", "lower", ["ns"])
+    ways = {"recv": "received", "send": "sent"}
+    nowait = Table("nowait", "Without waiting", "ns a packet", "lower", list(ways.values()))
     awaited = Table("awaited", "Awaited, with the packet there", "ns a call", "lower", ["ns"])
     for spec in specs:
-        table = awaited if spec in AWAITED else nowait
-        table.add(spec, {"ns": found.summary(spec.key)})
+        if spec in AWAITED:
+            awaited.add(spec, {"ns": found.summary(spec.key)})
+        else:
+            nowait.add(spec, {ways[spec.key.partition("-")[0]]: found.summary(spec.key)})
     result.tables = [nowait, awaited]
     for way, what, to in (
         ("recv", "one packet received (nowait), data and address read", "`recvfrom`"),
