@@ -81,6 +81,9 @@ class Filler:
         payload: Bytes of each, if `least` is the same or 0.
         least: If less than `payload`, sizes go round from here to one byte less than `payload`.
         senders: Sockets that take turns in sending.
+
+    Attributes:
+        octets: Bytes of payload in all.
     """
 
     STEP = 37  # between the sizes of datagrams that follow each other; arbitrary
@@ -98,6 +101,7 @@ class Filler:
             ]
         else:
             self._payloads = [data] * count
+        self.octets = sum(map(len, self._payloads))
         allow_sockets(senders)
         port = receiver.getsockname()[1]
         self._sends = [self._stack.enter_context(open_sender(port)).send for _ in range(senders)]
