@@ -34,6 +34,10 @@ class Context:
         """Return the number of rounds: as the user says, or that of a full or a quick run."""
         return self.rounds or (1 if self.quick else full)
 
+    def turns(self, rounds: int) -> range:
+        """Return the numbers of the rounds. Round 0 is for warming up, and does not count."""
+        return range(1 if self.quick else 0, rounds + 1)
+
 
 @dataclass(frozen=True)
 class Goal:

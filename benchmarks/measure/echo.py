@@ -60,7 +60,7 @@ def run(context: Context) -> Result:
     specs = children.start(ALL, BUFFER)
     rounds = context.steps(ROUNDS)
     found = Figures()
-    for turn in range(rounds + 1):
+    for turn in context.turns(rounds):
         if turn == 1:
             found = Figures()
         for spec in rotated(specs, turn):

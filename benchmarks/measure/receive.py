@@ -102,7 +102,7 @@ def measure(context: Context, specs: Sequence[AnySpec]) -> Figures:
     """Run the rounds."""
     rounds = context.steps(ROUNDS)
     found = Figures()
-    for turn in range(rounds + 1):
+    for turn in context.turns(rounds):
         losing = {cell for cell, values in found.rounds.items() if values == [None]}
         if turn == 1:
             found = Figures()

@@ -81,7 +81,7 @@ def measure(context: Context, specs: Sequence[AnySpec]) -> Figures:
     """Run the rounds."""
     rounds = context.steps(ROUNDS)
     found = Figures()
-    for turn in range(rounds + 1):
+    for turn in context.turns(rounds):
         if turn == 1:
             found = Figures()
         for scene in SCENES:

@@ -26,7 +26,7 @@ def run(context: Context) -> Result:
     specs = children.start(SINGLES + AWAITED, BUFFER)
     rounds = context.steps(ROUNDS)
     found = Figures()
-    for turn in range(rounds + 1):
+    for turn in context.turns(rounds):
         if turn == 1:
             found = Figures()
         for spec in rotated(specs, turn):
