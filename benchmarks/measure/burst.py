@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.result import Context, Figures, Result, Table
+from benchmarks.spec import AnySpec
 
 from . import trial
 
@@ -32,6 +33,7 @@ def run(context: Context) -> Result:
     result = Result("burst", f"{DATAGRAMS:,} datagrams at once")
     found = Figures()
     columns = []
+    specs: list[AnySpec] = []
     sizes = ((default_buffer(), "usual"), (LARGE, "large"))
     for size, text in sizes:
         specs = children.start(trial.CHOSEN, size)

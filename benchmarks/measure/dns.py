@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,8 +25,8 @@ from benchmarks.candidates.receiving_peers import SIX_LINES
 from benchmarks.candidates.serving_peers import DNS, key
 from benchmarks.children import PATIENCE
 from benchmarks.result import Context, Figures, Goal, Result, Table, per_loop
-from benchmarks.spec import LOOPS, WARM_NOTE, AnySpec, UnavailableError
-from benchmarks.stats import Rounds, best, ratio
+from benchmarks.spec import WARM_NOTE, AnySpec, UnavailableError
+from benchmarks.stats import Rounds, Summary, best, ratio
 from benchmarks.udp import LOOPBACK
 
 from .trial import rotated
@@ -136,13 +137,18 @@ def visit(context: Context, spec: AnySpec, load: Load, queries: Path, found: Fig
 def goals(found: Figures) -> list[Goal]:
     """Compare with what the project promises itself."""
 
-    def own(loop: str, label: str) -> list[float | None]:
-        """Return each round's best of AnyIO's and Trio's own sockets."""
-        rounds: list[Rounds] = []
-        for kind in ("anyio", "socket"):
-            measured = found.get(key("dns", kind, loop), CALM, label)
-            rounds += [measured] if measured else []
-        return best(rounds, lowest=True)
+    def compared(label: str) -> Callable[[str], Summary | None]:
+        """Return what compares ours with each round's best of AnyIO's and Trio's own sockets."""
+
+        def on(loop: str) -> Summary | None:
+            rounds: list[Rounds] = []
+            for kind in ("anyio", "socket"):
+                measured = found.get(key("dns", kind, loop), CALM, label)
+                rounds += [measured] if measured else []
+            ours = found.get(key("dns", "ours", loop), CALM, label)
+            return ratio(ours, best(rounds, lowest=True) or None)
+
+        return on
 
     listed: list[Goal] = []
     for label, text in ((CPU, "CPU"), (LATENCY, "latency")):
@@ -150,9 +156,7 @@ def goals(found: Figures) -> list[Goal]:
             f"DNS at 10,000/s, {text}",
             "best of AnyIO's and Trio's own sockets",
             1.0,
-            lambda loop, label=label: ratio(  # type: ignore[misc]
-                found.get(key("dns", "ours", loop), CALM, label), own(loop, label) or None
-            ),
+            compared(label),
         )
     listed += per_loop(
         "DNS under dnsperf, 512 outstanding",
@@ -162,7 +166,6 @@ def goals(found: Figures) -> list[Goal]:
             (key("dns", "ours", loop), FULL, RATE), (key("dns", "naive", loop), FULL, RATE)
         ),
         at_most=False,
-        loops=LOOPS,
     )
     return listed
 

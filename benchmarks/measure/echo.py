@@ -8,10 +8,13 @@ What a server's process used of its core is told, as it says what the limit was.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from benchmarks.candidates.receiving_peers import SIX_LINES
 from benchmarks.candidates.serving_peers import echoes, key
 from benchmarks.result import Context, Figures, Result, Table, per_loop
 from benchmarks.spec import WARM_NOTE, AnySpec
+from benchmarks.stats import Summary
 from benchmarks.workers.load import STALL
 
 from .trial import PAYLOAD, rotated
@@ -76,14 +79,18 @@ def run(context: Context) -> Result:
             cells = {label: found.summary(spec.key, window, label) for label in table.columns}
             table.add(spec, cells)
         result.tables.append(table)
+
+    def compared(kind: str) -> Callable[[str], Summary | None]:
+        return lambda loop: found.ratio(
+            (key("echo", kind, loop), 512, RATE), (key("echo", "naive", loop), 512, RATE)
+        )
+
     for kind, text, bound in (("ours", "", 1.25), ("gso", " with `gso=True`", 1.8)):
         result.goals += per_loop(
             f"echo, window 512{text}",
             f"{SIX_LINES} with `sendto`",
             bound,
-            lambda loop, kind=kind: found.ratio(  # type: ignore[misc]
-                (key("echo", kind, loop), 512, RATE), (key("echo", "naive", loop), 512, RATE)
-            ),
+            compared(kind),
             at_most=False,
         )
     result.notes = [

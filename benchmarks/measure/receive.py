@@ -9,7 +9,8 @@ it shows a busy receiver, its code in the processor's caches; a visit's median i
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from benchmarks.candidates.receivers import (
@@ -118,13 +119,23 @@ def measure(context: Context, specs: Sequence[AnySpec]) -> Figures:
     return found
 
 
+def floor_of(limit: int, _loop: str) -> str:
+    """Return the key of the floor, the same on every loop."""
+    return floor_key(limit)
+
+
 def goals(found: Figures) -> list[Goal]:
     """Compare with what the project promises itself."""
 
-    def against(
-        ours: str, base: str, scene: Scene, use: Use = "read", base_use: Use = "read"
-    ) -> Summary | None:
-        return found.ratio((ours, scene, use), (base, scene, base_use))
+    def compared(
+        ours: Callable[[str], str],
+        base: Callable[[str], str],
+        scene: Scene,
+        use: Use = "read",
+        base_use: Use = "read",
+    ) -> Callable[[str], Summary | None]:
+        """Return what compares two keys on a loop."""
+        return lambda loop: found.ratio((ours(loop), scene, use), (base(loop), scene, base_use))
 
     listed: list[Goal] = []
     for scene, more, bounds in (
@@ -136,36 +147,37 @@ def goals(found: Figures) -> list[Goal]:
                 f"`for packet in batch`, data and address, limit {limit}{more}",
                 f"{SIX_LINES}{more}",
                 bound,
-                lambda loop, limit=limit, scene=scene: against(  # type: ignore[misc]
-                    ours_key(limit, loop), naive_key(loop), scene
-                ),
+                compared(partial(ours_key, limit), naive_key, scene),
             )
-    for use, text, bound in (
+    ways: tuple[tuple[Use, str, float], ...] = (
         ("read", "`for packet in batch`", 1.15),
         ("columns", "columns", 1.0),
-    ):
+    )
+    for use, text, bound in ways:
         listed += per_loop(
             f"plain Python (`recvfrom_into`), {text}, limit 64",
             f"{SIX_LINES}, 64 a wake",
             bound,
-            lambda loop, use=use: against(  # type: ignore[misc]
-                plain_key(64, loop), naive64_key(loop), USUAL, use
-            ),
+            compared(partial(plain_key, 64), naive64_key, USUAL, use),
         )
     for limit, scene, bound in ((64, USUAL, 1.4), (1024, LONG, 1.1)):
         listed += per_loop(
             f"received, limit {limit:,} of {scene.queued:,}",
             f"C, `recvmmsg(2)`, {limit:,} a call",
             bound,
-            lambda loop, limit=limit, scene=scene: against(  # type: ignore[misc]
-                ours_key(limit, loop), floor_key(limit), scene, "received", "received"
+            compared(
+                partial(ours_key, limit),
+                partial(floor_of, limit),
+                scene,
+                "received",
+                "received",
             ),
         )
     listed += per_loop(
         "`PacketReceiver` with a pool, limit 64, read",
         "bare `recv_mmsg` loop",
         1.08,
-        lambda loop: against(stream_key(loop), ours_key(64, loop), USUAL),
+        compared(stream_key, partial(ours_key, 64), USUAL),
     )
     return listed
 

@@ -7,12 +7,13 @@ part of all figures, and who tries at once before waiting always wins.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from benchmarks.candidates.receiving_peers import SIX_LINES
 from benchmarks.candidates.serving_peers import echoes, key
 from benchmarks.result import Context, Figures, Result, Table, per_loop
 from benchmarks.spec import WARM_NOTE, AnySpec
+from benchmarks.stats import Summary
 
 from . import trial
 
@@ -77,16 +78,19 @@ def run(context: Context) -> Result:
             )
         if table.rows:
             result.tables.append(table)
+
+    def compared(kind: str, label: str) -> Callable[[str], Summary | None]:
+        return lambda loop: found.ratio(
+            (key("echo", kind, loop), "two", label), (key("echo", "naive", loop), "two", label)
+        )
+
     for kind, text in (("ours", "answers by `send_mmsg`"), ("sendto", "answers by `sendto`")):
         for label in ("p50, us", CPU):
             result.goals += per_loop(
                 f"round trip, two cores, {label.partition(',')[0]}, {text}",
                 "wait, `recvfrom` and `sendto`",
                 1.1,
-                lambda loop, kind=kind, label=label: found.ratio(  # type: ignore[misc]
-                    (key("echo", kind, loop), "two", label),
-                    (key("echo", "naive", loop), "two", label),
-                ),
+                compared(kind, label),
             )
     result.notes = [
         f"{trial.PAYLOAD} bytes a packet; {SIX_LINES} with `sendto`. The server's CPU is that of "

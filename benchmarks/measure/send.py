@@ -13,7 +13,7 @@ queue of its destination is in the figures of all.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from benchmarks.candidates.senders import (
@@ -31,6 +31,7 @@ from benchmarks.candidates.senders import (
 )
 from benchmarks.result import Context, Figures, Goal, Result, Table, per_loop
 from benchmarks.spec import LOOPS, AnySpec
+from benchmarks.stats import Summary
 
 from .trial import rotated
 
@@ -94,21 +95,23 @@ def measure(context: Context, specs: Sequence[AnySpec]) -> Figures:
 
 def goals(found: Figures) -> list[Goal]:
     """Compare with what the project promises itself."""
+
+    def compared(what: str, base: str, scene: Scene) -> Callable[[str], Summary | None]:
+        return lambda loop: found.ratio((ours_key(what, loop), scene), (base, scene))
+
     listed: list[Goal] = []
     for scene, bound in ((ONE, 0.85), (CROWD, 0.9)):
         listed += per_loop(
             f"`send_mmsg(pairs)`, {CALL} a call, {scene.text}",
             "`sendto` loop",
             bound,
-            lambda loop, scene=scene: found.ratio(  # type: ignore[misc]
-                (ours_key(PAIRS, loop), scene), (LOOP, scene)
-            ),
+            compared(PAIRS, LOOP, scene),
         )
     listed += per_loop(
         f"`send_mmsg(pairs, gso=True)`, {CALL} a call",
         "C, `sendmmsg(2)`, without GSO",
         0.6,
-        lambda loop: found.ratio((ours_key(GSO, loop), ONE), (FLOOR, ONE)),
+        compared(GSO, FLOOR, ONE),
     )
     return listed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,17 +10,12 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("rich", reason="the benchmarks need the extra named bench")
-pytest.importorskip("matplotlib", reason="the benchmarks need the extra named bench")
-
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 600  # against hanging; it takes about 60
 
 
 def benchmarks(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m benchmarks``."""
-    import os
-
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "benchmarks", *map(str, arguments)],
         cwd=ROOT,

