@@ -148,7 +148,7 @@ class Children:
         # Candidates, of which one is busy at a time, share one core, the load has the other.
         self._core: int | None = cores[-1] if len(cores) > 1 else None
         self._load_core: int | None = cores[-2] if len(cores) > 1 else None
-        self.cores = max(1, len(cores))
+        self.cores = len(cores) or os.cpu_count() or 1
         self.floors: dict[str, Path] = {}
         self.missing: dict[str, str] = {}
         self.granted = 0

@@ -35,6 +35,7 @@ from anyio_mmsg import PacketBatch, recv_mmsg_nowait
 from benchmarks import udp
 from benchmarks.candidates.receivers import Receiver, ReceiverSpec, Use
 from benchmarks.candidates.receiving_peers import SPECS
+from benchmarks.spec import UnavailableError
 
 from .protocol import Answer, answer, main
 
@@ -85,6 +86,8 @@ async def drain(
         nanoseconds.append(result["ns"])
         queued = min(queued, fit)
         lost += fit - result["received"]
+        if lost:  # it will have no figure, and each loss takes the time until it is given up
+            break
     return {"queued": queued, "lost": lost, "ns": nanoseconds}
 
 
@@ -124,7 +127,11 @@ async def serve(spec: ReceiverSpec) -> None:
     sock = udp.open_socket()
     # The library owns `sock`; `options` is the same socket, for its options and counts.
     with sock.dup() as options:
-        receiver = await spec.open(sock)
+        try:
+            receiver = await spec.open(sock)
+        except UnavailableError:
+            sock.close()
+            raise
         gc.collect()
         gc.freeze()  # what was imported is no garbage: collections before the clock are quick
         answer({"port": options.getsockname()[1]})

@@ -22,6 +22,7 @@ from contextlib import ExitStack
 from benchmarks import udp
 from benchmarks.candidates.receivers import Address
 from benchmarks.candidates.senders import SPECS, Pairs, Sender, SenderSpec
+from benchmarks.spec import UnavailableError
 
 from .protocol import Answer, answer, main
 
@@ -56,7 +57,11 @@ async def serve(spec: SenderSpec) -> None:
     sock = udp.open_socket()
     port = sock.getsockname()[1]
     with sock.dup() as options:
-        sender = await spec.open(sock)
+        try:
+            sender = await spec.open(sock)
+        except UnavailableError:
+            sock.close()
+            raise
         gc.collect()
         gc.freeze()
         answer({"port": port})

@@ -21,6 +21,7 @@ from anyio import to_thread
 from benchmarks import udp
 from benchmarks.candidates.servers import Server
 from benchmarks.candidates.serving_peers import SPECS, ServerSpec
+from benchmarks.spec import UnavailableError
 
 from .protocol import Answer, answer, main
 
@@ -49,7 +50,11 @@ async def serve(spec: ServerSpec) -> None:
     assert spec.open is not None
     sock = udp.open_socket()
     with sock.dup() as options:
-        server = await spec.open(sock)
+        try:
+            server = await spec.open(sock)
+        except UnavailableError:
+            sock.close()
+            raise
         gc.collect()
         gc.freeze()
         answer({"port": options.getsockname()[1]})
