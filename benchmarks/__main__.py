@@ -61,6 +61,12 @@ def arguments() -> argparse.Namespace:
         help="where the results are written, and read from (default: %(default)s)",
     )
     parser.add_argument(
+        "--other",
+        type=Path,
+        default=Path(__file__).parent / "results" / "other",
+        help="for report: results of another machine, if there are any (default: %(default)s)",
+    )
+    parser.add_argument(
         "--page", type=Path, action="append", help="for report: the page, instead of the two"
     )
     options = parser.parse_args()
@@ -117,7 +123,7 @@ def write_report(options: argparse.Namespace, console: Console) -> None:
     from . import picture  # here: who only measures needs no matplotlib
 
     results = report.read_results(options.out, list(BENCHMARKS))
-    found = report.blocks(results)
+    found = report.blocks(results, report.read_results(options.other, list(BENCHMARKS)))
     for page in options.page or PAGES:
         page.write_text(report.fill(page.read_text("utf-8"), found), encoding="utf-8")
         console.print(f"wrote {page}")

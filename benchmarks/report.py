@@ -82,8 +82,7 @@ def goals_grid(goals: Iterable[Goal]) -> Grid:
     """Lay out goals: a row for each, loops side by side."""
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for goal in goals:
-        bound = f"at {'most' if goal.at_most else 'least'} {goal.bound:g}"
-        rows.setdefault((goal.what, goal.to, bound), {})[goal.loop] = verdict(goal)
+        rows.setdefault(_name(goal), {})[goal.loop] = verdict(goal)
     return Grid(
         "Goals: ratios within each round, medians",
         ["what", "to what", "goal", *(NAMES[loop] for loop in LOOPS)],
@@ -98,6 +97,30 @@ def goals_grid(goals: Iterable[Goal]) -> Grid:
             for key, found in rows.items()
         ],
     )
+
+
+def held(results: Sequence[Result], others: Sequence[Result]) -> str:
+    """Say which goals were met on this machine, and which on another."""
+    if not others:
+        return "These figures are of one machine."
+    columns = []
+    for of in (results, others):
+        met: dict[tuple[str, str, str], list[bool]] = {}
+        for goal in (goal for result in of for goal in result.goals):
+            met.setdefault(_name(goal), []).append(bool(goal.met))
+        columns.append(met)
+    first, second = columns
+    rows = [
+        [*key, *(f"{sum(met.get(key, []))} of {len(loops)}" for met in (first, second))]
+        for key, loops in first.items()
+    ]
+    header = ["what", "to what", "goal", "here", "there"]
+    grid = Grid("On how many loops a goal is met", header, rows)
+    return f"{markdown(grid)}\n\nThere: {machines(others)}"
+
+
+def _name(goal: Goal) -> tuple[str, str, str]:
+    return goal.what, goal.to, f"at {'most' if goal.at_most else 'least'} {goal.bound:g}"
 
 
 def rich_grid(cells: Grid) -> RichTable:
@@ -194,11 +217,17 @@ def machines(results: Iterable[Result]) -> str:
     return "\n\n".join(f"{', '.join(of)}: {text}" for text, of in names.items())
 
 
-def blocks(results: Sequence[Result]) -> dict[str, str]:
-    """Return what can stand in a page, by the name in its marker."""
+def blocks(results: Sequence[Result], others: Sequence[Result] = ()) -> dict[str, str]:
+    """Return what can stand in a page, by the name in its marker.
+
+    Args:
+        results: Of this machine.
+        others: Of another machine, for `held`.
+    """
     found = {
         "machine": machines(results),
         "goals": markdown(goals_grid(goal for result in results for goal in result.goals)),
+        "held": held(results, others),
         "better": markdown(better_elsewhere(results)),
         "left-out": left_out(results),
     }

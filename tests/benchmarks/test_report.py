@@ -230,3 +230,14 @@ def test_says_what_was_left_out() -> None:
     ]
     assert report.left_out(results) == "Not measured:\n\n- no trio: one; two; three"
     assert report.left_out([]) == "Nothing was left out."
+
+
+def test_says_which_goals_held_on_another_machine() -> None:
+    here = Result("a", "A", machine=MACHINE)
+    there = Result("a", "A", machine={**MACHINE, "name": "other"})
+    here.goals = per_loop("what", "to", 2.0, lambda _: only(1.0))
+    there.goals = per_loop("what", "to", 2.0, lambda loop: only(3.0) if loop == "trio" else None)
+    assert report.held([here], []) == "These figures are of one machine."
+    lines = report.held([here], [there]).splitlines()
+    assert "| what | to | at most 2 | 3 of 3 | 0 of 3 |" in lines
+    assert lines[-1].startswith("There: other: a processor")
