@@ -138,15 +138,22 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     options.out.mkdir(parents=True, exist_ok=True)
     chosen = [name for name in options.names or BENCHMARKS if name in BENCHMARKS]
+    failed = []
     if chosen:
         console.print(machine.sentence(machine.describe(options.machine)))
-        with Children() as children:
-            for name in chosen:
-                measure(name, options, children, console)
+        for name in chosen:
+            try:
+                with Children() as children:  # of their own, so that a failure is of one alone
+                    measure(name, options, children, console)
+            except RuntimeError as error:
+                console.print(f"{name} failed: {error}\n")
+                failed.append(name)
     if chosen or "goals" in options.names:
         goals(options, console)
     if "report" in options.names:
         write_report(options, console)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -105,6 +105,7 @@ class OurServer(Server):
 
     async def _echo(self) -> None:
         sock, batch, gso, engine = self.sock, self.batch, self.gso, self.engines[1]
+        batch.clear()  # of what was there when this was cancelled before
         while True:
             await recv_mmsg(sock, batch)
             await send_mmsg(sock, batch, gso=gso, engine=engine)
@@ -158,6 +159,7 @@ class SendtoServer(OurServer):
 
     async def _echo(self) -> None:
         sock, batch = self.sock, self.batch
+        batch.clear()
         while True:
             await recv_mmsg(sock, batch)
             for packet in batch:

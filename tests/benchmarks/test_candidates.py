@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 import anyio_mmsg
+from anyio_mmsg import recv_mmsg_nowait
 
 pytest.importorskip("rich", reason="the benchmarks need the extra named bench")
 
@@ -23,6 +24,7 @@ from benchmarks.candidates import (
     receivers,
     receiving_peers,
     senders,
+    servers,
     serving_peers,
     singles,
 )
@@ -134,6 +136,29 @@ def test_echo_server_sends_everything_back(spec: serving_peers.ServerSpec) -> No
     async def check() -> None:
         requests = [bytes([number]) * (number + 1) for number in range(COUNT)]
         assert await asked(spec, requests) == requests
+
+    run(spec, check)
+
+
+@pytest.mark.parametrize("spec", cases(serving_peers.echoes("ours", "gso", "plain", "sendto")))
+def test_echo_server_that_was_cancelled_begins_anew(spec: serving_peers.ServerSpec) -> None:
+    async def check() -> None:
+        assert spec.open is not None
+        sock = udp.open_socket()
+        server = await spec.open(sock)
+        assert isinstance(server, servers.OurServer)
+        capacity = server.batch.capacity
+        with udp.Filler(sock, capacity, 10) as filler, udp.open_sender() as client:
+            filler.fill(sock)
+            assert recv_mmsg_nowait(sock, server.batch, capacity) == capacity
+            client.setblocking(False)
+            client.sendto(b"new", sock.getsockname())
+            async with anyio.create_task_group() as nursery:
+                nursery.start_soon(server.serve)
+                await anyio.wait_readable(client)
+                nursery.cancel_scope.cancel()
+            assert client.recv(10) == b"new"
+        await server.aclose()
 
     run(spec, check)
 
