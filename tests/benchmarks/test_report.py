@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from benchmarks.result import (
     read_json,
     write_json,
 )
+from benchmarks.spec import UnavailableError
 from benchmarks.stats import Summary, best, ratio, summarize
 
 MACHINE: dict[str, Any] = {
@@ -241,3 +243,27 @@ def test_says_which_goals_held_on_another_machine() -> None:
     lines = report.held([here], [there]).splitlines()
     assert "| what | to | at most 2 | 3 of 3 | 0 of 3 |" in lines
     assert lines[-1].startswith("There: other: a processor")
+
+
+def test_what_fails_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(context: Context) -> Result:
+        raise RuntimeError("a child has ended")
+
+    def unavailable(context: Context) -> Result:
+        raise UnavailableError("it needs a thing")
+
+    def works(context: Context) -> Result:
+        return Result("memory", "Memory", tables=[table(("ours", "trio", "ours", 1.0))])
+
+    for name, run in (("receive", fails), ("dns", unavailable), ("memory", works)):
+        monkeypatch.setitem(main.BENCHMARKS, name, run)
+    names = ["receive", "dns", "memory"]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *names, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="failed: receive"):
+        main.main()
+    printed = capsys.readouterr().out
+    assert "receive failed: a child has ended" in printed
+    assert "dns can't run here: it needs a thing" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["memory.json"]
