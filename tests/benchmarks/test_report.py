@@ -10,8 +10,10 @@ import pytest
 
 pytest.importorskip("rich", reason="the benchmarks need the extra named bench")
 
+from benchmarks import __main__ as main
 from benchmarks import report
 from benchmarks.result import (
+    Context,
     Figures,
     Goal,
     Result,
