@@ -27,8 +27,8 @@ no import decides. "Warm" is the one to compare with: long-running programs tend
 
 WARM_NOTE = (
     "Transports of asyncio and aiofastnet allocate 256 KiB for each datagram. They are measured "
-    "with warm buffers, which the allocator keeps; 'fresh process' is one whose allocator maps "
-    "fresh memory each time, as it does after the start (`benchmarks/spec.py`)."
+    "with warm buffers, which the allocator keeps. In a 'fresh process' the allocator maps new "
+    "memory for each datagram, as it does after the start (`benchmarks/spec.py`)."
 )
 
 Open = TypeVar("Open")

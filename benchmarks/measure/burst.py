@@ -51,7 +51,7 @@ def run(context: Context) -> Result:
     result.tables.append(table)
     result.left_out = children.left_out(trial.CHOSEN)
     result.notes.append(
-        "The load's bursts of 32 are one call each: it is faster than any receiver here, so what "
-        "the usual buffer loses in the kernel says how long a receiver took to begin."
+        "The sender is faster than any receiver here. How many packets survive in the usual "
+        "buffer depends on how soon the receiver begins to read."
     )
     return result

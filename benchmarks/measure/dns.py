@@ -192,10 +192,10 @@ def run(context: Context) -> Result:
     result = Result("dns", "DNS server under dnsperf", left_out=children.left_out(DNS))
     result.notes = [
         f"{CLIENTS} clients, {THREADS} threads of dnsperf; receive buffers of "
-        f"{children.granted:,} bytes (SO_RCVBUF). The server has a core of its own, dnsperf all "
-        "others. The code that makes the answers is the example's, the same for all.",
-        f"dnsperf gives a query up after {TIMEOUT} s. AnyIO's UDPSocket has a queue of 100 "
-        "datagrams on asyncio and uvloop, and drops the rest.",
+        f"{children.granted:,} bytes (SO_RCVBUF). The server has its own core, dnsperf runs on "
+        "the others.",
+        f"A query without an answer counts as lost after {TIMEOUT} s. On asyncio and uvloop, "
+        "AnyIO's UDPSocket has a queue of 100 datagrams and drops the rest.",
         WARM_NOTE,
     ]
     title = f"{result.title}, "

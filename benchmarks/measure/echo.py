@@ -94,12 +94,11 @@ def run(context: Context) -> Result:
             at_most=False,
         )
     result.notes = [
-        f"{PAYLOAD} bytes a packet, receive buffers of {children.granted:,} bytes (SO_RCVBUF); a "
-        "packet is sent for each that came back.",
-        "Lost packets are those that did not come back; until that is known the window is closed, "
-        f"which takes {STALL * 1e3:.0f} ms. AnyIO's UDPSocket has a queue of 100 datagrams on "
-        "asyncio and uvloop, and drops the rest.",
-        f"{SIX_LINES}: gives no other task a turn while there are packets.",
+        f"{PAYLOAD:,} bytes a packet, receive buffers of {children.granted:,} bytes (SO_RCVBUF). "
+        "The client sends a packet for each that came back.",
+        f"A packet that does not come back counts as lost after {STALL * 1e3:.0f} ms. On asyncio "
+        "and uvloop, AnyIO's UDPSocket has a queue of 100 datagrams and drops the rest.",
+        f"The {SIX_LINES} gives no other task a turn while there are packets.",
         WARM_NOTE,
     ]
     return result

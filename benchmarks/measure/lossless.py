@@ -99,9 +99,9 @@ def run(context: Context) -> Result:
         table.add(spec, {"packets/s": summarize(rates[spec.key])})
     result.tables.append(table)
     result.notes = [
-        f"{trial.PAYLOAD} bytes a packet, receive buffers of {children.granted:,} bytes "
-        f"(SO_RCVBUF). The search goes up to {highest:,.0f} packets a second, about what the "
-        "sender can do; who bears that is faster than this can tell.",
+        f"{trial.PAYLOAD:,} bytes a packet, receive buffers of {children.granted:,} bytes "
+        f"(SO_RCVBUF). The sender reaches {highest:,.0f} packets a second, which is the highest "
+        "rate that was tried.",
     ]
     for label, losses in (
         ("the kernel, since the buffer was full", {k: t.dropped for k, t in lossy.items()}),

@@ -65,9 +65,8 @@ def run(context: Context) -> Result:
             )
         result.tables.append(table)
     result.notes = [
-        f"{PAYLOAD} bytes a packet. CPU: of one core, the server's process. Lost: what had not "
-        "come back; AnyIO's UDPSocket has a queue of 100 datagrams on asyncio and uvloop, and "
-        "drops the rest.",
+        f"{PAYLOAD:,} bytes a packet. CPU is the server's, in percent of one core. On asyncio and "
+        "uvloop, AnyIO's UDPSocket has a queue of 100 datagrams and drops the rest.",
         WARM_NOTE,
     ]
     return result

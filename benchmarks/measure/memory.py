@@ -77,7 +77,7 @@ def run(context: Context) -> Result:
         )
     result.tables = [slots, course]
     result.notes.append(
-        "A slot: what tracemalloc counts for a batch and its engine, all packets' data and "
-        "addresses read, less capacity * slot_size, by slot."
+        "A slot beyond its payload: what tracemalloc counts for a batch and its engine after all "
+        "packets were read, less capacity * slot_size, divided by the capacity."
     )
     return result

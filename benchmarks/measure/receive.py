@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from benchmarks.candidates.receivers import (
     FLOORS,
-    LIMITS,
     OURS,
     PLAINS,
     PORTABLE,
@@ -216,15 +215,13 @@ def run(context: Context) -> Result:
     found = measure(context, specs)
     result = Result("receive", "Receiving what is queued", left_out=children.left_out(ALL))
     result.notes = [
-        f"{PAYLOAD} bytes a packet, {QUEUED} queued unless said otherwise; receive buffers of "
+        f"{PAYLOAD:,} bytes a packet, {QUEUED} queued unless said otherwise; receive buffers of "
         f"{children.granted:,} bytes (SO_RCVBUF).",
-        f"Whole slots: each packet fills its slot of {PAYLOAD} bytes. Cut slots: sizes from "
-        f"{LEAST} to {PAYLOAD - 1} bytes, no two in a row alike, so that each view has to be cut.",
-        f"{SIX_LINES}: wait, then `sock.recvfrom` until it is dry (`candidates/receiving_peers`).",
-        f"{' and '.join(f'{n:,}' for n in LIMITS[:2])} a call are read, {LIMITS[2]:,} only taken.",
+        f"Whole slots: each packet fills its slot of {PAYLOAD:,} bytes. Cut slots: sizes from "
+        f"{LEAST} to {PAYLOAD - 1:,} bytes, different from packet to packet.",
         WARM_NOTE,
-        "AnyIO's UDPSocket on asyncio and uvloop has a queue of 100 datagrams and drops the rest; "
-        "who lost any has no figure.",
+        "On asyncio and uvloop, AnyIO's UDPSocket has a queue of 100 datagrams and drops the "
+        "rest. A receiver that lost packets has no figure.",
     ]
     result.tables = tables(specs, found)
     result.goals = goals(found)

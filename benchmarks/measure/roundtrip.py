@@ -93,8 +93,8 @@ def run(context: Context) -> Result:
                 compared(kind, label),
             )
     result.notes = [
-        f"{trial.PAYLOAD} bytes a packet; {SIX_LINES} with `sendto`. The server's CPU is that of "
-        "its process, for each round trip.",
+        f"{trial.PAYLOAD:,} bytes a packet; {SIX_LINES} with `sendto`. The server's CPU is the "
+        "CPU time of its process per round trip.",
         WARM_NOTE,
     ]
     return result

@@ -129,11 +129,11 @@ def run(context: Context) -> Result:
     result.goals = goals(found)
     batch = next(spec.label for spec in OURS if BATCH in spec.key)
     result.notes = [
-        f"{PAYLOAD} bytes a packet, {COUNT:,} by the clock, {CALL} a call unless said otherwise "
-        "(one, where a call takes no more).",
-        "The sendto loop runs without an event loop, and gives no other task a turn.",
-        "multi_target_send sends one payload, which the processor's cache then has, the others "
-        f"a payload for each packet. {batch} sends back what was just received, as an echo "
-        "server does, so that its payloads and addresses are in the cache too.",
+        f"{PAYLOAD:,} bytes a packet, {COUNT:,} by the clock, {CALL} a call unless a column says "
+        "otherwise (peers: one a call).",
+        "The sendto loop needs no event loop, and gives no other task a turn.",
+        f"multi_target_send sends one payload, which stays in the processor's cache. {batch} "
+        "sends back what was just received, as an echo server does, so its payloads and "
+        "addresses are in the cache too. The others send a different payload with each packet.",
     ]
     return result
