@@ -153,6 +153,8 @@ def better_elsewhere(results: Iterable[Result]) -> Grid:
             # A column may go the other way than its table: of a rate, the processor's part.
             lower = table.better == "lower" or "CPU" in column
             cells = [_better(table, column, loop, lower=lower) for loop in LOOPS]
+            if not any(row.loop for row in table.rows):  # the same on all loops: once is enough
+                cells[1:] = [""] * (len(LOOPS) - 1)
             if any(cells):
                 what = table.title if len(table.columns) == 1 else f"{table.title}: {column}"
                 rows.append([what, *cells])

@@ -182,12 +182,14 @@ def test_says_where_a_peer_is_better() -> None:
                     ("ours", "trio", "ours", 10.0), ("peer", "trio", "peer", 20.0), better="higher"
                 ),
                 table(("ours", "trio", "ours", 10.0), ("peer", "trio", "peer", 20.0)),
+                table(("ours", "", "ours", 10.0), ("peer", "", "peer", 2.0)),
             ],
         )
     ]
     assert report.better_elsewhere(results).rows == [
         ["A table", "peer 9.00, ours 10.0", "", ""],
         ["A table", "", "", "peer 20.0, ours 10.0"],
+        ["A table", "peer 2.00, ours 10.0", "", ""],  # no loop has a part in it
     ]
 
 
