@@ -63,9 +63,10 @@ async def test_other_arguments_of_the_wrong_type(inet: Family) -> None:
     send, receive = create_memory_object_stream[PacketBatch](1)
     async with PacketReceiver(inet.open()) as receiver:
         with send, receive, anyio.fail_after(5):
-            for oldest in (send, asyncio.Queue(), "oldest"):
+            wrong: list[Any] = [send, asyncio.Queue(), "oldest"]
+            for oldest in wrong:
                 with pytest.raises(TypeError, match=r"oldest is a .*the receiving end of stream"):
-                    await feed(receiver, send, "drop_oldest", oldest)  # type: ignore[arg-type]
+                    await feed(receiver, send, "drop_oldest", oldest)
             with pytest.raises(TypeError, match="on_drop is a int"):
                 await feed(receiver, send, on_drop=3)  # type: ignore[arg-type]
             with pytest.raises(TypeError, match="receiver is a socket"):
@@ -123,8 +124,8 @@ async def test_a_deadline_leaves_it_there_too(inet: Family) -> None:
 async def test_cancelled_before_it_waits_for_room(inet: Family) -> None:
     """In the checkpoint of the stream's send."""
     async with stuck(inet) as (receiver, send, _):
+        real = receiver.receive
         with anyio.CancelScope() as scope:
-            real = receiver.receive
 
             async def receive() -> PacketBatch:
                 batch = await real()
@@ -139,6 +140,7 @@ async def test_cancelled_before_it_waits_for_room(inet: Family) -> None:
 
 
 async def test_what_a_consumer_took_in_that_moment_is_not_handed_out_again(inet: Family) -> None:
+    taken: Any = None
     async with stuck(inet) as (receiver, send, receive):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(feed, receiver, send)

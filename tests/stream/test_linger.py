@@ -186,25 +186,27 @@ def test_packets_do_not_wake_a_task_that_sleeps(
 
     async def main() -> None:
         pool = PacketBatchPool(3, 5)
-        async with PacketReceiver(sock, pool, linger=12) as receiver:
-            async with anyio.create_task_group() as tasks:  # noqa: SIM117
-                tasks.start_soon(read, receiver)
-                await send_some(receiver, 0, 1, asleep=False)
-                await send_some(receiver, 1, 2, asleep=True)
-                clock.jump(5)  # the end of a slice
-                await wait_all_tasks_blocked()
-                await send_some(receiver, 3, 1, asleep=True)
-                clock.jump(5)
-                await wait_all_tasks_blocked()
-                assert got == []
-                clock.jump(2)  # the end of lingering
-                await wait_all_tasks_blocked()
-                assert got == [[b"0", b"1", b"2", b"3"]]
-                await send_some(receiver, 4, 1, asleep=False)
-                await send_some(receiver, 5, 9, asleep=True)
-                clock.jump(5)  # a full batch, which is a slice late
-                await wait_all_tasks_blocked()
-                assert got[1] == [b"4", b"5", b"6", b"7", b"8"]
+        async with (
+            PacketReceiver(sock, pool, linger=12) as receiver,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(read, receiver)
+            await send_some(receiver, 0, 1, asleep=False)
+            await send_some(receiver, 1, 2, asleep=True)
+            clock.jump(5)  # the end of a slice
+            await wait_all_tasks_blocked()
+            await send_some(receiver, 3, 1, asleep=True)
+            clock.jump(5)
+            await wait_all_tasks_blocked()
+            assert got == []
+            clock.jump(2)  # the end of lingering
+            await wait_all_tasks_blocked()
+            assert got == [[b"0", b"1", b"2", b"3"]]
+            await send_some(receiver, 4, 1, asleep=False)
+            await send_some(receiver, 5, 9, asleep=True)
+            clock.jump(5)  # a full batch, which is a slice late
+            await wait_all_tasks_blocked()
+            assert got[1] == [b"4", b"5", b"6", b"7", b"8"]
 
     trio.run(main, clock=clock)
 
