@@ -14,9 +14,9 @@ Above that way stands _stream/, what applications start in a nursery: open.py op
 pool.py lends batches, receiver.py makes a stream of a socket, feed.py feeds consumers from it.
 """
 
-from ._batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, Packet, PacketBatch
-from ._recv import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
-from ._send import UnusableSocketError, multi_target_send, send_mmsg, send_mmsg_nowait
+from ._packets import Packet, compiled
+from ._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, PacketBatch
+from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
 from ._sent import SendFailure, SendResult
 from ._stream.feed import Overload, feed
 from ._stream.multicast import MulticastGroup

@@ -1,4 +1,7 @@
-"""What AnyIO renamed, or lacks in older versions. The only module that asks for its version."""
+"""What AnyIO renamed or lacks in older versions: the only place that asks.
+
+The floor is AnyIO 4.4.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ from anyio_mmsg import (
     open_udp_socket,
     recv_mmsg,
     recv_mmsg_nowait,
-    send_mmsg,
 )
 from anyio_mmsg._stream import multicast
 
@@ -50,11 +49,11 @@ async def test_a_connected_socket(host: str, bound: bool) -> None:
             with socket.socket(server.family, socket.SOCK_DGRAM) as stranger:
                 stranger.sendto(b"not from the peer", client.getsockname())
             with anyio.fail_after(5):
-                await send_mmsg(client, [(b"question", None)])
+                client.send(b"question")
                 batch = PacketBatch()
                 await recv_mmsg(server, batch)
                 assert contents(batch) == [b"question"]
-                await send_mmsg(server, [(b"answer", batch[0].address)])
+                server.sendto(b"answer", batch[0].address)
                 batch.clear()
                 await recv_mmsg(client, batch)
                 assert contents(batch) == [b"answer"]
@@ -166,7 +165,7 @@ async def test_a_group_is_reached_through_the_interface() -> None:
             multicast_ttl=0,
             multicast_interface=LOOPBACK,
         ) as sender:
-            await send_mmsg(sender, [(b"x", None)])
+            sender.send(b"x")
             batch = PacketBatch()
             with anyio.fail_after(5):
                 await recv_mmsg(sock, batch)
@@ -199,7 +198,7 @@ async def test_bound_addresses_that_hear_the_group(host: str | None) -> None:
     group = MulticastGroup("239.192.7.9", LOOPBACK)
     with await open_udp_socket(host, multicast_groups=group) as sock:
         with await open_udp_socket(multicast_ttl=0, multicast_interface=LOOPBACK) as sender:
-            await send_mmsg(sender, [(b"x", (group.group, sock.getsockname()[1]))])
+            sender.sendto(b"x", (group.group, sock.getsockname()[1]))
         batch = PacketBatch()
         with anyio.fail_after(5):
             await recv_mmsg(sock, batch)

@@ -18,7 +18,7 @@ from anyio import (
 from anyio.abc import TaskStatus
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from .._batch import PacketBatch
+from .._packets.batch import PacketBatch
 from .handover import Handover
 from .receiver import PacketReceiver
 

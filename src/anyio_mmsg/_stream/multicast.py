@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from .._arguments import whole_number
-from .._sockaddr import SOCKADDR_SIZE, inet_sockaddr
 from .._system.platform import ON_LINUX, ON_WINDOWS
+from .._system.sockaddr import SOCKADDR_SIZE, inet_sockaddr
 
 _IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 

@@ -14,9 +14,11 @@ from anyio.abc import ObjectReceiveStream
 from anyio.lowlevel import checkpoint
 
 from .._arguments import whole_number
-from .._batch import NUM_RCVMMSGS, PacketBatch
 from .._compat import RunSoon, notify_closing, run_soon
-from .._recv import defer_error, ensure_usable, expects_more, receive_into, recv_mmsg_nowait
+from .._packets.batch import NUM_RCVMMSGS, PacketBatch
+from .._receive.functions import receive_into, recv_mmsg_nowait
+from .._receive.outlook import outlook_for
+from .._receive.usable import ensure_usable
 from .._system.memory import discard_waiting, most_waiting
 from .attributes import socket_attributes
 from .linger import TIMER_RESOLUTION, Pace
@@ -96,7 +98,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._raise_errors = errors == "raise"
         self._on_error = on_error
         self._count_unread = count_unread
-        self._counters = Counters(sock)
+        self._outlook = outlook_for(sock)
+        self._counters = Counters(sock, self._outlook)
         self._put_back: deque[PacketBatch] = deque()
         # The coroutine in `receive`. The interpreter knows whether it is at work; a flag could
         # stay set after an interrupt.
@@ -179,7 +182,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     async def _fill(self, batch: PacketBatch) -> None:
         """Receive into an empty batch, or return without a packet after a call of `_look`."""
         try:
-            if expects_more(self._sock):  # a checkpoint and no wait, so it needs no scope
+            if self._outlook.more:  # a checkpoint and no wait, so it needs no scope
                 await checkpoint()
                 with contextlib.suppress(WouldBlock):
                     recv_mmsg_nowait(self._sock, batch, self._limit)
@@ -189,7 +192,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             with anyio.CancelScope() as self._wait:
                 # From here on `stop` wakes this task; one that was just before is seen here.
                 if not self._stopped:
-                    await receive_into(self._sock, batch, self._limit)
+                    await receive_into(self._sock, batch._slots, self._limit)
             self._ensure_open()
         except OSError as error:
             self._pass_over(error)
@@ -204,12 +207,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             self._on_error(error)
 
     def _hand_out(self, batch: PacketBatch) -> PacketBatch:
-        sizes = batch._wire_sizes_held()
-        full = len(sizes) >= self._limit
-        reads, empty_reads = batch._reads, batch._empty_reads
-        batch._reads = batch._empty_reads = 0
+        slots = batch._slots
+        sizes = slots.wire_sizes()
         on_loss(batch, self.count_dropped)
-        self._counters.hand_out(sizes, batch._slot_size, full, reads, empty_reads)
+        self._counters.hand_out(sizes, slots.slot_size, len(sizes) >= self._limit)
         return batch
 
     # Lingering
@@ -235,7 +236,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                     self._read_more(batch)  # what came in the last slice
                 self._pace.saw_batch(batch.sizes(), anyio.current_time() - began)
         except OSError as error:
-            defer_error(self._sock, error)  # after packets: the next call's
+            self._outlook.defer_error(self._sock, error)  # after packets: the next call's
         self._ensure_open()
 
     async def _fill_in_slices(self, batch: PacketBatch, deadline: float) -> None:
@@ -247,7 +248,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 if taken := self._read_more(batch):
                     self._pace.saw_slice(batch.sizes()[-taken:], anyio.current_time() - now)
                     continue
-            await receive_into(self._sock, batch, missing)
+            await receive_into(self._sock, batch._slots, missing)
 
     def _read_more(self, batch: PacketBatch) -> int:
         missing = self._limit - len(batch)

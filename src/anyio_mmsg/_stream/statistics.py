@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import NamedTuple
 
-from .._batch import PacketBatch
+from .._packets.batch import PacketBatch
+from .._receive.outlook import Outlook
 from .._system import memory
 
 
@@ -17,7 +18,7 @@ from .._system import memory
 class ReceiverStatistics:
     """What a `PacketReceiver` has seen up to one moment.
 
-    Packets and reads count when their batch is handed out. To the packet, what the kernel had
+    Packets count when their batch is handed out. To the packet, what the kernel had
     room for is in `packets`, in `unread`, still in the kernel, or in a batch that is being filled.
 
     Attributes:
@@ -68,20 +69,14 @@ class Received(NamedTuple):
     full_batches: int = 0
     largest_batch: int = 0
     truncated: int = 0
-    receive_calls: int = 0
-    empty_calls: int = 0
 
-    def plus(
-        self, wire_sizes: list[int], slot_size: int, full: bool, reads: int, empty_reads: int
-    ) -> Received:
+    def plus(self, wire_sizes: list[int], slot_size: int, full: bool) -> Received:
         """Return the sums with one batch more.
 
         Args:
             wire_sizes: The length of each of its datagrams, as sent, at least one. Gets sorted.
             slot_size: What each was cut to.
             full: Whether there are as many as there may be.
-            reads: How often the socket was read for them.
-            empty_reads: How often nothing was there.
         """
         packets, octets, truncated = len(wire_sizes), sum(wire_sizes), 0
         wire_sizes.sort()  # for the largest: faster than max, above all if they are all alike
@@ -95,8 +90,6 @@ class Received(NamedTuple):
             self.full_batches + full,
             max(self.largest_batch, packets),
             self.truncated + truncated,
-            self.receive_calls + reads,
-            self.empty_calls + empty_reads,
         )
 
 
@@ -110,8 +103,10 @@ class Counters:
         discarded: An item for each packet that was thrown away unread.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, outlook: Outlook) -> None:
         self._sock = sock
+        self._outlook = outlook  # which counts reads, perhaps for long
+        self._calls_before = outlook.reads, outlook.empty_reads
         # The sums over batches, and the batch that is being filled: one store counts it and lets
         # go of it.
         self._batches: tuple[Received, PacketBatch | None] = (Received(), None)
@@ -131,11 +126,9 @@ class Counters:
     def filling(self, batch: PacketBatch | None) -> None:
         self._batches = (self._batches[0], batch)
 
-    def hand_out(
-        self, wire_sizes: list[int], slot_size: int, full: bool, reads: int, empty_reads: int
-    ) -> None:
+    def hand_out(self, wire_sizes: list[int], slot_size: int, full: bool) -> None:
         """Count the batch that is being filled, and let go of it; arguments as `Received.plus`."""
-        received = self._batches[0].plus(wire_sizes, slot_size, full, reads, empty_reads)
+        received = self._batches[0].plus(wire_sizes, slot_size, full)
         self._batches = (received, None)
 
     def drop(self, packets: int) -> None:
@@ -157,8 +150,11 @@ class Counters:
     def freeze(self) -> ReceiverStatistics:
         """Return all counts as they are."""
         kernel, drops = self._kernel
+        reads, empty_reads = self._calls_before
         return ReceiverStatistics(
             **self._batches[0]._asdict(),
+            receive_calls=self._outlook.reads - reads,
+            empty_calls=self._outlook.empty_reads - empty_reads,
             dropped=self._dropped["packets"],
             unread=len(self.discarded),
             transient_errors=dict(self._errors),

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from anyio_mmsg import NUM_RCVMMSGS, PACKET_DATA_SIZE, PacketBatch
-from anyio_mmsg._batch import UNKNOWN_WIRE_SIZE
+from anyio_mmsg._packets.packet import UNKNOWN_WIRE_SIZE
 
-from .helpers import Family, contents, drain, stub_engine
+from ..helpers import Family, contents, drain, stub_engine
 
 
 def filled(*datagrams: bytes, **fields: Any) -> PacketBatch:
@@ -200,9 +200,9 @@ def test_a_view_that_the_consumer_released() -> None:
 
 def test_a_fill_of_an_empty_ring_is_one_run() -> None:
     batch = filled(b"a", b"b", b"c", capacity=4)
-    assert batch._free_run(9) == (3, 1)
+    assert batch._slots.free_run(9) == (3, 1)
     batch.clear()
-    assert batch._free_run(9) == (0, 4)
+    assert batch._slots.free_run(9) == (0, 4)
 
 
 def test_packets_outlive_the_name_of_their_batch() -> None:
@@ -252,7 +252,9 @@ def test_assigning_to_the_arguments_changes_nothing(engine: str) -> None:
     with Family("inet", None) as inet:
         receiver, sender = inet.pair()
         batch = PacketBatch(2, 4, engine)
-        batch.capacity, batch.slot_size, batch.engine = 1, 1232, "nonsense"
+        for name, value in (("capacity", 1), ("slot_size", 1232), ("engine", "nonsense")):
+            with pytest.raises(AttributeError, match=f"{name} can't be set"):
+                setattr(batch, name, value)
         for _ in range(3):
             sender.send(b"123456")
         drain(receiver, batch, 2)
@@ -278,11 +280,12 @@ def test_what_is_memory_in_use_is_not_copied(copier: Any) -> None:
 def test_clearing_while_an_engine_fills() -> None:
     """As a signal's handler may: what is being filled stays where it is."""
     batch = filled(b"old", capacity=2)
-    first, _ = batch._free_run(1)
+    slots = batch._slots
+    first, _ = slots.free_run(1)
     batch.clear()
-    batch._ring.memory[first * 1232 : first * 1232 + 3] = b"new"
-    batch._commit([3], [None])
-    assert contents(batch) == [b"new"]
+    slots.memory[first * 1232 : first * 1232 + 3] = b"new"
+    slots.commit([3])
+    assert batch.payloads() == [b"new"]
 
 
 def test_replace_makes_a_new_ring() -> None:

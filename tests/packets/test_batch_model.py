@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from anyio_mmsg import Packet, PacketBatch
 
-from .helpers import stub_engine
+from ..helpers import stub_engine
 
 
 class Ring(RuleBasedStateMachine):

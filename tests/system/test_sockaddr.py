@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyio_mmsg._sockaddr import (
+from anyio_mmsg._system.addresses import (
     ADDRESS_CACHE_SIZE,
     AddressCache,
     SockaddrCache,
-    decode_sockaddr,
-    encode_sockaddr,
     sockaddrs_of,
 )
+from anyio_mmsg._system.sockaddr import decode_sockaddr, encode_sockaddr
 
 
 def sockaddr(family: int, rest: bytes) -> bytes:

@@ -20,13 +20,14 @@ from anyio_mmsg import (
     NUM_RCVMMSGS,
     BatchFullError,
     PacketBatch,
-    _recv,
     recv_mmsg,
     recv_mmsg_exact,
     recv_mmsg_nowait,
 )
 
-from .helpers import (
+from anyio_mmsg._receive import functions
+
+from ..helpers import (
     Family,
     ScriptedSocket,
     assert_others_run,
@@ -45,7 +46,7 @@ both = pytest.mark.parametrize("receive", [recv_mmsg, recv_mmsg_exact])
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     """The sockets that were waited for."""
-    return counted_waits(monkeypatch, _recv, "wait_socket_readable")
+    return counted_waits(monkeypatch, functions, "wait_socket_readable")
 
 
 # Receiving
@@ -115,7 +116,7 @@ async def test_spurious_readiness(inet: Family, waits: list[socket.socket]) -> N
 async def test_another_reader_takes_the_packet(engine: str, inet: Family) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(4, engine=engine)
-    wait = _recv.wait_socket_readable
+    wait = functions.wait_socket_readable
     stolen: list[bytes] = []
 
     async def steal_after_the_wait(sock: Any) -> None:
@@ -125,7 +126,7 @@ async def test_another_reader_takes_the_packet(engine: str, inet: Family) -> Non
             sender.send(b"second")
 
     with pytest.MonkeyPatch.context() as patch, anyio.fail_after(5):
-        patch.setattr(_recv, "wait_socket_readable", steal_after_the_wait)
+        patch.setattr(functions, "wait_socket_readable", steal_after_the_wait)
         sender.send(b"first")
         assert await recv_mmsg(receiver, batch) == 1
     assert stolen == [b"first"]
@@ -456,7 +457,7 @@ async def test_an_engine_that_is_not_to_be_had(
     inet: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Told at once, not when a packet comes."""
-    monkeypatch.setattr("anyio_mmsg._engine._recvmmsg", None)
+    monkeypatch.setattr("anyio_mmsg._receive.engine.Recvmmsg", None)
     batch = PacketBatch(engine="recvmmsg")
     with anyio.fail_after(5), pytest.raises(ValueError, match='engine="auto"'):
         await recv_mmsg(inet.open(), batch)
@@ -488,14 +489,14 @@ async def test_closing_under_a_waiter(receive: Receive, engine: str, inet: Famil
 async def test_closing_between_readiness_and_read(engine: str, inet: Family) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(engine=engine)
-    wait = _recv.wait_socket_readable
+    wait = functions.wait_socket_readable
 
     async def close_after_the_wait(sock: Any) -> None:
         await wait(sock)
         sock.close()
 
     with pytest.MonkeyPatch.context() as patch, anyio.fail_after(5):
-        patch.setattr(_recv, "wait_socket_readable", close_after_the_wait)
+        patch.setattr(functions, "wait_socket_readable", close_after_the_wait)
         sender.send(b"x")
         with pytest.raises(anyio.ClosedResourceError):
             await recv_mmsg(receiver, batch)
@@ -513,7 +514,7 @@ async def test_closing_during_the_plain_checkpoint(engine: str, inet: Family) ->
         receiver.close()
 
     with pytest.MonkeyPatch.context() as patch, anyio.fail_after(5):
-        patch.setattr(_recv, "checkpoint", close_meanwhile)
+        patch.setattr(functions, "checkpoint", close_meanwhile)
         with pytest.raises(anyio.ClosedResourceError):
             await recv_mmsg(receiver, batch)
 
@@ -598,7 +599,7 @@ async def test_a_blocking_socket(receive: Receive, inet: Family) -> None:
 async def test_a_stream_socket(receive: Receive) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
-        with pytest.raises(ValueError, match="no datagram socket"):
+        with pytest.raises(ValueError, match="not a datagram socket"):
             await receive(sock, PacketBatch())
         with pytest.raises(ValueError, match="SOCK_DGRAM"):
             recv_mmsg_nowait(sock, PacketBatch())
@@ -615,7 +616,7 @@ async def test_no_socket_at_all(receive: Receive, thing: Any) -> None:
 
 async def test_an_anyio_socket() -> None:
     async with await anyio.create_udp_socket(local_host="127.0.0.1") as udp:
-        with pytest.raises(TypeError, match=r"UDPSocket.*AnyIO reads .* by itself.*open one"):
+        with pytest.raises(TypeError, match=r"UDPSocket.*AnyIO reads .* itself .*open one"):
             await recv_mmsg(udp, PacketBatch())  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""ctypes is a loaded gun: canaries, collection at bad moments, forks, growth."""
+"""C is a loaded gun: canaries, collection at bad moments, forks, growth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
 
-from .helpers import Family, contents, drain
+from ..helpers import Family, contents, drain
 
 CHILD = "ANYIO_MMSG_UNDER_DEBUG_ALLOCATOR"
 
@@ -47,7 +47,7 @@ def test_canaries_around_every_slot(engine: str, inet: Family) -> None:
         batch.release()
         sender.send(b"x" * 3000)
         drain(receiver, batch, 1)
-        slot = (batch._tail - 1) % 9
+        slot = (batch._slots.tail - 1) % 9
         after = bytes(batch.buffer)
         assert after[slot * 5 : slot * 5 + 5] == b"xxxxx"
         assert after[: slot * 5] == b"x" * (slot * 5)
@@ -84,7 +84,7 @@ def test_the_ring_does_not_move(engine: str, inet: Family) -> None:
     sender.send(b"x")
     drain(receiver, batch, 1)
     with pytest.raises(BufferError):
-        batch._ring.memory.extend(b"more")
+        batch._slots.memory.extend(b"more")
     sender.send(b"y")
     drain(receiver, batch, 1)
     assert contents(batch) == [b"x", b"y"]

@@ -13,7 +13,7 @@ from anyio_mmsg import (
     recv_mmsg_nowait,
 )
 
-from .helpers import Family, have_ipv6
+from ..helpers import Family, have_ipv6
 
 pytestmark = pytest.mark.anyio
 

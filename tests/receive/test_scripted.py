@@ -12,10 +12,10 @@ import anyio
 import pytest
 
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
-from anyio_mmsg._engine_portable import WSAEMSGSIZE, PortableEngine
-from anyio_mmsg._libc import MSG_DONTWAIT
+from anyio_mmsg._receive.recvfrom_into import WSAEMSGSIZE, RecvfromInto
+from anyio_mmsg._system.platform import MSG_DONTWAIT
 
-from .helpers import Family, ScriptedSocket, contents, drain
+from ..helpers import Family, ScriptedSocket, contents, drain
 
 WSAENETRESET, WSAECONNRESET = 10052, 10054
 
@@ -159,7 +159,7 @@ def test_reading_as_on_macos(family: Family) -> None:
     """By recvmsg_into, which works here as well: told that it was cut, but not the length."""
     receiver, sender = family.pair()
     batch = PacketBatch(4, 4, "recvfrom_into")
-    batch._plug(PortableEngine(batch._ring.memory, 4, MSG_DONTWAIT, ask_for_flags=True))
+    batch._slots.plug(RecvfromInto(batch._slots, MSG_DONTWAIT, ask_for_flags=True))
     for data in (b"1234", b"12345", b""):
         sender.send(data)
     drain(receiver, batch, 3)
