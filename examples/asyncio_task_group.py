@@ -33,7 +33,8 @@ has arrived is still counted, then it prints the last report. A second signal en
 exit status is 0.
 
 The task group is AnyIO's, the model of asyncio.TaskGroup (Python 3.11): it works on Python 3.10
-too, and has a cancel scope."""
+too, and has a cancel scope.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@
 It feeds itself: a sender and a receiver in one nursery, on asyncio, then on Trio, then on uvloop
 if that is installed. Ctrl-C or SIGTERM stops the sender; packets on their way still arrive, and
 the table covers those that were sent. A second signal ends it at once, and packets on their way
-then count as lost. The exit status is 0, or 1 if a packet was lost or corrupt, stopped or not."""
+then count as lost. The exit status is 0, or 1 if a packet was lost or corrupt, stopped or not.
+"""
 
 from __future__ import annotations
 

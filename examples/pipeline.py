@@ -13,7 +13,8 @@ the age of the packets that the workers get.
 On a terminal the table is live; elsewhere it prints a line at each interval. Ctrl-C or SIGTERM
 stops it: what has arrived is still received and worked off, for `--grace` seconds at most; a
 second signal cuts that short. Then it prints what became of each packet, and says so if something
-is left. The exit status is 0, or 1 if the counts don't add up."""
+is left. The exit status is 0, or 1 if the counts don't add up.
+"""
 
 from __future__ import annotations
 

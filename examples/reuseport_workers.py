@@ -13,7 +13,8 @@ them.
 
 Ctrl-C or SIGTERM stops them all: each worker still handles what has arrived, then the parent
 prints a summary. A second signal kills the workers at once, and they count as failed. The exit
-status is 0, or 1 if a worker failed."""
+status is 0, or 1 if a worker failed.
+"""
 
 from __future__ import annotations
 
@@ -256,9 +257,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
-    parser.add_argument(
-        "--workers", type=int, default=cores(), help="by default one for each core"
-    )
+    parser.add_argument("--workers", type=int, default=cores(), help="default: one a core")
     parser.add_argument("--pin", action="store_true", help="keep each to a core (Linux)")
     parser.add_argument("--buffer", type=int, help="bytes of each kernel buffer to ask for")
     parser.add_argument("--interval", type=float, default=0.5, help="seconds between two reports")

@@ -81,7 +81,7 @@ def kernel_drops(seen: ReceiverStatistics) -> str:
 
 
 async def print_at_intervals(interval: float, line: Callable[[], object]) -> None:
-    """Print a line every `interval` seconds. It doesn't drift: the times are fixed at the start."""
+    """Print a line every `interval` seconds, without drift: the times are fixed at the start."""
     due = anyio.current_time()
     while True:
         due += interval

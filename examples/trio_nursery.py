@@ -34,7 +34,8 @@ A message that is neither format is counted and shown escaped. A datagram longer
 cut; its line says so, and the summary counts it.
 
 Ctrl-C or SIGTERM stops it: what has arrived is still printed, then the last summary. A second
-signal ends it at once. The exit status is 0."""
+signal ends it at once. The exit status is 0.
+"""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ from shared import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-# A jumbo frame's payload and more. Longer datagrams are counted, as truncated. The library's default,
-# 1232, would count a full Ethernet frame (1472) as truncated.
+# More than the payload of a jumbo frame. Longer datagrams are counted, as truncated. With the
+# library's default, 1232, what fills an Ethernet frame (1472) would count as truncated.
 SLOT_SIZE = 9216
 SHOWN = 10  # senders
 
@@ -58,9 +58,10 @@ class TopSenders:
     """Counts of the most frequent senders, in a table that does not grow with their number.
 
     The algorithm of Misra and Gries (1982), as Agarwal et al. merge such tables ("Mergeable
-    summaries", 2012): when a table is twice as long as it should be, the count of the first sender
-    that has to go is subtracted from all counts. So each count is at most `too_low` below the truth
-    and never above it, and a sender of more than one packet in `limit` + 1 is in the table.
+    summaries", 2012): when a table is twice as long as it should be, the count of the first
+    sender that has to go is subtracted from all counts. So each count is at most `too_low` below
+    the truth and never above it, and a sender of more than one packet in `limit` + 1 is in the
+    table.
     """
 
     limit: int
@@ -116,7 +117,7 @@ class Interval:
         )
 
     def table(self) -> Table:
-        """Return it for a terminal; it fits into 60 columns with an IPv4 or a short IPv6 sender."""
+        """Return it for a terminal, of 60 columns or more."""
         from rich.columns import Columns
         from rich.table import Table
 
