@@ -1,25 +1,23 @@
-"""The code of examples/dns_server.py, which is no package."""
+"""The answers of examples/dns_server.py, whose folder is not on the import path."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "dns_server.py"
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 def load() -> ModuleType:
     """Import the example."""
-    name = EXAMPLE.stem
-    spec = importlib.util.spec_from_file_location(name, EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        return importlib.import_module("dns_server")
+    finally:
+        sys.path.remove(str(EXAMPLES))
 
 
 def load_answer() -> Callable[[bytes | memoryview], bytes | None]:
