@@ -13,7 +13,7 @@ from anyio import wait_all_tasks_blocked
 
 from anyio_mmsg import PacketBatch, PacketBatchPool, PoolStatistics, recv_mmsg, recv_mmsg_nowait
 
-from .helpers import Family, contents, drain
+from ..helpers import Family, contents, drain
 
 pytestmark = pytest.mark.anyio
 

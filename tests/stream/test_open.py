@@ -13,7 +13,7 @@ import pytest
 
 from anyio_mmsg import MulticastGroup, PacketBatch, open_udp_socket, recv_mmsg
 
-from .helpers import contents, have_ipv6, link_local
+from ..helpers import contents, have_ipv6, link_local
 
 pytestmark = pytest.mark.anyio
 needs_ipv6 = pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
@@ -91,7 +91,7 @@ async def test_a_buffer_beyond_the_limit_is_forced_or_warned_of(
 async def test_a_user_without_the_right_is_warned_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if without CAP_NET_ADMIN: the option that would force it does not exist."""
     monkeypatch.setattr(
-        "anyio_mmsg._sockets._BUFFERS",
+        "anyio_mmsg._stream.buffers._BUFFERS",
         {
             "receive": (socket.SO_RCVBUF, socket.SO_RCVLOWAT, "net.core.rmem_max"),
         },
@@ -214,7 +214,7 @@ async def assert_not_heard(sock: socket.socket, group: Group) -> None:
         ({"multicast_groups": "ff02::1%lo"}, ValueError, "has a scope; give it as"),
         ({"multicast_groups": "239.1.1.1,239.1.1.2"}, ValueError, "give numeric addresses"),
         ({"multicast_groups": ["239.1.1.1"] * 2}, OSError, r"joining MulticastGroup\(group='239"),
-        ({"multicast_groups": ["10.0.0.1"]}, ValueError, "no multicast address"),
+        ({"multicast_groups": ["10.0.0.1"]}, ValueError, "not a multicast address"),
         ({"multicast_groups": ["all-hosts"]}, ValueError, "give numeric addresses"),
         ({"multicast_groups": ["ff02::1"]}, ValueError, "not for the socket's IPv4"),
         (

@@ -17,13 +17,12 @@ from anyio.abc import SocketAttribute
 from anyio_mmsg import (
     PacketBatchPool,
     PacketReceiver,
-    _receiver,
-    _sockets,
     open_udp_socket,
 )
-from anyio_mmsg._sockets import SocketMemory
+from anyio_mmsg._system import memory
+from anyio_mmsg._system.memory import SocketMemory
 
-from .helpers import Family, ScriptedSocket, contents, trickle
+from ..helpers import Family, ScriptedSocket, contents, trickle
 
 pytestmark = pytest.mark.anyio
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of its drops")
@@ -364,7 +363,7 @@ async def test_kernel_drops_are_counted_to_the_packet(engine: str) -> None:
 @on_linux
 async def test_the_kernels_counter_wraps(monkeypatch: pytest.MonkeyPatch, inet: Family) -> None:
     drops = iter([2**32 - 3, 2**32 - 1, 2, 2])
-    monkeypatch.setattr(_receiver, "socket_memory", lambda sock: SocketMemory(0, 0, next(drops)))
+    monkeypatch.setattr(memory, "socket_memory", lambda sock: SocketMemory(0, 0, next(drops)))
     async with PacketReceiver(inet.open()) as receiver:
         assert [receiver.statistics().dropped_by_kernel for _ in range(2)] == [2, 5]
 
@@ -372,7 +371,7 @@ async def test_the_kernels_counter_wraps(monkeypatch: pytest.MonkeyPatch, inet: 
 async def test_where_the_kernel_does_not_tell(
     monkeypatch: pytest.MonkeyPatch, inet: Family
 ) -> None:
-    monkeypatch.setattr(_sockets, "ON_LINUX", False)
+    monkeypatch.setattr(memory, "ON_LINUX", False)
     async with PacketReceiver(inet.open()) as receiver:
         seen = receiver.statistics()
     assert (seen.dropped_by_kernel, seen.buffer_used, seen.buffer_size) == (None, None, None)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 import anyio
 
-from ._batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, PacketBatch, whole_number
+from .._arguments import whole_number
+from .._batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, PacketBatch
+
+
+def on_loss(batch: PacketBatch, count: Callable[[int], None] | None) -> None:
+    """Have `count` called with the packets of a lent batch if it is lost: dropped and not closed.
+
+    It is called in a finalizer, so anywhere and at any time.
+    """
+    batch._on_loss = count
 
 
 @dataclass(frozen=True)
