@@ -1,0 +1,83 @@
+"""reuseport_workers.py, run as a user would: fed, stopped, its counts checked."""
+
+from __future__ import annotations
+
+import signal
+import socket
+
+import pytest
+
+from .helpers import (
+    DEADLINE,
+    each_backend,
+    numbers,
+    only_linux,
+    running,
+    send_all,
+    terminal_output,
+    wait_for_all,
+    without_signals,
+    without_terminals,
+)
+
+pytestmark = without_signals
+
+
+WORKERS_LINE = "in all # packets, # dropped by kernel"
+
+
+@only_linux
+@each_backend
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_reuseport_workers_share(
+    how: signal.Signals, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "error")  # in the workers too
+    options = ["--workers", "2", "--pin", "--interval", "0.02", "--backend", backend]
+    with running("reuseport_workers.py", *options) as program:
+        address = program.address()
+        for _ in range(40):  # senders: that all of them get one worker is less likely than 1e-11
+            send_all(address, [b"x" * 10] * 50)
+        seen = wait_for_all(program, 2000, WORKERS_LINE)
+        program.process.send_signal(how)
+        lines = program.end()
+    counts = [
+        numbers(line, "worker [01]: # packets, # dropped by kernel") for line in lines[-3:-1]
+    ]
+    packets, size, dropped = numbers(lines[-1], "all: # packets, # bytes, # dropped by kernel")
+    assert seen == (packets, dropped)
+    assert size == 10 * packets
+    assert (packets, dropped) == tuple(map(sum, zip(*counts, strict=True)))
+    assert all(packets for packets, _ in counts)
+
+
+@only_linux
+def test_reuseport_workers_that_fail_end_all() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))  # without SO_REUSEPORT: it is not shared
+        options = ["--workers", "3", "--port", str(sock.getsockname()[1])]
+        with running("reuseport_workers.py", *options) as program:
+            output, errors = program.process.communicate(timeout=DEADLINE)
+    assert program.process.returncode == 1
+    assert output.startswith("worker 0: 0 packets, 0 dropped by kernel, failed with status 1\n")
+    assert "Address already in use" in errors
+
+
+@only_linux
+def test_reuseport_workers_end_with_their_parent() -> None:
+    options = ["--workers", "2", "--interval", "0.02"]
+    with running("reuseport_workers.py", *options) as program:
+        address = program.address()
+        program.process.kill()
+        # The end of this pipe, which the workers have too, is theirs.
+        program.process.communicate(timeout=DEADLINE)
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(address)
+
+
+@only_linux
+@without_terminals
+def test_reuseport_workers_on_a_terminal() -> None:
+    output = terminal_output("reuseport_workers.py", "--workers", "2", "--interval", "0.05")
+    assert "packets/s" in output
+    assert "all: 100 packets, 100 bytes, 0 dropped by kernel" in output
