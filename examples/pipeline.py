@@ -198,7 +198,8 @@ async def run(options: argparse.Namespace) -> int:
                     around.start_soon(demonstrate, address, options.demo, pipeline, sending)
                 for _ in range(options.workers):
                     workers.start_soon(work, stream.clone(), options.work / 1e6, pipeline)
-            # If the workers were cut short, the rest is counted, until feed has ended.
+            # If the workers were cut short: this ends feed, and counts what the kernel still has.
+            await receiver.aclose()
             async for batch in stream:
                 with batch:
                     pipeline.queued += len(batch)

@@ -56,8 +56,8 @@ def test_pipeline_that_is_cut_short_tells_what_was_queued(overload: str, backend
     options += ["--overload", overload, "--backend", backend, "--interval", "0.02"]
     with running("pipeline.py", *options, "--grace", "0") as program:
         send_all(program.address(), [b"x"] * 100)
-        # 2 batches at work, 3 in the stream, with "block" one in the hands of `feed`. They need
-        # not be full; what has no room then is left in the kernel.
+        # 2 batches at work, 3 in the stream, with "block" one that `feed` holds. They need not be
+        # full; what has no room then is left in the kernel.
         while numbers(program.line(), PIPELINE_LINE)[0] < 6:
             pass
         lines = program.stop()
@@ -65,6 +65,41 @@ def test_pipeline_that_is_cut_short_tells_what_was_queued(overload: str, backend
     assert consumed == 0
     assert 5 <= queued <= 4 * 6
     assert received == dropped + queued
+    left, unread = numbers(lines[0], "^left: # packets not worked off, # not even received$")
+    assert left == queued
+    if LINUX:
+        (kernel,) = numbers(lines[-1], "dropped by kernel #,")
+        assert received + unread + kernel == 100
+
+
+@each_backend
+def test_pipeline_works_off_what_waits_when_it_is_stopped(backend: str) -> None:
+    options = ["--backend", backend, "--buffer", "1000000", "--grace", "60"]
+    with running("pipeline.py", *options) as program:
+        address = program.address()
+        with program.held():
+            send_all(address, [b"x"] * 500)
+            program.process.send_signal(signal.SIGTERM)
+        lines = program.end()
+    assert numbers(lines[-2], BOOKS) == (500, 500, 0, 0)
+    assert not lines[0].startswith("left")
+
+
+@each_backend
+def test_pipeline_ends_at_once_at_a_second_signal(backend: str) -> None:
+    """Both signals are pending when it looks, and the time of grace is longer than the test's."""
+    options = ["--work", "1e9", "--grace", "1e9", "--backend", backend, "--interval", "0.02"]
+    with running("pipeline.py", *options) as program:
+        address = program.address()
+        send_all(address, [b"x"] * 100)
+        while numbers(program.line(), PIPELINE_LINE)[0] < 100:
+            pass
+        with program.held():
+            program.process.send_signal(signal.SIGTERM)
+            program.process.send_signal(signal.SIGINT)
+        lines = program.end()
+    assert numbers(lines[-2], BOOKS) == (100, 0, 0, 100)
+    assert lines[-3] == "left: 100 packets not worked off, 0 not even received"
 
 
 @each_backend
