@@ -228,10 +228,11 @@ class Parent:
             # A worker that is stopped before it listens handles no signals yet.
             well = worker.status == 0 or (worker.status == -signal.SIGTERM and not worker.latest)
             failed += not well
+            ended = "killed" if worker.status is None else f"failed with status {worker.status}"
             print(
                 f"worker {number}: {worker.count('packets'):,} packets, "
                 f"{worker.count('dropped_by_kernel'):,} dropped by kernel"
-                + ("" if well else f", failed with status {worker.status}")
+                + ("" if well else f", {ended}")
             )
         print(
             f"all: {self.total('packets'):,} packets, {self.total('bytes'):,} bytes, "

@@ -94,9 +94,11 @@ class Look(Protocol):
 
     def line(self) -> str:
         """Return it for a log."""
+        raise NotImplementedError
 
     def table(self) -> Table:
         """Return it for a terminal."""
+        raise NotImplementedError
 
 
 async def show_at_intervals(interval: float, look: Callable[[], Look]) -> None:

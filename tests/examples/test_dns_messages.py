@@ -13,6 +13,7 @@ pytest.importorskip("dns", reason="dnspython is not installed; the extra 'exampl
 import dns.edns
 import dns.flags
 import dns.message
+import dns.opcode
 import dns.rcode
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,13 +28,40 @@ SHARED = dns_server.load(dns_server.SAMPLE)  # for hypothesis, which calls a tes
 # The header, and what is malformed
 
 
+FORMERR, NOTIMP = 1, 4
+
+
+def refusal(
+    query: bytes | bytearray, rcode: int, has_opt: bool, want_dnssec: bool = False
+) -> bytes:
+    """A header, and OPT if the query had it (RFC 6891 section 6.1.1), with its DO."""
+    head = bytes(query[:2]) + bytes([0x80 | query[2] & 0x79, rcode]) + bytes(7) + bytes([has_opt])
+    flags = 0x8000 if want_dnssec else 0
+    return head + (b"\0" + struct.pack("!HHIH", 41, 1232, flags, 0) if has_opt else b"")
+
+
 @pytest.mark.parametrize("opcode", range(1, 16))
 def test_other_opcodes_are_not_implemented(answerer: Any, opcode: int) -> None:
-    query = bytearray(question("example.org"))
-    query[2] |= opcode << 3
-    expected = query[:2] + bytes([0x80 | opcode << 3 | 1, dns.rcode.NOTIMP]) + bytes(8)
-    assert answerer.answer(bytes(query)) == expected
-    assert answerer.statistics().answers == {"NOTIMP": 1}
+    for use_edns, want_dnssec in ((False, False), (0, False), (0, True)):
+        query = bytearray(question("example.org", use_edns=use_edns, want_dnssec=want_dnssec))
+        query[2] |= opcode << 3
+        expected = refusal(query, NOTIMP, use_edns is not False, want_dnssec)
+        assert answerer.answer(bytes(query)) == expected
+    assert answerer.statistics().answers == {"NOTIMP": 3}
+
+
+@pytest.mark.parametrize("opcode", [dns.opcode.NOTIFY, dns.opcode.UPDATE, dns.opcode.STATUS])
+@pytest.mark.parametrize("version", [0, 1])
+def test_refusals_are_read_by_dnspython(
+    answerer: Any, opcode: dns.opcode.Opcode, version: int
+) -> None:
+    query = dns.message.make_query("example.org", "SOA", use_edns=0, want_dnssec=True)
+    query.use_edns(version, dns.flags.DO)
+    query.set_opcode(opcode)
+    answer = dns.message.from_wire(answerer.answer(query.to_wire()))
+    assert query.is_response(answer)
+    assert (answer.rcode(), answer.edns, answer.payload) == (dns.rcode.NOTIMP, 0, 1232)
+    assert answer.ednsflags == dns.flags.DO
 
 
 def test_recursion_desired_is_repeated_and_nothing_else(answerer: Any) -> None:
@@ -46,38 +74,79 @@ def test_recursion_desired_is_repeated_and_nothing_else(answerer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "kind"),
+    ("query", "kind", "has_opt"),
     [
-        pytest.param(message(0, 0, 0, 0, rest=b""), "not one question", id="no question"),
-        pytest.param(message(2, 0, 0, 0, rest=A * 2), "not one question", id="two questions"),
-        pytest.param(message(1, 0, 0, 0, rest=b""), "cut short", id="header alone"),
-        pytest.param(message(1, 0, 0, 0, rest=A[:5]), "cut short", id="half a name"),
-        pytest.param(message(1, 0, 0, 0, rest=A[:-1]), "cut short", id="half a class"),
-        pytest.param(message(1, 0, 0, 0, rest=A + b"\0"), "trailing bytes", id="one byte more"),
-        pytest.param(message(1, 0, 0, 0, rest=b"\xc0\x0c\0\1\0\1"), "bad name", id="pointer"),
-        pytest.param(message(1, 0, 0, 0, rest=b"\x40" + A), "bad name", id="kind of label"),
+        pytest.param(message(0, 0, 0, 0, rest=b""), "not one question", False, id="no question"),
         pytest.param(
-            message(1, 0, 0, 0, rest=LONGEST * 4 + b"\0\0\1\0\1"), "bad name", id="257 bytes"
+            message(2, 0, 0, 0, rest=A * 2), "not one question", False, id="two questions"
         ),
-        pytest.param(message(1, 0, 0, 1, rest=A), "cut short", id="no OPT"),
-        pytest.param(message(1, 0, 0, 1, rest=A + OPT[:-1]), "cut short", id="half an OPT"),
-        pytest.param(message(1, 0, 0, 1, rest=A + OPT * 2), "trailing bytes", id="uncounted OPT"),
-        pytest.param(message(1, 0, 0, 2, rest=A + OPT * 2), "bad EDNS", id="two OPTs"),
-        pytest.param(message(1, 1, 0, 0, rest=A + OPT), "bad EDNS", id="OPT as an answer"),
-        pytest.param(message(1, 0, 0, 1, rest=A + b"\1x" + OPT), "bad EDNS", id="OPT has a name"),
+        pytest.param(message(1, 0, 0, 0, rest=b""), "cut short", False, id="header alone"),
+        pytest.param(message(1, 0, 0, 0, rest=A[:5]), "cut short", False, id="half a name"),
+        pytest.param(message(1, 0, 0, 0, rest=A[:-1]), "cut short", False, id="half a class"),
         pytest.param(
-            message(1, 0, 0, 1, rest=A + OPT[:-1] + b"\5\0\n\0\2x"), "bad EDNS", id="option"
+            message(1, 0, 0, 0, rest=A + b"\0"), "trailing bytes", False, id="one byte more"
         ),
         pytest.param(
-            message(1, 0, 0, 1, rest=A + OPT[:-1] + b"\3\0\n\0"), "cut short", id="half an option"
+            message(1, 0, 0, 0, rest=b"\xc0\x0c\0\1\0\1"), "bad name", False, id="pointer"
+        ),
+        pytest.param(message(1, 0, 0, 0, rest=b"\x40" + A), "bad name", False, id="kind of label"),
+        pytest.param(
+            message(1, 0, 0, 0, rest=LONGEST * 4 + b"\0\0\1\0\1"),
+            "bad name",
+            False,
+            id="257 bytes",
+        ),
+        pytest.param(message(1, 0, 0, 1, rest=A), "cut short", False, id="no OPT"),
+        pytest.param(message(1, 0, 0, 1, rest=A + OPT[:-1]), "cut short", False, id="half an OPT"),
+        pytest.param(
+            message(1, 0, 0, 1, rest=A + OPT * 2), "trailing bytes", True, id="uncounted OPT"
+        ),
+        pytest.param(message(1, 0, 0, 2, rest=A + OPT * 2), "bad EDNS", True, id="two OPTs"),
+        pytest.param(message(1, 1, 0, 0, rest=A + OPT), "bad EDNS", True, id="OPT as an answer"),
+        pytest.param(
+            message(1, 0, 0, 1, rest=A + b"\1x" + OPT), "bad EDNS", True, id="OPT has a name"
         ),
         pytest.param(
-            message(1, 0, 0, 1, rest=A + b"\x40" + OPT), "bad name", id="record with a bad name"
+            message(1, 0, 0, 1, rest=A + OPT[:-1] + b"\5\0\n\0\2x"), "bad EDNS", True, id="option"
+        ),
+        pytest.param(
+            message(1, 0, 0, 1, rest=A + OPT[:-1] + b"\3\0\n\0"),
+            "cut short",
+            True,
+            id="half an option",
+        ),
+        pytest.param(
+            message(1, 0, 0, 1, rest=A + b"\x40" + OPT),
+            "bad name",
+            False,
+            id="record with a bad name",
+        ),
+        pytest.param(message(0, 0, 0, 1, rest=OPT), "not one question", True, id="only OPT"),
+        pytest.param(
+            message(2, 0, 0, 1, rest=A * 2 + OPT), "not one question", True, id="two, and OPT"
+        ),
+        pytest.param(
+            message(1, 0, 0, 1, rest=A + OPT + b"\0"), "trailing bytes", True, id="OPT and more"
+        ),
+        pytest.param(
+            message(1, 0, 0, 1, rest=b"\xc0\x0c\0\1\0\1" + OPT),
+            "bad name",
+            True,
+            id="pointer, OPT",
+        ),
+        pytest.param(
+            message(1, 0, 0, 1, rest=LONGEST * 4 + b"\0\0\1\0\1" + OPT),
+            "bad name",
+            True,
+            id="257 bytes, and OPT",
+        ),
+        pytest.param(
+            message(1, 0, 0, 2, rest=A + OPT), "cut short", True, id="a record less than it says"
         ),
     ],
 )
-def test_malformed_queries(answerer: Any, query: bytes, kind: str) -> None:
-    assert answerer.answer(query) == b"\xbe\xef\x81\1" + bytes(8)
+def test_malformed_queries(answerer: Any, query: bytes, kind: str, has_opt: bool) -> None:
+    assert answerer.answer(query) == refusal(query, FORMERR, has_opt)
     seen = answerer.statistics()
     assert (seen.malformed, seen.answers, seen.queries) == ({kind: 1}, {"FORMERR": 1}, 1)
 
@@ -176,5 +245,5 @@ def check_any(answerer: Any, query: bytes) -> None:
         size = len(answer.question[0].name.to_wire() or b"") + 4
         assert wire[12 : 12 + size] == query[12 : 12 + size]
     else:
-        assert wire[3] in (dns.rcode.FORMERR, dns.rcode.NOTIMP)
-        assert len(wire) == 12
+        assert wire[3] in (FORMERR, NOTIMP)
+        assert len(wire) == (12 if answer.edns < 0 else 23)

@@ -22,7 +22,16 @@ import dns.query
 import dns.rcode
 
 from .dns_helpers import APEX, HEAD, NAMES, TO_WWW, A, lines, message, question
-from .helpers import DEADLINE, EXAMPLES, each_backend, each_host, running, without_signals
+from .helpers import (
+    DEADLINE,
+    EXAMPLES,
+    client,
+    each_backend,
+    each_host,
+    each_signal,
+    running,
+    without_signals,
+)
 
 without_dig = pytest.mark.skipif(
     shutil.which("dig") is None, reason="the dig command is not installed"
@@ -146,6 +155,24 @@ def test_server_survives_and_counts(host: str, backend: str, how: str) -> None:
         malformed="2 (1 not one question, 1 trailing bytes)",
         dropped="3 (1 response, 2 too short)",
     )
+
+
+@without_signals
+@each_backend
+@each_signal
+def test_server_answers_what_waits_when_it_is_stopped(how: signal.Signals, backend: str) -> None:
+    options = ["--port", "0", "--backend", backend, "--buffer", "1000000"]
+    with running("dns_server.py", *options) as program, client("127.0.0.1") as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)
+        sock.connect(program.address())
+        queries = [question("example.org", id=number) for number in range(500)]
+        with program.held():
+            for query in queries:
+                sock.send(query)
+            program.process.send_signal(how)
+        assert [sock.recv(2000)[:2] for _ in queries] == [query[:2] for query in queries]
+        ended = program.end()
+    assert summary(ended) == in_all("500 queries (rate): 500 NOERROR")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="raw sockets differ elsewhere")

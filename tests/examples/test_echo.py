@@ -21,6 +21,7 @@ from .helpers import (
     command,
     each_backend,
     each_host,
+    each_signal,
     has_nothing,
     numbers,
     only_linux,
@@ -60,6 +61,21 @@ def test_echo_sends_everything_back(how: signal.Signals, host: str, backend: str
     _, size, batches = numbers(line, SEEN)
     assert size == sum(map(len, payloads + burst))
     assert len(payloads) < batches <= count
+
+
+@each_backend
+@each_signal
+def test_echo_answers_what_waits_when_it_is_stopped(how: signal.Signals, backend: str) -> None:
+    options = ["--port", "0", "--backend", backend, "--buffer", "1000000"]
+    with running("echo.py", *options) as program, client("127.0.0.1") as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)
+        sock.connect(program.address())
+        with program.held():
+            for number in range(500):
+                sock.send(b"%d" % number)
+            program.process.send_signal(how)
+        assert [sock.recv(99) for _ in range(500)] == [b"%d" % number for number in range(500)]
+        assert numbers(program.end()[-1], BOOKS) == (500, 500, 0, 0, 0)
 
 
 @without_nc

@@ -14,6 +14,7 @@ from .helpers import (
     send_all,
     terminal_output,
     wait_for_all,
+    without_rich,
     without_signals,
     without_terminals,
 )
@@ -116,6 +117,7 @@ def test_pipeline_feeds_itself(backend: str) -> None:
 
 
 @without_terminals
+@without_rich
 def test_pipeline_on_a_terminal() -> None:
     output = terminal_output("pipeline.py", "--interval", "0.05")
     assert "batches in the stream" in output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from contextlib import ExitStack
 
 import pytest
@@ -14,10 +15,12 @@ from .helpers import (
     command,
     each_backend,
     each_host,
+    each_signal,
     numbers,
     only_linux,
     payloads_up_to,
     running,
+    send_all,
     without_ipv6,
     without_nc,
     without_signals,
@@ -74,6 +77,23 @@ def test_relay_sends_everything_to_each(
     gone = f": sent {count}, unsent 0, refused 0"
     barred = f": sent 0, unsent 0, refused {count} ({count} EACCES)"
     assert lines == [name + (barred if name == BARRED[host] else gone) for name in names]
+
+
+@each_backend
+@each_signal
+def test_relay_sends_on_what_waits_when_it_is_stopped(how: signal.Signals, backend: str) -> None:
+    with client("127.0.0.1") as receiver:
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)
+        options = ["--port", "0", "--backend", backend, "--buffer", "1000000"]
+        options += ["--to", at(receiver.getsockname())]
+        with running("relay.py", *options) as program:
+            address = program.address()
+            with program.held():
+                send_all(address, [b"%d" % number for number in range(500)])
+                program.process.send_signal(how)
+            got = [receiver.recv(99) for _ in range(500)]
+            assert got == [b"%d" % number for number in range(500)]
+            assert numbers(program.end()[0], SENT) == (500, 0)
 
 
 @each_backend

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import socket
+import time
+from pathlib import Path
 
 import pytest
 
 from .helpers import (
     DEADLINE,
     each_backend,
+    each_signal,
     numbers,
     only_linux,
     running,
     send_all,
     terminal_output,
     wait_for_all,
+    without_rich,
     without_signals,
     without_terminals,
 )
@@ -28,7 +34,7 @@ WORKERS_LINE = "in all # packets, # dropped by kernel"
 
 @only_linux
 @each_backend
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@each_signal
 def test_reuseport_workers_share(
     how: signal.Signals, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,6 +55,64 @@ def test_reuseport_workers_share(
     assert size == 10 * packets
     assert (packets, dropped) == tuple(map(sum, zip(*counts, strict=True)))
     assert all(packets for packets, _ in counts)
+
+
+@only_linux
+@each_backend
+def test_reuseport_workers_handle_what_waits_when_they_are_stopped(backend: str) -> None:
+    """A worker is held; what was sent to it waits when the parent asks it to end."""
+    options = ["--workers", "1", "--interval", "0.02", "--buffer", "1000000"]
+    with running("reuseport_workers.py", *options, "--backend", backend) as program:
+        address = program.address()
+        (worker,) = children_of(program.process.pid)
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            send_all(address, [b"x"] * 500)
+            program.process.send_signal(signal.SIGTERM)
+            deadline = time.monotonic() + DEADLINE
+            while not terminated(worker):
+                assert time.monotonic() < deadline
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        lines = program.end()
+    assert lines[-1] == "all: 500 packets, 500 bytes, 0 dropped by kernel"
+
+
+@only_linux
+def test_reuseport_workers_are_killed_at_a_second_signal() -> None:
+    options = ["--workers", "2", "--interval", "0.02"]
+    with running("reuseport_workers.py", *options) as program:
+        program.address()
+        workers = children_of(program.process.pid)
+        for worker in workers:
+            os.kill(worker, signal.SIGSTOP)  # so that they don't end before
+        with program.held():
+            program.process.send_signal(signal.SIGTERM)
+            program.process.send_signal(signal.SIGINT)
+        output, errors = program.process.communicate(timeout=DEADLINE)
+    assert (program.process.returncode, errors) == (1, "")
+    assert len(re.findall("dropped by kernel, killed$", output, re.M)) == 2
+
+
+def children_of(process: int) -> list[int]:
+    """Return the processes that a process started."""
+    lists = list(Path(f"/proc/{process}/task").glob("*/children"))  # one for each thread
+    if not lists:
+        pytest.skip("this kernel does not list a process's children")
+    return [int(child) for path in lists for child in path.read_text().split()]
+
+
+def terminated(process: int) -> bool:
+    """Return whether a SIGTERM waits for a process that is held."""
+    status = Path(f"/proc/{process}/status").read_text()
+    pending = numbers_in_hex(status, "SigPnd") | numbers_in_hex(status, "ShdPnd")
+    return bool(pending >> (signal.SIGTERM - 1) & 1)
+
+
+def numbers_in_hex(status: str, name: str) -> int:
+    found = re.search(rf"^{name}:\s*([0-9a-f]+)$", status, re.M)
+    assert found
+    return int(found[1], 16)
 
 
 @only_linux
@@ -77,6 +141,7 @@ def test_reuseport_workers_end_with_their_parent() -> None:
 
 @only_linux
 @without_terminals
+@without_rich
 def test_reuseport_workers_on_a_terminal() -> None:
     output = terminal_output("reuseport_workers.py", "--workers", "2", "--interval", "0.05")
     assert "packets/s" in output
