@@ -7,6 +7,7 @@ import errno
 import pickle
 import socket
 import sys
+from itertools import chain, repeat
 from typing import Any
 
 import anyio
@@ -176,89 +177,6 @@ async def test_what_is_held_at_the_end_counts_as_dropped(inet: Family) -> None:
     assert receiver.pool.statistics().free == 8
 
 
-# Lingering
-
-
-async def test_lingering_ends_with_a_full_batch(engine: str, inet: Family) -> None:
-    sock, sender = inet.pair()
-    receiver = PacketReceiver(sock, PacketBatchPool(2, 3, 16, engine), linger=60)
-    async with receiver:
-        for number in range(3):  # full at once: not held back
-            sender.send(b"%d" % number)
-        with anyio.fail_after(5):
-            with await receiver.receive() as batch:
-                assert contents(batch) == [b"0", b"1", b"2"]
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(_send_when_blocked, sender, [b"3", b"4", b"5"])
-                with await receiver.receive() as batch:
-                    assert contents(batch) == [b"3", b"4", b"5"]
-
-
-async def _send_when_blocked(sender: socket.socket, datagrams: list[bytes]) -> None:
-    for data in datagrams:
-        await wait_all_tasks_blocked()
-        sender.send(data)
-
-
-@pytest.mark.parametrize("linger", [0.0005, 0.02])
-async def test_lingering_ends_with_its_time(linger: float, engine: str, inet: Family) -> None:
-    sock, sender = inet.pair()
-    receiver = PacketReceiver(sock, PacketBatchPool(2, 3, 16, engine), linger=linger)
-    async with receiver:
-        sender.send(b"0")
-        before = anyio.current_time()
-        with anyio.fail_after(5):
-            with await receiver.receive() as batch:
-                assert anyio.current_time() - before >= linger
-                assert contents(batch) == [b"0"]
-
-
-async def test_lingering_goes_on_where_a_cancelled_call_left_it(inet: Family) -> None:
-    sock, sender = inet.pair()
-    async with PacketReceiver(sock, linger=0.05) as receiver:
-        sender.send(b"x")
-        with anyio.fail_after(5):
-            while True:
-                with anyio.move_on_after(0.02):
-                    with await receiver.receive() as batch:
-                        assert contents(batch) == [b"x"]
-                    break
-
-
-async def test_closing_wakes_a_reader_that_lingers(inet: Family) -> None:
-    sock, sender = inet.pair()
-    receiver = PacketReceiver(sock, linger=60)
-    sender.send(b"x")
-
-    async def read() -> None:
-        with pytest.raises(anyio.ClosedResourceError):
-            await receiver.receive()
-
-    with anyio.fail_after(5):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(read)
-            await anyio.sleep(0.02)  # in which it gets the packet; not a matter of who is blocked
-            await receiver.aclose()
-    seen = receiver.statistics()
-    assert (seen.packets, seen.dropped) == (1, 1)
-    assert receiver.pool.statistics().free == 8
-
-
-@pytest.mark.parametrize("linger", [0.0005, 5])
-async def test_an_error_while_lingering_is_the_next_calls(linger: float) -> None:
-    down = OSError(errno.EBADMSG, "not one that passes")
-    sock = ScriptedSocket(b"0", None, down, b"1", b"2")
-    pool = PacketBatchPool(2, 2, engine="recvfrom_into")
-    async with PacketReceiver(sock, pool, linger=linger) as receiver:
-        with anyio.fail_after(5):
-            with await receiver.receive() as batch:
-                assert contents(batch) == [b"0"]
-            with pytest.raises(OSError, match="not one that passes"):
-                await receiver.receive()
-            with await receiver.receive() as batch:
-                assert contents(batch) == [b"1", b"2"]
-
-
 # Errors
 
 
@@ -362,7 +280,7 @@ async def test_kernel_drops_are_counted_to_the_packet(engine: str) -> None:
 
 @on_linux
 async def test_the_kernels_counter_wraps(monkeypatch: pytest.MonkeyPatch, inet: Family) -> None:
-    drops = iter([2**32 - 3, 2**32 - 1, 2, 2])
+    drops = chain([2**32 - 3, 2**32 - 1, 2], repeat(2))
     monkeypatch.setattr(memory, "socket_memory", lambda sock: SocketMemory(0, 0, next(drops)))
     async with PacketReceiver(inet.open()) as receiver:
         assert [receiver.statistics().dropped_by_kernel for _ in range(2)] == [2, 5]
