@@ -51,7 +51,7 @@ from typing import NamedTuple
 
 import anyio
 
-from anyio_mmsg import PacketBatchPool, PacketReceiver
+from anyio_mmsg import PacketBatchPool, PacketReceiver, open_udp_socket
 from shared import announce, escape_what_cannot_be_printed, print_at_intervals, stop_on_signal
 
 # statsd's documentation tells clients to send 512 bytes over the Internet, 1432 over Ethernet, and
@@ -276,12 +276,9 @@ def percentile(ordered: list[float], percent: int) -> float:
 
 async def serve(host: str, port: int, interval: float) -> None:
     """Receive and report until Ctrl-C, then print the last report."""
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     metrics = Metrics()
-    sock = socket.socket(family, kind)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    sock.bind(address)
-    sock.setblocking(False)
+    sock = await open_udp_socket(host, port)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # or what is allowed
     # One batch is enough: nothing is received while its metrics are added.
     receiver = PacketReceiver(sock, PacketBatchPool(1, slot_size=SLOT_SIZE))
     async with receiver, anyio.create_task_group() as group:

@@ -49,7 +49,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from anyio_mmsg import Packet, PacketBatchPool, PacketReceiver
+from anyio_mmsg import Packet, PacketBatchPool, PacketReceiver, open_udp_socket
 from shared import announce, escape_what_cannot_be_printed, print_at_intervals, stop_on_signal
 
 # RFC 5426 section 3.2 asks for at least 2048 bytes, and for more if possible. 8 KiB is the longest
@@ -235,12 +235,9 @@ def collect(packet: Packet, statistics: Statistics) -> None:
 
 async def serve(host: str, port: int, interval: float) -> None:
     """Receive and report until Ctrl-C, then print the last summary."""
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     statistics = Statistics()
-    sock = socket.socket(family, kind)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-    sock.bind(address)
-    sock.setblocking(False)
+    sock = await open_udp_socket(host, port)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # or what is allowed
     # One batch is enough: nothing is received while its messages are printed.
     receiver = PacketReceiver(sock, PacketBatchPool(1, slot_size=SLOT_SIZE))
     async with receiver, trio.open_nursery() as nursery:

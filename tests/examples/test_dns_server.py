@@ -23,6 +23,7 @@ import dns.rcode
 
 from .dns_helpers import APEX, HEAD, NAMES, TO_WWW, A, lines, message, question
 from .helpers import (
+    BUFFER,
     DEADLINE,
     EXAMPLES,
     client,
@@ -161,7 +162,7 @@ def test_server_survives_and_counts(host: str, backend: str, how: str) -> None:
 @each_backend
 @each_signal
 def test_server_answers_what_waits_when_it_is_stopped(how: signal.Signals, backend: str) -> None:
-    options = ["--port", "0", "--backend", backend, "--buffer", "1000000"]
+    options = ["--port", "0", "--backend", backend, "--buffer", BUFFER]
     with running("dns_server.py", *options) as program, client("127.0.0.1") as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)
         sock.connect(program.address())

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from .helpers import (
+    BUFFER,
     DEADLINE,
     LARGEST,
     client,
@@ -66,7 +67,7 @@ def test_echo_sends_everything_back(how: signal.Signals, host: str, backend: str
 @each_backend
 @each_signal
 def test_echo_answers_what_waits_when_it_is_stopped(how: signal.Signals, backend: str) -> None:
-    options = ["--port", "0", "--backend", backend, "--buffer", "1000000"]
+    options = ["--port", "0", "--backend", backend, "--buffer", BUFFER]
     with running("echo.py", *options) as program, client("127.0.0.1") as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)
         sock.connect(program.address())

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from .helpers import (
+    BUFFER,
     LINUX,
     each_backend,
     numbers,
@@ -75,7 +76,7 @@ def test_pipeline_that_is_cut_short_tells_what_was_queued(overload: str, backend
 
 @each_backend
 def test_pipeline_works_off_what_waits_when_it_is_stopped(backend: str) -> None:
-    options = ["--backend", backend, "--buffer", "1000000", "--grace", "60"]
+    options = ["--backend", backend, "--buffer", BUFFER, "--grace", "60"]
     with running("pipeline.py", *options) as program:
         address = program.address()
         with program.held():

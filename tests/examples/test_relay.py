@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from .helpers import (
+    BUFFER,
     DEADLINE,
     LARGEST,
     client,
@@ -84,7 +85,7 @@ def test_relay_sends_everything_to_each(
 def test_relay_sends_on_what_waits_when_it_is_stopped(how: signal.Signals, backend: str) -> None:
     with client("127.0.0.1") as receiver:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)
-        options = ["--port", "0", "--backend", backend, "--buffer", "1000000"]
+        options = ["--port", "0", "--backend", backend, "--buffer", BUFFER]
         options += ["--to", at(receiver.getsockname())]
         with running("relay.py", *options) as program:
             address = program.address()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from .helpers import (
+    BUFFER,
     DEADLINE,
     each_backend,
     each_signal,
@@ -61,7 +62,7 @@ def test_reuseport_workers_share(
 @each_backend
 def test_reuseport_workers_handle_what_waits_when_they_are_stopped(backend: str) -> None:
     """A worker is held; what was sent to it waits when the parent asks it to end."""
-    options = ["--workers", "1", "--interval", "0.02", "--buffer", "1000000"]
+    options = ["--workers", "1", "--interval", "0.02", "--buffer", BUFFER]
     with running("reuseport_workers.py", *options, "--backend", backend) as program:
         address = program.address()
         (worker,) = children_of(program.process.pid)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from .helpers import (
+    BUFFER,
     LINUX,
     each_backend,
     each_host,
@@ -55,7 +56,7 @@ def test_udp_top_counts(host: str, backend: str) -> None:
 @each_backend
 @each_signal
 def test_udp_top_counts_what_waits_when_it_is_stopped(how: signal.Signals, backend: str) -> None:
-    options = ["--port", "0", "--host", "127.0.0.1", "--backend", backend, "--buffer", "1000000"]
+    options = ["--port", "0", "--host", "127.0.0.1", "--backend", backend, "--buffer", BUFFER]
     with running("udp_top.py", *options) as program:
         address = program.address()
         with program.held():
