@@ -29,8 +29,8 @@ of timers take a bounded amount of memory, whatever senders make up: metrics tha
 are refused and counted, while the ones that are known go on.
 
 `--uvloop` runs it on uvloop, `--port 0` listens on any free port. Ctrl-C or SIGTERM stops it: what
-has arrived is still counted, then it prints the last report. A second signal ends it at once. The
-exit status is 0.
+has arrived is still counted, then it prints the last report. A second signal ends it at once,
+and it says how many packets that left. The exit status is 0.
 
 The task group is AnyIO's, the model of asyncio.TaskGroup (Python 3.11): it works on Python 3.10
 too, and has a cancel scope.
@@ -52,7 +52,13 @@ from typing import NamedTuple
 import anyio
 
 from anyio_mmsg import PacketBatchPool, PacketReceiver, open_udp_socket
-from shared import announce, escape_what_cannot_be_printed, print_at_intervals, stop_on_signal
+from shared import (
+    announce,
+    escape_what_cannot_be_printed,
+    left,
+    print_at_intervals,
+    stop_on_signal,
+)
 
 # statsd's documentation tells clients to send 512 bytes over the Internet, 1432 over Ethernet, and
 # 8932 with jumbo frames. The library's default, 1232, would cut the latter two.
@@ -290,6 +296,8 @@ async def serve(host: str, port: int, interval: float) -> None:
                 for packet in batch:
                     metrics.add_packet(packet.data, packet.truncated)
         group.cancel_scope.cancel()
+    if count := left(receiver.statistics()):
+        print(f"left: {count} packets")
     print(metrics.flush(), flush=True)
 
 

@@ -45,7 +45,7 @@ from shared import (
     Rate,
     add_backend_option,
     announce,
-    kernel_drops,
+    losses,
     print_at_intervals,
     run_on,
     stop_on_signal,
@@ -81,7 +81,7 @@ class Report:
             f"({rate(now, seen.queries):,.0f}/s): "
             f"{', '.join(answers) or 'no answers'}; malformed {sum_and_parts(seen.malformed)}, "
             f"dropped {sum_and_parts(seen.dropped)}, send failures {sum_and_parts(failures)}, "
-            f"{kernel_drops(self.receiver.statistics())}"
+            f"{losses(self.receiver.statistics())}"
         )
 
 

@@ -48,7 +48,7 @@ from shared import (
     Rate,
     add_backend_option,
     announce,
-    kernel_drops,
+    losses,
     print_at_intervals,
     run_on,
     stop_on_signal,
@@ -90,7 +90,7 @@ class Report:
             f"{seen.bytes:,} bytes, {seen.batches:,} batches: echoed {self.echoed:,}, "
             f"not answered {self.not_answered:,}, unsent {self.unsent:,}, "
             f"refused {sum(self.refused.values()):,}{f' ({refused})' if refused else ''}; "
-            f"{kernel_drops(seen)}"
+            f"{losses(seen)}"
         )
 
 

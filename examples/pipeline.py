@@ -42,7 +42,6 @@ from anyio_mmsg import (
 from shared import (
     add_backend_option,
     announce,
-    kernel_drops,
     run_on,
     show_at_intervals,
     stop_on_signal,
@@ -219,9 +218,10 @@ def summarize(pipeline: Pipeline) -> int:
         f"received {seen.packets:,} = consumed {consumed:,} + dropped {seen.dropped:,} "
         f"+ queued {queued:,}"
     )
+    kernel = "unknown" if seen.dropped_by_kernel is None else f"{seen.dropped_by_kernel:,}"
     errors = sum(seen.transient_errors.values())
     print(
-        f"{kernel_drops(seen)}, left there {seen.buffer_used or 0:,} bytes, "
+        f"dropped by kernel {kernel}, left there {seen.buffer_used or 0:,} bytes, "
         f"truncated {seen.truncated:,}, transient errors {errors:,}"
     )
     return int(seen.packets != consumed + seen.dropped + queued)

@@ -15,7 +15,7 @@ size (Linux only; measure it with `python -m benchmarks send`). Names are looked
 start.
 
 Ctrl-C or SIGTERM stops it: what has arrived is still sent on, then it prints what each destination
-got. A second signal ends it at once; "unsent" and "left unread" then say what did not go out. The
+got. A second signal ends it at once; "unsent" and "left" then say what did not go out. The
 exit status is 0.
 
 A batch goes out in one `send_mmsg` call, to all destinations. The alternative is one
@@ -59,7 +59,7 @@ from shared import (
     Rate,
     add_backend_option,
     announce,
-    kernel_drops,
+    losses,
     print_at_intervals,
     run_on,
     stop_on_signal,
@@ -192,7 +192,7 @@ class Relay:
             f"({rate(now, seen.packets):,.0f}/s), "
             f"{seen.bytes:,} bytes, {seen.batches:,} batches: "
             f"sent on {sum(to.sent for to in self.destinations):,}, refused {refused:,}; "
-            f"{kernel_drops(seen)}"
+            f"{losses(seen)}"
         )
 
 

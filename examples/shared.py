@@ -72,12 +72,15 @@ class Rate:
         return count / max(now - self.started, 1e-9)
 
 
-def kernel_drops(seen: ReceiverStatistics) -> str:
-    """Return in words what the kernel dropped, and what the program left in the socket."""
+def losses(seen: ReceiverStatistics) -> str:
+    """Return what the kernel dropped, and what a second signal left, if anything."""
     dropped = "unknown" if seen.dropped_by_kernel is None else f"{seen.dropped_by_kernel:,}"
-    return f"dropped by kernel {dropped}" + (
-        f", left unread {seen.unread:,}" if seen.unread else ""
-    )
+    return f"dropped by kernel {dropped}" + (f", left {left(seen):,}" if left(seen) else "")
+
+
+def left(seen: ReceiverStatistics) -> int:
+    """Return how many packets, read or unread, a program left when it ended."""
+    return seen.unread + seen.dropped
 
 
 async def print_at_intervals(interval: float, line: Callable[[], object]) -> None:

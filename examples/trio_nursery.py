@@ -34,7 +34,7 @@ A message that is neither format is counted and shown escaped. A datagram longer
 cut; its line says so, and the summary counts it.
 
 Ctrl-C or SIGTERM stops it: what has arrived is still printed, then the last summary. A second
-signal ends it at once. The exit status is 0.
+signal ends it at once, and it says how many packets that left. The exit status is 0.
 """
 
 from __future__ import annotations
@@ -50,7 +50,13 @@ from dataclasses import dataclass, field
 import trio
 
 from anyio_mmsg import Packet, PacketBatchPool, PacketReceiver, open_udp_socket
-from shared import announce, escape_what_cannot_be_printed, print_at_intervals, stop_on_signal
+from shared import (
+    announce,
+    escape_what_cannot_be_printed,
+    left,
+    print_at_intervals,
+    stop_on_signal,
+)
 
 # RFC 5426 section 3.2 asks for at least 2048 bytes, and for more if possible. 8 KiB is the longest
 # message that rsyslog takes by default. The library's default, 1232, would cut many messages.
@@ -250,6 +256,8 @@ async def serve(host: str, port: int, interval: float) -> None:
                     collect(packet, statistics)
             sys.stdout.flush()
         nursery.cancel_scope.cancel()
+    if count := left(receiver.statistics()):
+        print(f"left: {count} packets")
     print(statistics, flush=True)
 
 

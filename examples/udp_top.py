@@ -38,7 +38,7 @@ from anyio_mmsg import (
 from shared import (
     add_backend_option,
     announce,
-    kernel_drops,
+    losses,
     run_on,
     show_at_intervals,
     stop_on_signal,
@@ -191,7 +191,7 @@ class Monitor:
             f"({rate:,.0f} packets/s, {bits / 1e6:,.3f} Mbit/s)"
         )
         print(
-            f"{kernel_drops(seen)}, truncated {seen.truncated:,}, "
+            f"{losses(seen)}, truncated {seen.truncated:,}, "
             f"packets a batch {seen.packets / max(1, seen.batches):.1f}, "
             f"the largest {seen.largest_batch}"
         )

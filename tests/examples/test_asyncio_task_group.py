@@ -240,6 +240,20 @@ def test_statsd_counts_what_waits_when_it_is_stopped(how: signal.Signals, loop: 
 
 @without_signals
 @each_loop
+def test_statsd_says_what_a_second_signal_leaves(loop: list[str]) -> None:
+    with running("asyncio_task_group.py", "--port", "0", "--interval", "3600", *loop) as program:
+        address = program.address()
+        with program.held():
+            send_all(address, [b"hits:1|c"] * 500)
+            program.process.send_signal(signal.SIGTERM)
+            program.process.send_signal(signal.SIGINT)
+        output = "\n".join(program.end())
+    left = [int(count) for count in re.findall(r"^left: (\d+) packets$", output, re.M)]
+    assert numbers(output, " s: # metrics in # packets")[1] + sum(left) == 500
+
+
+@without_signals
+@each_loop
 def test_statsd_reports_at_each_interval_and_keeps_gauges(loop: list[str]) -> None:
     with running("asyncio_task_group.py", "--port", "0", "--interval", "0.05", *loop) as program:
         send_all(program.address(), [b"hits:1|c\nqueue:4|g\nload:3|ms\nusers:x|s\nbad"])

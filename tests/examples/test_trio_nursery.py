@@ -16,6 +16,7 @@ from .helpers import (
     each_host,
     each_signal,
     load,
+    numbers,
     only_linux,
     running,
     send_all,
@@ -288,6 +289,20 @@ def test_syslog_prints_what_waits_when_it_is_stopped(how: signal.Signals) -> Non
         lines = program.end()
     assert [line.split()[-1] for line in lines[:-1]] == [str(number) for number in range(500)]
     assert lines[-1] == "-- 500 messages (500 notice), 0 malformed, 0 truncated"
+
+
+def test_syslog_says_what_a_second_signal_leaves() -> None:
+    with running("trio_nursery.py", "--port", "0") as program:
+        address = program.address()
+        with program.held():
+            send_all(address, [b"<13>x"] * 500)
+            program.process.send_signal(signal.SIGTERM)
+            program.process.send_signal(signal.SIGINT)
+        output = program.end()
+    counted = numbers(output[-1], "-- # messages")[0]
+    left = [numbers(line, "^left: # packets$")[0] for line in output if line.startswith("left")]
+    assert counted + sum(left) == 500
+    assert len(output) == counted + len(left) + 1
 
 
 def test_syslog_prints_a_summary_at_each_interval() -> None:
