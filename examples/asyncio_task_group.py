@@ -158,7 +158,7 @@ class Metrics:
     counters: dict[str, float] = field(default_factory=dict)
     gauges: dict[str, float] = field(default_factory=dict)
     timers: dict[str, list[float]] = field(default_factory=dict)
-    timer_counts: dict[str, float] = field(default_factory=dict)  # with those not sampled
+    timer_counts: dict[str, float] = field(default_factory=dict)  # with what sampling left out
     sets: dict[str, set[str]] = field(default_factory=dict)
     packets: int = 0
     metrics: int = 0
@@ -176,7 +176,7 @@ class Metrics:
         lines = str(data, "utf-8", "backslashreplace").split("\n")
         if truncated:
             self.truncated += 1
-            del lines[-1]  # nobody knows how it went on
+            del lines[-1]  # its end is unknown
         for line in map(str.strip, lines):
             if line:
                 self.add_line(line)

@@ -115,7 +115,9 @@ class Look:
     def line(self) -> str:
         """Return it for a log."""
         parts = [f"{what} {n:,} ({self.rates[what]:,.0f}/s)" for what, n in self.counts.items()]
-        return ", ".join([*parts, f"age at work {self.state['age at work']}"])
+        if (age := self.state["age at work"]) != "-":
+            parts.append(f"age at work {age}")
+        return ", ".join(parts)
 
     def table(self) -> Table:
         """Return it for a terminal."""

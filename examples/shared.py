@@ -1,6 +1,6 @@
 """What the example programs share: stopping, reporting, and the choice of an event loop.
 
-Not a program. Python finds it because it lies in the folder of the script that is run.
+Not a program. Python finds it because it is in the folder of the script that is run.
 """
 
 from __future__ import annotations
