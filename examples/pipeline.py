@@ -50,7 +50,9 @@ from shared import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-SLOT_SIZE = 1472  # what fills an Ethernet frame: 1500 - 20 (IPv4) - 8 (UDP)
+# What fills an Ethernet frame: 1500 - 20 (IPv4) - 8 (UDP). The library's default, 1232, would cut
+# it. A longer packet is cut, and counted as truncated.
+SLOT_SIZE = 1472
 STAMP = struct.Struct("!d")  # what a packet of the demonstration begins with: when it was sent
 TICK = 0.002  # seconds between two bursts of the demonstration; short, so that bursts are small
 

@@ -40,7 +40,9 @@ from shared import add_backend_option, run_on, show_at_intervals, stop_on_signal
 if TYPE_CHECKING:
     from rich.table import Table
 
-SLOT_SIZE = 1472  # what fills an Ethernet frame: 1500 - 20 (IPv4) - 8 (UDP)
+# What fills an Ethernet frame: 1500 - 20 (IPv4) - 8 (UDP). The library's default, 1232, would cut
+# it. Use more for longer packets.
+SLOT_SIZE = 1472
 MAX_LINE = 4096  # bytes of a worker's report; a pipe takes this much in one piece (PIPE_BUF)
 GRACE = 5.0  # seconds until workers that don't end are killed
 COUNTS = "packets", "bytes", "batches", "dropped_by_kernel"

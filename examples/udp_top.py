@@ -121,7 +121,7 @@ class Interval:
         from rich.columns import Columns
         from rich.table import Table
 
-        figures, senders = Table.grid(padding=(0, 1)), Table(box=None, padding=(0, 1, 0, 0))
+        figures, senders = Table.grid(padding=(0, 1)), Table(box=None, padding=(0, 2, 0, 0))
         for name, value in {
             **self.figures(),
             "packets in all": f"{self.now.packets:,}",

@@ -109,6 +109,7 @@ class Program:
     def held(self) -> Iterator[None]:
         """Hold the process: what is sent to it in the block arrives at once when it goes on."""
         self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)  # returns when it has stopped
         try:
             yield
         finally:

@@ -68,11 +68,10 @@ def test_reuseport_workers_handle_what_waits_when_they_are_stopped(backend: str)
         (worker,) = children_of(program.process.pid)
         os.kill(worker, signal.SIGSTOP)
         try:
+            wait_for_status(worker, r"^State:\s*T")
             send_all(address, [b"x"] * 500)
             program.process.send_signal(signal.SIGTERM)
-            deadline = time.monotonic() + DEADLINE
-            while not terminated(worker):
-                assert time.monotonic() < deadline
+            wait_for_status(worker, r"^ShdPnd:\s*[0-9a-f]*[4-7c-f][0-9a-f]{3}$")  # bit 14: SIGTERM
         finally:
             os.kill(worker, signal.SIGCONT)
         lines = program.end()
@@ -87,6 +86,7 @@ def test_reuseport_workers_are_killed_at_a_second_signal() -> None:
         workers = children_of(program.process.pid)
         for worker in workers:
             os.kill(worker, signal.SIGSTOP)  # so that they don't end before
+            wait_for_status(worker, r"^State:\s*T")
         with program.held():
             program.process.send_signal(signal.SIGTERM)
             program.process.send_signal(signal.SIGINT)
@@ -103,17 +103,11 @@ def children_of(process: int) -> list[int]:
     return [int(child) for path in lists for child in path.read_text().split()]
 
 
-def terminated(process: int) -> bool:
-    """Return whether a SIGTERM waits for a process that is held."""
-    status = Path(f"/proc/{process}/status").read_text()
-    pending = numbers_in_hex(status, "SigPnd") | numbers_in_hex(status, "ShdPnd")
-    return bool(pending >> (signal.SIGTERM - 1) & 1)
-
-
-def numbers_in_hex(status: str, name: str) -> int:
-    found = re.search(rf"^{name}:\s*([0-9a-f]+)$", status, re.M)
-    assert found
-    return int(found[1], 16)
+def wait_for_status(process: int, pattern: str) -> None:
+    """Return when a line of a process's status, as Linux gives it, is like that."""
+    deadline = time.monotonic() + DEADLINE
+    while not re.search(pattern, Path(f"/proc/{process}/status").read_text(), re.M):
+        assert time.monotonic() < deadline
 
 
 @only_linux
