@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NoReturn, SupportsIndex, TypeAlias, TypeVar, cast, overload
 
+from ._arguments import whole_number
+
 PACKET_DATA_SIZE = 1232
 """Bytes of a slot, unless told otherwise: the UDP payload that every IPv6 path carries
 unfragmented. 1280 (the minimum MTU, RFC 8200 section 5) - 40 (IPv6 header) - 8 (UDP header).
@@ -66,19 +68,6 @@ class BatchFullError(Exception):
     Nothing was read. Give packets back with `PacketBatch.release` or `PacketBatch.clear`, then
     receive again.
     """
-
-
-def whole_number(name: str, value: SupportsIndex, least: int, fix: str) -> int:
-    """Return `value` as an int of `least` or more; else raise a TypeError or ValueError."""
-    if isinstance(value, bool):
-        raise TypeError(f"{name} is {value}, a bool; {fix}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is a {type(value).__name__}, not an int; {fix}") from None
-    if number < least:
-        raise ValueError(f"{name} is {number}; {fix}")
-    return number
 
 
 class Ring:

@@ -17,9 +17,9 @@ from ._outgoing import Outgoing
 from ._sender_linux import LinuxSender, SendmmsgRefusedError
 from ._sender_portable import PortableSender
 from ._sent import SendResult
+from ._system.platform import ON_LINUX
 
 __all__ = [
-    "ON_LINUX",
     "Engine",
     "RecvmmsgRefusedError",
     "Sender",
@@ -90,7 +90,6 @@ class Sender(Protocol):
 # MSG_TRUNC as a flag makes Linux tell a datagram's length as sent; macOS and the BSDs at least
 # tell that they cut it, through recvmsg; Windows raises WSAEMSGSIZE.
 _DONTWAIT = _FLAGS = int(getattr(socket, "MSG_DONTWAIT", 0))
-ON_LINUX = sys.platform == "linux"
 if ON_LINUX:
     _FLAGS |= int(socket.MSG_TRUNC)
     _ASK_FOR_FLAGS = False

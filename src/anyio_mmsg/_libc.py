@@ -9,11 +9,8 @@ bytes again, since both numbers are small.
 from __future__ import annotations
 
 import ctypes
-import struct
 from collections.abc import Callable
 from typing import Any, TypeAlias, cast
-
-from ._sockaddr import SOCKADDR_SIZE, inet_sockaddr
 
 
 class Iovec(ctypes.Structure):
@@ -91,46 +88,3 @@ def _load(name: str, *argtypes: Any) -> object:
     function.restype = ctypes.c_int
     function.argtypes = argtypes
     return function
-
-
-# Options of sockets on Linux that Python does not name (asm-generic/socket.h, linux/in.h).
-SO_SNDBUFFORCE = 32
-SO_RCVBUFFORCE = 33
-SO_MEMINFO = 55
-IPV6_MULTICAST_ALL = 29
-IP_MULTICAST_ALL = 49
-MCAST_JOIN_GROUP = 42
-MCAST_JOIN_SOURCE_GROUP = 46
-
-# SO_MEMINFO's numbers (linux/sock_diag.h, SK_MEMINFO_*): how many, and which ones matter here.
-MEMINFO = struct.Struct("=9I")
-MEMINFO_RMEM_ALLOC, MEMINFO_RCVBUF, MEMINFO_DROPS = 0, 1, 8
-
-
-class GroupSourceReq(ctypes.Structure):
-    """struct group_source_req; without its last field it is struct group_req (RFC 3678)."""
-
-    _fields_ = [
-        ("gsr_interface", ctypes.c_uint32),
-        # sockaddr_storage, aligned as for a pointer
-        ("gsr_group", ctypes.c_size_t * (SOCKADDR_SIZE // ctypes.sizeof(ctypes.c_size_t))),
-        ("gsr_source", ctypes.c_size_t * (SOCKADDR_SIZE // ctypes.sizeof(ctypes.c_size_t))),
-    ]
-
-
-def group_request(interface: int, group: bytes, source: bytes | None) -> bytes:
-    """Pack the argument of MCAST_JOIN_GROUP, or with a source of MCAST_JOIN_SOURCE_GROUP.
-
-    Args:
-        interface: Its index, 0 to leave the choice to the system.
-        group: A packed IPv4 or IPv6 address (4 or 16 bytes).
-        source: The same, of the only sender to hear.
-    """
-    request = GroupSourceReq(gsr_interface=interface)
-    size = ctypes.sizeof(request) if source else GroupSourceReq.gsr_source.offset
-    memory = bytearray(request)
-    for field, host in ((GroupSourceReq.gsr_group, group), (GroupSourceReq.gsr_source, source)):
-        if host:
-            raw = inet_sockaddr(host)
-            memory[field.offset : field.offset + len(raw)] = raw
-    return bytes(memory[:size])

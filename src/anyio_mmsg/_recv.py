@@ -11,17 +11,13 @@ import socket
 from typing import NamedTuple
 from weakref import ref
 
-import anyio
 from anyio import BusyResourceError, ClosedResourceError, WouldBlock
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from ._batch import NUM_RCVMMSGS, Address, BatchFullError, PacketBatch, whole_number
+from ._arguments import whole_number
+from ._batch import NUM_RCVMMSGS, Address, BatchFullError, PacketBatch
+from ._compat import wait_socket_readable
 from ._engine import RecvmmsgRefusedError, engine_for, fall_back
-
-# Renamed in AnyIO 4.7; since then each call by the old name warns.
-wait_socket_readable = (
-    anyio.wait_readable if hasattr(anyio, "wait_readable") else anyio.wait_socket_readable
-)
 
 # Not socket.socket.type, which builds an enum at each access: the int beneath it.
 _type_of = socket.SocketType.type.__get__
@@ -192,7 +188,7 @@ def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
         first, count = batch._free_run(limit - taken)
         if not count:  # all that was asked for
             if sequel is None:
-                remember(sock, None)
+                _remember(sock, None)
             return taken
         sizes: list[int] = []
         addresses: list[Address] = []
@@ -212,7 +208,7 @@ def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
                     raise _told_apart(error)
                 finally:
                     del error  # as above
-            remember(sock, error)
+            _remember(sock, error)
             return taken
         if len(sizes) < count:
             batch._empty_reads += not sizes
@@ -221,7 +217,17 @@ def _drain(sock: socket.socket, batch: PacketBatch, limit: int) -> int:
             return taken
 
 
-def remember(sock: socket.socket, error: OSError | None) -> None:
+def expects_more(sock: socket.socket) -> bool:
+    """Whether the next receive on `sock` reads before it waits."""
+    return id(sock) in _sequels
+
+
+def defer_error(sock: socket.socket, error: OSError) -> None:
+    """Have the next receive on `sock` raise `error`."""
+    _remember(sock, error)
+
+
+def _remember(sock: socket.socket, error: OSError | None) -> None:
     """Have the next receive on `sock` raise `error`, or without one not wait before it reads."""
     key = id(sock)
     if error is not None:

@@ -16,15 +16,11 @@ from anyio import ClosedResourceError, WouldBlock
 from anyio.lowlevel import RunVar, checkpoint
 
 from ._batch import Address
+from ._compat import wait_socket_writable
 from ._engine import check_sender, send_now
 from ._outgoing import MAX_PAYLOAD, UNLIMITED, Data, Outgoing, Packets, fan, outgoing
 from ._recv import ensure_usable
 from ._sent import UNUSABLE, SendResult
-
-# Renamed in AnyIO 4.7; since then each call by the old name warns.
-wait_socket_writable = (
-    anyio.wait_writable if hasattr(anyio, "wait_writable") else anyio.wait_socket_writable
-)
 
 # Not socket.socket.family, which builds an enum at each access: the int beneath it.
 _family_of = socket.SocketType.family.__get__

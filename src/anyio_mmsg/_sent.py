@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ._compat import ExceptionGroup
+
 UNUSABLE = frozenset({errno.EBADF, errno.ENOTSOCK})
 """Errors of the socket itself, after which it sends nothing; all others are a packet's."""
 
@@ -46,3 +48,19 @@ class SendResult:
     def errors(self) -> Mapping[int, int]:
         """How many of each error there are among the failures, by errno."""
         return Counter(error.errno or 0 for _, error in self.failures)
+
+    def raise_for_failures(self) -> None:
+        """Raise what kept packets from being sent, if anything did.
+
+        Raises:
+            OSError: The error of the only failure.
+            ExceptionGroup: Of several failures: their errors, in order. On Python 3.10 it is that
+                of the package `exceptiongroup`, which AnyIO requires there.
+        """
+        if len(self.failures) == 1:
+            raise self.failures[0].error
+        if self.failures:
+            raise ExceptionGroup(
+                f"{len(self.failures)} of {self.handled} packets were not sent",
+                [failure.error for failure in self.failures],
+            )

@@ -12,7 +12,7 @@ static int
 held_range(Slots *self, PyObject *const *args, Py_ssize_t nargs, Py_ssize_t *start,
            Py_ssize_t *stop)
 {
-    Py_ssize_t held = (Py_ssize_t)(self->tail - self->head);
+    Py_ssize_t held = self->held;
     *start = 0;
     *stop = held;
     if (nargs > 0) {
@@ -40,14 +40,62 @@ is_ours_alone(PyObject *view)
     return Py_REFCNT(view) == 1 && object->weakreflist == NULL && !view_is_dead(view);
 }
 
-/* The bytes of a slot as a new memoryview; NULL and an error if there is no memory for it. */
-static PyObject *
-cut(Slots *self, Py_ssize_t slot)
+Place
+place_of(const Slots *self, long long number)
 {
-    Py_ssize_t start = slot * self->slot_size;
+    Py_ssize_t position = (Py_ssize_t)(number - self->oldest), count, tries;
+    Place place = {slot_of(self, self->head), self->skip + position};
+    if (self->segments == NULL) {
+        place.slot = slot_of(self, self->head + position);
+        place.index = 0;
+        return place;
+    }
+    for (tries = 0; tries < self->capacity; tries++) {
+        count = packets_in(self, place.slot);
+        if (place.index < count) {
+            break;
+        }
+        place.index -= count;
+        place.slot = place.slot + 1 == self->capacity ? 0 : place.slot + 1;
+    }
+    return place;
+}
+
+/* The place of the next packet. Without one it means nothing, but is within the slots. */
+static Place
+next_place(const Slots *self, Place place)
+{
+    Py_ssize_t tries;
+    if (self->segments == NULL) {
+        place.slot = place.slot + 1 == self->capacity ? 0 : place.slot + 1;
+        return place;
+    }
+    place.index++;
+    for (tries = 0; tries < self->capacity && place.index >= packets_in(self, place.slot);
+         tries++) {
+        place.index = 0;
+        place.slot = place.slot + 1 == self->capacity ? 0 : place.slot + 1;
+    }
+    return place;
+}
+
+Py_ssize_t
+size_at(const Slots *self, Place place, Py_ssize_t *offset)
+{
+    Py_ssize_t size = size_in_slot(self, place.slot);
+    Py_ssize_t segment = self->segments == NULL ? 0 : (Py_ssize_t)self->segments[place.slot];
+    *offset = segment * place.index;
+    return segment == 0 ? size : Py_MIN(segment, size - *offset);
+}
+
+/* The bytes at a place as a new memoryview; NULL and an error if there is no memory for it. */
+static PyObject *
+cut(Slots *self, Place place)
+{
+    Py_ssize_t offset, size = size_at(self, place, &offset);
+    Py_ssize_t start = place.slot * self->slot_size + offset;
     PyObject *view = NULL, *slice = NULL;
-    PyObject *bounds[2] = {PyLong_FromSsize_t(start),
-                           PyLong_FromSsize_t(start + size_in_slot(self, slot))};
+    PyObject *bounds[2] = {PyLong_FromSsize_t(start), PyLong_FromSsize_t(start + size)};
     if (bounds[0] != NULL && bounds[1] != NULL) {
         slice = PySlice_New(bounds[0], bounds[1], NULL);
     }
@@ -60,24 +108,68 @@ cut(Slots *self, Py_ssize_t slot)
     return view;
 }
 
-/* Have a spare packet, or a new one, show what is in a slot; -1 and an error, or 0. To make a view
- * may run the garbage collector, and this finalizers that use the same slots. So whether the slot
- * has no live packet yet is asked after that, and from then on no Python runs. */
-static int
-enliven(Slots *self, long long number)
+/* Where the packet of a place is kept; NULL and an error if there is no memory for it. */
+static Packet **
+kept_at(Slots *self, Place place)
 {
-    Py_ssize_t slot = slot_of(self, number);
-    Packet *packet = self->packets[slot];
+    Handed *handed = &self->handed[place.slot];
+    if (place.index == 0) {
+        return &handed->first;
+    }
+    if (place.index > handed->room) {
+        Py_ssize_t room = Py_MAX(place.index, packets_in(self, place.slot) - 1);
+        Packet **rest = PyMem_Realloc(handed->rest, (size_t)room * sizeof(*rest));
+        if (rest == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+        memset(rest + handed->room, 0, (size_t)(room - handed->room) * sizeof(*rest));
+        handed->rest = rest;
+        handed->room = room;
+    }
+    return &handed->rest[place.index - 1];
+}
+
+/* Have a packet be the live one of a place. `buffer` is that of its view if it is a spare's, which
+ * nobody else has: it becomes this packet's. */
+static void
+put(Slots *self, Packet *packet, Place place, Py_buffer *buffer)
+{
+    Py_ssize_t offset, size = size_at(self, place, &offset);
+    uint32_t segment = self->segments == NULL ? 0 : self->segments[place.slot];
+    packet->slot = place.slot;
+    packet->wire_size = segment == 0 ? self->wire_sizes[place.slot] : (uint32_t)size;
+    packet->live = 1;
+    if (buffer != NULL) {
+        buffer->buf = (char *)self->buffer.buf + place.slot * self->slot_size + offset;
+        buffer->len = size;
+        buffer->shape[0] = size;
+        ((PyMemoryViewObject *)packet->data)->hash = -1;
+    }
+}
+
+/* Have a spare packet, or a new one, show what is at a place; -1 and an error, or 0. To make a view
+ * may run the garbage collector, and this finalizers that use the same slots. So whether there is
+ * no live packet yet is asked after that, and from then on no Python runs. */
+static int
+enliven(Slots *self, long long number, Place place)
+{
+    Packet **kept = kept_at(self, place), *packet;
     PyObject *view = NULL, *old[3] = {NULL, NULL, NULL};
+    if (kept == NULL) {
+        return -1;
+    }
+    packet = *kept;
     if (packet == NULL || packet->data == NULL || !is_ours_alone(packet->data)) {
-        view = cut(self, slot);
+        view = cut(self, place);
         if (view == NULL) {
             return -1;
         }
-        packet = self->packets[slot];
-        if (number < self->head || (packet != NULL && packet->live)) {
+        kept = kept_at(self, place);
+        packet = kept == NULL ? NULL : *kept;
+        if (kept == NULL || number < self->oldest || (packet != NULL && packet->live)) {
             Py_DECREF(view);
-            return 0;
+            return kept == NULL ? -1 : 0;
         }
     }
     if (packet == NULL) {
@@ -87,27 +179,19 @@ enliven(Slots *self, long long number)
             return -1;
         }
         packet->data = packet->address = packet->source = NULL;
-        packet->slot = slot;
-        self->packets[slot] = packet;
+        *kept = packet;
     }
     if (view != NULL) {
         old[0] = packet->data;
         packet->data = view;
     }
-    else { /* a spare, cut from this slot, that nobody has */
-        Py_buffer *buffer = PyMemoryView_GET_BUFFER(packet->data);
-        buffer->len = size_in_slot(self, slot);
-        buffer->shape[0] = buffer->len;
-        ((PyMemoryViewObject *)packet->data)->hash = -1;
-    }
+    put(self, packet, place, view == NULL ? PyMemoryView_GET_BUFFER(packet->data) : NULL);
     if (packet->source != self->source) {
         old[1] = packet->source;
         packet->source = Py_NewRef(self->source);
     }
     old[2] = packet->address;
     packet->address = NULL;
-    packet->wire_size = self->wire_sizes[slot];
-    packet->live = 1;
     packet_become(packet, self->state->undecoded);
     Py_XDECREF(old[0]);
     Py_XDECREF(old[1]);
@@ -115,18 +199,21 @@ enliven(Slots *self, long long number)
     return 0;
 }
 
-/* Return the live packet of this number, made now if there is none: a new reference. NULL without
- * an error if it was released meanwhile. Its address may be missing; it is then of a type that
- * can go without. */
+/* Return the live packet of this number and place, made now if there is none: a new reference.
+ * NULL without an error if it was released meanwhile. Its address may be missing; it is then of a
+ * type that can go without. */
 static Packet *
-packet_of(Slots *self, long long number)
+packet_of(Slots *self, long long number, Place place)
 {
-    while (number >= self->head) {
-        Packet *packet = self->packets[slot_of(self, number)];
+    while (number >= self->oldest) {
+        Handed *handed = &self->handed[place.slot];
+        Packet *packet = place.index == 0             ? handed->first
+                         : place.index > handed->room ? NULL
+                                                      : handed->rest[place.index - 1];
         if (packet != NULL && packet->live) {
             return (Packet *)Py_NewRef(packet);
         }
-        if (enliven(self, number) < 0) {
+        if (enliven(self, number, place) < 0) {
             return NULL;
         }
     }
@@ -150,30 +237,37 @@ decodes(Slots *self)
     return self->state->recvmmsg != NULL && Py_TYPE(self->source) == self->state->recvmmsg;
 }
 
-/* Ask a source in Python, for the packets from `number` on that lie side by side up to `last`;
- * the number of the next one, or -1 and an error. */
+/* Ask a source in Python for the senders of packets from `number` on: of one train, or of slots
+ * that lie side by side, up to `last`. Returns the number of the next one, or -1 and an error. */
 static long long
 ask_source(Slots *self, long long number, long long last)
 {
-    Py_ssize_t slot = slot_of(self, number), i;
-    Py_ssize_t count = Py_MIN((Py_ssize_t)(last - number), self->capacity - slot);
-    PyObject *source = Py_NewRef(self->source);
-    PyObject *run = PyObject_CallMethod(source, "addresses", "nn", slot, count);
+    Place place = place_of(self, number);
+    int trains = self->segments != NULL;
+    Py_ssize_t i, count = Py_MIN((Py_ssize_t)(last - number), self->capacity - place.slot);
+    PyObject *run, *source = Py_NewRef(self->source);
+    if (trains) {
+        count = packets_in(self, place.slot) - place.index;
+        count = Py_MIN((Py_ssize_t)(last - number), count);
+    }
+    run = PyObject_CallMethod(source, "addresses", "nn", place.slot, trains ? 1 : count);
     Py_DECREF(source);
-    if (run != NULL && (!PyList_Check(run) || PyList_GET_SIZE(run) != count)) {
+    if (run != NULL && (!PyList_Check(run) || PyList_GET_SIZE(run) != (trains ? 1 : count))) {
         PyErr_SetString(PyExc_TypeError, "addresses() did not give what was asked for");
         Py_CLEAR(run);
     }
     /* Meanwhile some may have been released, but those that are held are the same. */
     for (i = 0; run != NULL && i < count; i++) {
-        Packet *packet = packet_of(self, number + i);
+        Packet *packet = packet_of(self, number + i, place);
         if (packet != NULL) {
-            set_address(self, packet, PyList_GET_ITEM(run, i));
+            set_address(self, packet, PyList_GET_ITEM(run, trains ? 0 : i));
             Py_DECREF(packet);
         }
         else if (PyErr_Occurred()) {
             Py_CLEAR(run);
         }
+        place.slot += !trains;
+        place.index += trains;
     }
     Py_XDECREF(run);
     return run == NULL ? -1 : number + count;
@@ -183,9 +277,15 @@ int
 slots_learn_addresses(Slots *self, long long first, long long last)
 {
     long long number = first;
-    while ((number = Py_MAX(number, self->head)) < last) {
-        Packet *packet = packet_of(self, number);
-        int known = packet == NULL || packet->address != NULL;
+    Place place, next = {0, 0};
+    int there = 0; /* whether `next` is the place of `number` */
+    while ((number = Py_MAX(number, self->oldest)) < last) {
+        Packet *packet;
+        int known;
+        place = there && number > first ? next : place_of(self, number);
+        next = next_place(self, place); /* before Python may run, as it is sure now */
+        packet = packet_of(self, number, place);
+        known = packet == NULL || packet->address != NULL;
         if (packet == NULL && PyErr_Occurred()) {
             return -1;
         }
@@ -204,6 +304,8 @@ slots_learn_addresses(Slots *self, long long first, long long last)
         }
 #endif
         Py_XDECREF(packet);
+        there = known && number >= self->oldest;
+        first = number;
         if (known) {
             number++;
         }
@@ -214,44 +316,94 @@ slots_learn_addresses(Slots *self, long long first, long long last)
     return 0;
 }
 
+/* The packet at a place if it is live, or can be made so by a spare without running Python, which is
+ * the usual case: a borrowed reference, or NULL. `known`: with its address. */
+static Packet *
+ready_at(Slots *self, Place place, int known)
+{
+    Handed *handed = &self->handed[place.slot];
+    Packet *packet;
+    PyObject *old, *address = NULL;
+    Py_buffer *buffer;
+    if (place.index > handed->room) {
+        return NULL;
+    }
+    packet = place.index == 0 ? handed->first : handed->rest[place.index - 1];
+    if (packet == NULL || (packet->live && known && packet->address == NULL)) {
+        return NULL;
+    }
+    if (packet->live) {
+        return packet;
+    }
+    if (packet->source != self->source || packet->data == NULL || !is_ours_alone(packet->data)) {
+        return NULL;
+    }
+#ifdef __linux__
+    if (decodes(self) && (known || ((Recvmmsg *)self->source)->wanted)) {
+        address = recvmmsg_remembered((Recvmmsg *)self->source, place.slot);
+    }
+#endif
+    if (known && address == NULL) {
+        return NULL;
+    }
+    buffer = PyMemoryView_GET_BUFFER(packet->data);
+    put(self, packet, place, buffer);
+    old = packet->address;
+    if (old != address) {
+        packet->address = Py_XNewRef(address);
+        Py_XDECREF(old); /* a tuple of str and int, a str or bytes: no Python runs */
+    }
+    packet_become(packet, address != NULL ? self->state->packet : self->state->undecoded);
+    return packet;
+}
+
 PyObject *
 slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column which)
 {
     Py_ssize_t count = 0, start, stop;
     long long number, last;
+    Place place, next;
     PyObject *list;
     int known = which == ADDRESSES;
     if (held_range(self, args, nargs, &start, &stop) < 0) {
         return NULL;
     }
     /* By number, as what is called below may run Python, which may release some. */
-    number = self->head + start;
-    last = self->head + stop;
+    number = self->oldest + start;
+    last = self->oldest + stop;
     if (which == PACKETS) {
         known = 1;
 #ifdef __linux__
         known = !decodes(self) || ((Recvmmsg *)self->source)->wanted;
 #endif
     }
-    if (known && slots_learn_addresses(self, number, last) < 0) {
-        return NULL;
-    }
     list = PyList_New(stop - start);
-    for (; list != NULL && number < last; number++) {
-        Packet *packet = packet_of(self, number);
-        PyObject *item = (PyObject *)packet;
+    number = Py_MAX(number, self->oldest);
+    place = place_of(self, number);
+    while (list != NULL && number < last) {
+        Packet *packet = (Packet *)Py_XNewRef(ready_at(self, place, known));
+        PyObject *item;
+        next = next_place(self, place); /* before Python may run, as it is sure now */
         if (packet == NULL) {
-            if (PyErr_Occurred()) {
+            long long more = decodes(self) ? number + 1 : last;
+            if ((known && slots_learn_addresses(self, number, more) < 0)
+                || ((packet = packet_of(self, number, place)) == NULL && PyErr_Occurred())) {
                 Py_CLEAR(list);
+                break;
             }
-            continue;
         }
-        if (which != PACKETS) {
+        item = (PyObject *)packet;
+        if (packet != NULL && which != PACKETS) {
             item = Py_XNewRef(which == PAYLOADS ? packet->data : packet->address);
             Py_DECREF(packet);
         }
         if (item != NULL) {
             PyList_SET_ITEM(list, count++, item);
+        }
+        place = next;
+        if (++number < self->oldest) { /* released meanwhile */
+            number = self->oldest;
+            place = place_of(self, number);
         }
     }
     if (list != NULL && count < stop - start
@@ -262,9 +414,11 @@ slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column w
 }
 
 int
-slots_kill(Slots *self, Py_ssize_t slot, PyObject **leftover)
+slots_kill(Slots *self, Place place, PyObject **leftover)
 {
-    Packet *packet = self->packets[slot];
+    Handed *handed = &self->handed[place.slot];
+    Packet **kept = place.index == 0 ? &handed->first : &handed->rest[place.index - 1];
+    Packet *packet = place.index > handed->room ? NULL : *kept;
     PyObject *view;
     *leftover = NULL;
     if (packet == NULL || !packet->live) {
@@ -288,7 +442,7 @@ slots_kill(Slots *self, Py_ssize_t slot, PyObject **leftover)
         *leftover = view;
     }
     else {
-        self->packets[slot] = NULL;
+        *kept = NULL;
         packet_become(packet, self->state->released);
         *leftover = (PyObject *)packet;
     }

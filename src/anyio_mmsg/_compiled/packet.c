@@ -119,6 +119,45 @@ undecoded_address(Packet *self, void *Py_UNUSED(closure))
     return address;
 }
 
+static const char NO_CONTROL[] =
+    "this batch holds no control data; make it with PacketBatch(ancillary=True), and ask the "
+    "socket for it: open_udp_socket(timestamps=True, destinations=True, ecn=True, "
+    "hop_limits=True)";
+
+/* An attribute that is read from control data; `closure` is which one. */
+static PyObject *
+packet_control(Packet *self, void *closure)
+{
+    enum control which = (enum control)(intptr_t)closure;
+    PyObject *control, *value;
+#ifdef __linux__
+    State *state = state_of_type(Py_TYPE(self));
+    if (Py_TYPE(self->source) == state->recvmmsg) {
+        Recvmmsg *engine = (Recvmmsg *)self->source;
+        if (engine->ancillary) {
+            Py_INCREF(engine); /* Python that decodes may release the packet, and drop it */
+            value = control_attribute(engine, self->slot, which);
+            Py_DECREF(engine);
+            return value;
+        }
+        PyErr_SetString(PyExc_ValueError, NO_CONTROL);
+        return NULL;
+    }
+#endif
+    control = PyObject_CallMethod(self->source, "control", "n", self->slot);
+    if (control == NULL) {
+        return NULL;
+    }
+    if (control == Py_None) {
+        Py_DECREF(control);
+        PyErr_SetString(PyExc_ValueError, NO_CONTROL);
+        return NULL;
+    }
+    value = PySequence_GetItem(control, which);
+    Py_DECREF(control);
+    return value;
+}
+
 static PyObject *
 released_attribute(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
 {
@@ -148,6 +187,18 @@ static PyGetSetDef packet_getset[] = {
      "Bytes of the datagram as it was sent; None if it was truncated and the platform does not "
      "report the length.",
      NULL},
+    {"timestamp", (getter)packet_control, NULL,
+     "When the kernel took the packet in, in nanoseconds since the epoch, or None.",
+     (void *)(intptr_t)TIMESTAMP},
+    {"destination", (getter)packet_control, NULL, "The address it was sent to, or None.",
+     (void *)(intptr_t)DESTINATION},
+    {"interface", (getter)packet_control, NULL,
+     "The index of the interface where it came in, or None.", (void *)(intptr_t)INTERFACE},
+    {"ecn", (getter)packet_control, NULL, "Its ECN codepoint, 0 to 3, or None.",
+     (void *)(intptr_t)ECN},
+    {"hop_limit", (getter)packet_control, NULL,
+     "What was left of its TTL or hop limit, or None.", (void *)(intptr_t)HOP_LIMIT},
+    {"_local", (getter)packet_control, NULL, NULL, (void *)(intptr_t)LOCAL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -206,6 +257,12 @@ static PyGetSetDef released_getset[] = {
     {"size", released_attribute, NULL, NULL, NULL},
     {"truncated", released_attribute, NULL, NULL, NULL},
     {"wire_size", released_attribute, NULL, NULL, NULL},
+    {"timestamp", released_attribute, NULL, NULL, NULL},
+    {"destination", released_attribute, NULL, NULL, NULL},
+    {"interface", released_attribute, NULL, NULL, NULL},
+    {"ecn", released_attribute, NULL, NULL, NULL},
+    {"hop_limit", released_attribute, NULL, NULL, NULL},
+    {"_local", released_attribute, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -26,12 +26,12 @@ The compiled twin is in _compiled/packets.c.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 from operator import getitem
 from typing import Any, Protocol, TypeVar
 
-from .packet import Address, Packet, address_of, data_of, make_packets, mark_released
+from .packet import Address, Control, Packet, address_of, data_of, make_packets, mark_released
 
 _T = TypeVar("_T")
 
@@ -50,6 +50,14 @@ class Source(Protocol):
         """Return the senders of the packets in `count` slots from `first` on."""
         ...
 
+    def control(self, slot: int) -> Control | None:
+        """Return the `Control` of the packet in a slot, or None if it keeps none.
+
+        Raises:
+            ValueError: The control data was cut.
+        """
+        ...
+
 
 class Slots:
     """The memory of a ring and the state of its slots.
@@ -60,6 +68,7 @@ class Slots:
         slot_size: Bytes of each, at least 1.
         engine: The name of the engine that is to fill them.
         scribble: Whether to overwrite the bytes of released slots.
+        ancillary: Whether packets give their control data.
 
     Attributes:
         head: The number of the oldest packet held.
@@ -69,6 +78,8 @@ class Slots:
             the engine that uses it.
         filler: The coroutine that receives into these slots, or None. See `filling`.
         borrower: Who has these slots on loan, as their pool needs it.
+        checked: What the receive functions know the last socket by.
+        gro: Whether a slot holds a message of many packets: see `TrainSlots`.
     """
 
     __slots__ = (
@@ -83,8 +94,10 @@ class Slots:
         "_views",
         "_whole",
         "_wire_sizes",
+        "ancillary",
         "borrower",
         "capacity",
+        "checked",
         "engine",
         "filler",
         "head",
@@ -95,13 +108,16 @@ class Slots:
         "tail",
     )
 
+    gro = False
+
     def __init__(
         self,
-        memory: bytearray,
+        memory: Any,
         capacity: int,
         slot_size: int,
         engine: str = "auto",
         scribble: bool = False,
+        ancillary: bool = False,
     ) -> None:
         if len(memory) != capacity * slot_size:
             raise ValueError(f"{capacity} slots of {slot_size} bytes in {len(memory)}")
@@ -121,6 +137,8 @@ class Slots:
         self.record: Any = None
         self.filler: Any = None
         self.borrower: Any = None
+        self.checked: Any = None
+        self.ancillary = ancillary
         self._scribble = scribble
         view = memoryview(memory).toreadonly()
         starts = range(0, len(view), slot_size)
@@ -139,6 +157,16 @@ class Slots:
         """
         filler = self.filler
         return filler is not None and (filler.cr_running or filler.cr_await is not None)
+
+    @property
+    def held(self) -> int:
+        """How many packets are held."""
+        return self.tail - self.head
+
+    @property
+    def free(self) -> int:
+        """How many slots can take a packet now."""
+        return self.capacity - (self.tail - self.head)
 
     # free -> held, for engines
 
@@ -264,11 +292,18 @@ class Slots:
                 return
             run = self._runs(old, until)[0]
             addresses = self.source.addresses(run.start, run.stop - run.start)
-            packets: list[Any] = make_packets(self._views[run], addresses, self._wire_sizes[run])
+            controls = self._controls(run.start, run.stop)
+            packets: list[Any] = make_packets(
+                self._views[run], addresses, self._wire_sizes[run], controls
+            )
             made = old + len(packets)
             if self._packed == packed and self.head == head and self._revivals == revivals:
                 self._packets[run] = packets
                 self._packed = made
+
+    def _controls(self, first: int, stop: int) -> Iterator[tuple[Any, int]] | None:
+        """Return who has the control data of each packet in some slots, and its slot."""
+        return zip(repeat(self.source), range(first, stop)) if self.ancillary else None
 
     # held -> free
 
@@ -361,7 +396,12 @@ class Slots:
     def _revive_packet(self, slot: int) -> None:
         packet, view = self._packets[slot], self._views[slot]
         if data_of(packet) is not view:
-            (fresh,) = make_packets([view], [address_of(packet)], [self._wire_sizes[slot]])
+            (fresh,) = make_packets(
+                [view],
+                [address_of(packet)],
+                [self._wire_sizes[slot]],
+                self._controls(slot, slot + 1),
+            )
             mark_released([packet])
             if self._packets[slot] is packet and self._views[slot] is view:
                 self._packets[slot] = fresh

@@ -11,6 +11,7 @@ from typing import Any
 from .._packets import why_not_compiled
 
 ON_LINUX = sys.platform == "linux"
+ON_WINDOWS = sys.platform == "win32"
 
 
 def _batch_call(name: str) -> Any:
