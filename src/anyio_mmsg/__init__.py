@@ -14,32 +14,24 @@ Above that way stands what applications start in a nursery: _sockets.py opens so
 lends batches, _receiver.py makes a stream of a socket, _feed.py feeds consumers from it.
 """
 
-from ._batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, Packet, PacketBatch
-from ._feed import Overload, feed
-from ._pool import PacketBatchPool, PoolStatistics
-from ._receiver import TRANSIENT_ERRORS, PacketReceiver, ReceiverStatistics
-from ._recv import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
-from ._send import UnusableSocketError, multi_target_send, send_mmsg, send_mmsg_nowait
-from ._sent import SendFailure, SendResult
+from ._packets import Packet, compiled
+from ._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, PacketBatch
+from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
+from ._send.functions import multi_target_send, send_mmsg, send_mmsg_nowait
+from ._send.result import SendFailure, SendResult, UnusableSocketError
 from ._sockets import MulticastGroup, open_udp_socket
 
 __all__ = [
     "NUM_RCVMMSGS",
     "PACKET_DATA_SIZE",
-    "TRANSIENT_ERRORS",
     "BatchFullError",
     "MulticastGroup",
-    "Overload",
     "Packet",
     "PacketBatch",
-    "PacketBatchPool",
-    "PacketReceiver",
-    "PoolStatistics",
-    "ReceiverStatistics",
     "SendFailure",
     "SendResult",
     "UnusableSocketError",
-    "feed",
+    "compiled",
     "multi_target_send",
     "open_udp_socket",
     "recv_mmsg",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import anyio
 
 from ._batch import whole_number
-from ._engine import ON_LINUX
+from ._system.platform import ON_LINUX
 from ._libc import (
     IP_MULTICAST_ALL,
     IPV6_MULTICAST_ALL,

@@ -50,6 +50,7 @@ typedef struct {
     PyTypeObject *slots;     /* Slots */
     PyTypeObject *recvmmsg;  /* Recvmmsg, Linux only */
     PyTypeObject *sendmmsg;  /* Sendmmsg, Linux only */
+    PyTypeObject *record;    /* Record, Linux only */
     PyObject *release;       /* memoryview.release, the method */
     PyObject *fileno;        /* "fileno" */
     Recent *recent;          /* RECENT_SENDERS entries */
@@ -84,6 +85,7 @@ typedef struct {
     PyObject *record;   /* for the engine in Python */
     PyObject *filler;   /* the coroutine that fills, or None */
     PyObject *borrower; /* for a pool */
+    Py_ssize_t pins;    /* sends that are under way with what is held: nothing is released */
     char reading;       /* a thread is in a system call that writes to free slots */
     char scribble;
 } Slots;
@@ -105,6 +107,14 @@ typedef struct {
     char wanted;             /* whether anyone ever asked a packet for its address */
     char refused;            /* whether the system refuses the call */
 } Recvmmsg;
+
+/* What has become of the packets of one send: the twin of Record in _send/record.py. */
+typedef struct {
+    PyObject_HEAD
+    long long sent;     /* without those in `taken` */
+    PyObject *taken;    /* a list with an item for each packet that a Python sender sent, or NULL */
+    PyObject *failures; /* a list */
+} Record;
 
 static inline Py_ssize_t
 slot_of(const Slots *self, long long number)
@@ -149,6 +159,8 @@ PyObject *recvmmsg_address(Recvmmsg *self, Py_ssize_t slot);
 const unsigned char *recvmmsg_sockaddr(const Recvmmsg *self, Py_ssize_t slot, uint32_t *length);
 /* sendmmsg.c */
 int sendmmsg_add_types(PyObject *module, State *state);
+/* record.c */
+int record_add_types(PyObject *module, State *state);
 #endif
 
 #endif

@@ -505,6 +505,14 @@ slots_take_back(Slots *self, PyObject *argument)
                      self->tail - self->head);
         return NULL;
     }
+    if (self->pins > 0 && count > 0) {
+        PyObject *none = PyLong_FromLong(0);
+        if (none != NULL) {
+            PyErr_SetObject(PyExc_BufferError, none);
+            Py_DECREF(none);
+        }
+        return NULL;
+    }
     /* `head` follows each packet. What runs during a kill (a callback of a weak reference) may
      * release some itself, so `head` is what says where to go on. */
     while ((number = self->head) < first + count) {

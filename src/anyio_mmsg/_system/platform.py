@@ -19,8 +19,11 @@ Recvmmsg: _Class = None
 Sendmmsg: _Class = None
 """The sender that calls sendmmsg(2), or None."""
 
+Record: _Class = None
+"""What `Sendmmsg` records in, or None."""
+
 if ON_LINUX and not why_not_compiled:
-    from .._compiled import Recvmmsg, Sendmmsg
+    from .._compiled import Record, Recvmmsg, Sendmmsg
 
 MSG_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 """The flag that keeps a call from waiting, as a plain int: to combine Python's enums costs as
