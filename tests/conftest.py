@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from anyio_mmsg._system.platform import why_no_batch_calls
 
 from .helpers import Family, have_ipv6
 
@@ -32,7 +33,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 def _of_linux(call: str) -> Any:
     missing = pytest.mark.skipif(
-        sys.platform != "linux", reason=f"{call}(2) is a system call of Linux"
+        bool(why_no_batch_calls()), reason=f"{call}: {why_no_batch_calls()}"
     )
     return pytest.param(call, marks=missing)
 
