@@ -174,7 +174,7 @@ def test_engines_by_name(inet: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"'epoll'; give one of .*sendmmsg"):
         send_mmsg_nowait(sender, [], engine="epoll")
     monkeypatch.setattr(engines, "Sendmmsg", None)
-    with pytest.raises(ValueError, match="needs (Linux|the compiled module)|^engine=.sendmmsg. "):
+    with pytest.raises(ValueError, match=r"needs (Linux|the compiled module)|^engine=.sendmmsg. "):
         send_mmsg_nowait(sender, [], engine="sendmmsg")
     receiver, sender = inet.pair()
     assert send_mmsg_nowait(sender, [(b"auto", None)]).sent == 1

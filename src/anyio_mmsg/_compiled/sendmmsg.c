@@ -265,7 +265,7 @@ static PyObject *
 sendmmsg_send(Sendmmsg *self, PyObject *const *args, Py_ssize_t nargs)
 {
     Record *record;
-    int fd, code = 0;
+    int fd, code = 0, doubted = 0;
     if (nargs != 2 || !PyObject_TypeCheck(args[1], self->state->record)) {
         PyErr_SetString(PyExc_TypeError, "send takes a socket and a record");
         return NULL;
@@ -287,6 +287,7 @@ sendmmsg_send(Sendmmsg *self, PyObject *const *args, Py_ssize_t nargs)
     while (self->handled < self->count) {
         int run, sent = send_next(self, fd, record, &run);
         if (sent > 0) { /* fewer than asked for: the next one met an error, and will again */
+            doubted = 0;
             continue;
         }
         code = -sent;
@@ -301,6 +302,9 @@ sendmmsg_send(Sendmmsg *self, PyObject *const *args, Py_ssize_t nargs)
         else if ((code == ENOSYS || code == EPERM) && is_forbidden(self, fd)) {
             self->refused = 1;
             return PyLong_FromLong(code);
+        }
+        else if (code == ENOSYS && !doubted) {
+            doubted = 1; /* it is not so: send again */
         }
         else if (run > 1 && (code == EIO || code == EINVAL || code == EMSGSIZE)) {
             /* How a route refuses segmentation: no checksums by its device, a segment above its
