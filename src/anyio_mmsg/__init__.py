@@ -17,7 +17,8 @@ pool.py lends batches, receiver.py makes a stream of a socket, feed.py feeds con
 from ._packets import Packet, compiled
 from ._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, PacketBatch
 from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
-from ._sent import SendFailure, SendResult
+from ._send.functions import multi_target_send, send_mmsg, send_mmsg_nowait
+from ._send.result import SendFailure, SendResult, UnusableSocketError
 from ._stream.feed import Overload, feed
 from ._stream.multicast import MulticastGroup
 from ._stream.open import open_udp_socket
@@ -29,20 +30,14 @@ from ._stream.transient import TRANSIENT_ERRORS
 __all__ = [
     "NUM_RCVMMSGS",
     "PACKET_DATA_SIZE",
-    "TRANSIENT_ERRORS",
     "BatchFullError",
     "MulticastGroup",
-    "Overload",
     "Packet",
     "PacketBatch",
-    "PacketBatchPool",
-    "PacketReceiver",
-    "PoolStatistics",
-    "ReceiverStatistics",
     "SendFailure",
     "SendResult",
     "UnusableSocketError",
-    "feed",
+    "compiled",
     "multi_target_send",
     "open_udp_socket",
     "recv_mmsg",

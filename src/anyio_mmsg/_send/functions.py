@@ -1,12 +1,13 @@
 """The send functions: guard, checkpoint, send, and wait if the socket's buffer is full.
 
 The checkpoint comes first, where nothing was sent. From there on a call that finds room for all
-awaits nothing: it can't be cancelled between what it sent and telling of it.
+awaits nothing: it can't be cancelled between sending and reporting it.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Iterable
 from weakref import WeakKeyDictionary
@@ -15,42 +16,12 @@ import anyio
 from anyio import ClosedResourceError, WouldBlock
 from anyio.lowlevel import RunVar, checkpoint
 
-from ._batch import Address
-from ._compat import wait_socket_writable
-from ._engine import check_sender, send_now
-from ._outgoing import MAX_PAYLOAD, UNLIMITED, Data, Outgoing, Packets, fan, outgoing
-from ._recv import ensure_usable
-from ._sent import UNUSABLE, SendResult
-
-# Not socket.socket.family, which builds an enum at each access: the int beneath it.
-_family_of = socket.SocketType.family.__get__
-
-_type_of = socket.SocketType.type.__get__  # likewise
-_DGRAM = int(socket.SOCK_DGRAM)
-
-
-class _Turns:
-    """Of those who wait for one socket: an event loop lets one task do so at a time."""
-
-    def __init__(self) -> None:
-        self.lock = anyio.Lock()
-        self.over = False  # the socket is about to be closed
-
-
-# In each event loop. Entries go with their sockets.
-_turns: RunVar[WeakKeyDictionary[socket.socket, _Turns]] = RunVar("anyio_mmsg_turns")
-
-
-class UnusableSocketError(ClosedResourceError, OSError):
-    """The socket was closed, or its descriptor is no socket (EBADF, ENOTSOCK).
-
-    Attributes:
-        result: What had become of the packets until then.
-    """
-
-    def __init__(self, number: int, message: str, result: SendResult | None = None) -> None:
-        super().__init__(number, message)
-        self.result = SendResult() if result is None else result
+from .._compat import wait_socket_writable
+from .._packets.packet import Address
+from .._receive.usable import ensure_usable
+from .engine import Sender, check_sender, fall_back, fan_sender_of, sender_of
+from .outgoing import Data, Packets
+from .result import UNUSABLE, SendResult, UnusableSocketError
 
 
 async def send_mmsg(
@@ -115,9 +86,7 @@ async def send_mmsg(
     """
     result = _begin(sock, engine, result)
     await checkpoint()
-    todo = outgoing(_family_of(sock), _most(sock), packets)
-    todo.gso = gso
-    return await _send_all(sock, todo, engine, result)
+    return await _send_all(sock, sender_of(sock, packets, gso, engine), result)
 
 
 async def multi_target_send(
@@ -145,8 +114,7 @@ async def multi_target_send(
     """
     result = _begin(sock, engine, result)
     await checkpoint()
-    todo = fan(_family_of(sock), _most(sock), data, addresses)
-    return await _send_all(sock, todo, engine, result)
+    return await _send_all(sock, fan_sender_of(sock, data, addresses, engine), result)
 
 
 def send_mmsg_nowait(
@@ -175,22 +143,26 @@ def send_mmsg_nowait(
         Exception: Otherwise as `send_mmsg`.
     """
     result = _begin(sock, engine, result)
-    todo = outgoing(_family_of(sock), _most(sock), packets)
-    todo.gso = gso
-    _send_some(sock, todo, engine, result)
-    if todo.sizes and not todo.handled:
-        raise WouldBlock
-    return result
+    sender = sender_of(sock, packets, gso, engine)
+    try:
+        code = sender.send(sock, result)
+        if code:
+            sender = _after(sock, sender, code, result)
+            if not sender.handled:
+                raise WouldBlock
+        return result
+    finally:
+        sender.release()
 
 
 def _begin(sock: socket.socket, engine: str, result: SendResult | None) -> SendResult:
     """Refuse what can't work; return a result of nothing."""
     if result is None:
         result = SendResult()
-    elif not isinstance(result, SendResult):
-        raise TypeError(f"result is a {type(result).__name__}, and has to be a SendResult")
+    elif isinstance(result, SendResult):
+        result._restart()
     else:
-        result.sent, result.failures = 0, []
+        raise TypeError(f"result is a {type(result).__name__}, and has to be a SendResult")
     try:
         ensure_usable(sock)
     except ClosedResourceError as error:
@@ -200,29 +172,42 @@ def _begin(sock: socket.socket, engine: str, result: SendResult | None) -> SendR
     return result
 
 
-def _most(sock: socket.socket) -> int:
-    """Return the bytes that a payload can have; of raw sockets the system knows."""
-    if _type_of(sock) == _DGRAM:
-        return MAX_PAYLOAD.get(_family_of(sock), UNLIMITED)
-    return UNLIMITED
+def _after(sock: socket.socket, sender: Sender, code: int, result: SendResult) -> Sender:
+    """Deal with what ended a sender's `send`; return the sender to go on with, if there is more.
+
+    Raises:
+        UnusableSocketError: The socket is none any more.
+    """
+    if sender.refused:
+        old, sender = sender, fall_back(sender)
+        old.release()
+        code = sender.send(sock, result)
+    if code in UNUSABLE:
+        raise UnusableSocketError(code, os.strerror(code), result)
+    return sender
 
 
-async def _send_all(
-    sock: socket.socket, packets: Outgoing, engine: str, result: SendResult
-) -> SendResult:
-    _send_some(sock, packets, engine, result)
-    if packets.handled < len(packets.sizes):
-        with packets.pinned():
-            while packets.handled < len(packets.sizes):
+async def _send_all(sock: socket.socket, sender: Sender, result: SendResult) -> SendResult:
+    try:
+        while code := sender.send(sock, result):
+            sender = _after(sock, sender, code, result)
+            if sender.handled < sender.count:
                 await _until_writable(sock, result)
-                _send_some(sock, packets, engine, result)
-    return result
+        return result
+    finally:
+        sender.release()
 
 
-def _send_some(sock: socket.socket, packets: Outgoing, engine: str, result: SendResult) -> None:
-    error = send_now(engine, sock, packets, result)
-    if error is not None:
-        raise UnusableSocketError(error.errno or errno.EBADF, error.strerror or "", result)
+class _Turns:
+    """Serialises the tasks that wait to write to one socket: an event loop lets one do so."""
+
+    def __init__(self) -> None:
+        self.lock = anyio.Lock()
+        self.over = False  # the socket is about to be closed
+
+
+# In each event loop. Entries go with their sockets.
+_turns: RunVar[WeakKeyDictionary[socket.socket, _Turns]] = RunVar("anyio_mmsg_turns")
 
 
 async def _until_writable(sock: socket.socket, result: SendResult) -> None:
