@@ -6,7 +6,8 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .candidates.servers import Respond
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def load() -> Any:
-    """Import the example, `examples/dns_server`."""
-    if str(EXAMPLES) not in sys.path:
-        sys.path.append(str(EXAMPLES))
-    return importlib.import_module("dns_server")
+def load() -> ModuleType:
+    """Import the example, whose folder is not on the import path."""
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        return importlib.import_module("dns_server")
+    finally:
+        sys.path.remove(str(EXAMPLES))
 
 
 def load_answer() -> Respond:

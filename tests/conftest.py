@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from anyio_mmsg._system.platform import why_no_batch_calls
 
 from .helpers import Family, have_ipv6
 
@@ -31,10 +32,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 
 def _of_linux(call: str) -> Any:
-    missing = pytest.mark.skipif(
-        sys.platform != "linux", reason=f"{call}(2) is a system call of Linux"
-    )
-    return pytest.param(call, marks=missing)
+    why_not = why_no_batch_calls()
+    return pytest.param(call, marks=pytest.mark.skipif(bool(why_not), reason=f"{call} {why_not}"))
 
 
 @pytest.fixture(params=["recvfrom_into", _of_linux("recvmmsg")])

@@ -143,19 +143,19 @@ def stub_engine(batch: PacketBatch) -> types.SimpleNamespace:
     senders: dict[int, Any] = {}
 
     def put(data: bytes, address: Any = None, wire_size: int | None = None) -> None:
-        first, count = batch._free_run(1)
+        first, count = slots.free_run(1)
         assert count == 1
         start, size = first * batch.slot_size, min(len(data), batch.slot_size)
-        batch._ring.memory[start : start + size] = data[:size]
+        slots.memory[start : start + size] = data[:size]
         senders[first] = address
-        batch._commit([len(data) if wire_size is None else wire_size], [])
+        slots.commit([len(data) if wire_size is None else wire_size])
 
-    def read_addresses(first: int, count: int) -> list[Any]:
+    def addresses(first: int, count: int) -> list[Any]:
         return [senders[slot] for slot in range(first, first + count)]
 
-    stub = types.SimpleNamespace(put=put)
-    batch._plug(object(), read_addresses)
-    return stub
+    slots = batch._slots
+    slots.plug(types.SimpleNamespace(addresses=addresses))
+    return types.SimpleNamespace(put=put)
 
 
 def nowhere(family: Family) -> tuple[Any, int]:

@@ -1,0 +1,138 @@
+/* The compiled module, an optional twin of plain Python: the same names, the same tests.
+ *
+ *   packet.c    Packet, and its states                            every platform
+ *   slots.c     Slots: which slots are held                       every platform
+ *   handout.c   what consumers get for a slot, and its end        every platform
+ *   recvmmsg.c  Recvmmsg: fills slots by recvmmsg(2)               Linux
+ *   sendmmsg.c  Sendmmsg: sends pairs, packets or a ring           Linux
+ *   outgoing.c  what it is to send, laid out before the first send  Linux
+ *   record.c    Record: what a send has done so far                Linux
+ *
+ * No rule lives only here: what a name promises is said in its Python twin.
+ *
+ * Supported: CPython 3.10 and later, with the GIL; subinterpreters, each with a state of its own
+ * (multi-phase initialisation, heap types, nothing static that changes), also with a GIL of their
+ * own. Free-threaded builds and PyPy don't build it, and run the plain Python path.
+ */
+
+#include "compiled.h"
+
+State *
+state_of_type(PyTypeObject *type)
+{
+    /* A subclass made in Python has no module; the base it came from has ours. */
+    for (; type != NULL; type = type->tp_base) {
+        if (PyType_HasFeature(type, Py_TPFLAGS_HEAPTYPE)
+            && ((PyHeapTypeObject *)type)->ht_module != NULL) {
+            return PyType_GetModuleState(type);
+        }
+    }
+    PyErr_SetString(PyExc_SystemError, "a type of no module");
+    return NULL;
+}
+
+int
+descriptor_of(const State *state, PyObject *sock, int *fd)
+{
+    PyObject *number = PyObject_CallMethodNoArgs(sock, state->fileno);
+    if (number == NULL) {
+        return -1;
+    }
+    *fd = (int)PyLong_AsLong(number);
+    Py_DECREF(number);
+    return *fd == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+static int
+compiled_exec(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    state->fileno = PyUnicode_InternFromString("fileno");
+    if (state->fileno == NULL) {
+        return -1;
+    }
+    state->recent = PyMem_Calloc(RECENT_SENDERS, sizeof(*state->recent));
+    if (state->recent == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (packet_add_types(module, state) < 0 || slots_add_types(module, state) < 0) {
+        return -1;
+    }
+#ifdef __linux__
+    if (recvmmsg_add_types(module, state) < 0 || sendmmsg_add_types(module, state) < 0
+        || record_add_types(module, state) < 0) {
+        return -1;
+    }
+#endif
+    return 0;
+}
+
+static int
+compiled_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    State *state = PyModule_GetState(module);
+    Py_VISIT(state->packet);
+    Py_VISIT(state->undecoded);
+    Py_VISIT(state->released);
+    Py_VISIT(state->slots);
+    Py_VISIT(state->recvmmsg);
+    Py_VISIT(state->sendmmsg);
+    Py_VISIT(state->record);
+    Py_VISIT(state->release);
+    return 0;
+}
+
+static int
+compiled_clear(PyObject *module)
+{
+    State *state = PyModule_GetState(module);
+    Py_ssize_t i;
+    for (i = 0; state->recent != NULL && i < RECENT_SENDERS; i++) {
+        Py_CLEAR(state->recent[i].address);
+    }
+    Py_CLEAR(state->packet);
+    Py_CLEAR(state->undecoded);
+    Py_CLEAR(state->released);
+    Py_CLEAR(state->slots);
+    Py_CLEAR(state->recvmmsg);
+    Py_CLEAR(state->sendmmsg);
+    Py_CLEAR(state->record);
+    Py_CLEAR(state->release);
+    Py_CLEAR(state->fileno);
+    return 0;
+}
+
+static void
+compiled_free(void *module)
+{
+    State *state = PyModule_GetState(module);
+    compiled_clear(module);
+    PyMem_Free(state->recent);
+    state->recent = NULL;
+}
+
+static PyModuleDef_Slot compiled_slots[] = {
+    {Py_mod_exec, compiled_exec},
+#ifdef Py_MOD_PER_INTERPRETER_GIL_SUPPORTED
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef compiled_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "anyio_mmsg._compiled",
+    .m_doc = "The packets of anyio-mmsg and Linux's batch system calls, in C.",
+    .m_size = sizeof(State),
+    .m_slots = compiled_slots,
+    .m_traverse = compiled_traverse,
+    .m_clear = compiled_clear,
+    .m_free = compiled_free,
+};
+
+PyMODINIT_FUNC
+PyInit__compiled(void)
+{
+    return PyModuleDef_Init(&compiled_module);
+}

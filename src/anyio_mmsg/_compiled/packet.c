@@ -1,0 +1,300 @@
+/* Packet: the twin of _packets/packet.py, which says what each attribute promises. A packet's
+ * state is its type: `undecoded` until somebody asks for its address, `Packet`, in the end
+ * `released`.
+ */
+
+#include "compiled.h"
+
+#define UNKNOWN_WIRE_SIZE UINT32_MAX
+
+static const char RELEASED[] =
+    "this packet was released: its slot may hold another one by now. "
+    "Read a packet before its release, or copy what must live longer";
+
+static void
+packet_dealloc(Packet *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Py_XDECREF(self->data);
+    Py_XDECREF(self->address);
+    Py_XDECREF(self->source);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+void
+packet_become(Packet *self, PyTypeObject *type)
+{
+    PyTypeObject *old = Py_TYPE(self);
+    if (old != type) {
+        Py_INCREF(type);
+        Py_SET_TYPE(self, type);
+        Py_DECREF(old);
+    }
+}
+
+/* The bytes of a packet, or -1 and a ValueError if the consumer released its view. */
+static Py_ssize_t
+packet_nbytes(Packet *self)
+{
+    if (self->data == NULL || view_is_dead(self->data)) {
+        PyErr_SetString(PyExc_ValueError, "operation forbidden on released memoryview object");
+        return -1;
+    }
+    return PyMemoryView_GET_BUFFER(self->data)->len;
+}
+
+static PyObject *
+packet_size(Packet *self, void *Py_UNUSED(closure))
+{
+    Py_ssize_t size = packet_nbytes(self);
+    return size < 0 ? NULL : PyLong_FromSsize_t(size);
+}
+
+static PyObject *
+packet_truncated(Packet *self, void *Py_UNUSED(closure))
+{
+    Py_ssize_t size = packet_nbytes(self);
+    return size < 0 ? NULL : PyBool_FromLong((Py_ssize_t)self->wire_size > size);
+}
+
+static PyObject *
+packet_wire_size(Packet *self, void *Py_UNUSED(closure))
+{
+    if (packet_nbytes(self) < 0) {
+        return NULL;
+    }
+    if (self->wire_size == UNKNOWN_WIRE_SIZE) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromUnsignedLong(self->wire_size);
+}
+
+static PyObject *
+packet_repr(Packet *self)
+{
+    PyObject *address, *text;
+    Py_ssize_t size = packet_nbytes(self);
+    if (size < 0) {
+        return NULL;
+    }
+    address = PyObject_GetAttrString((PyObject *)self, "address");
+    if (address == NULL) {
+        return NULL;
+    }
+    text = PyUnicode_FromFormat("<Packet of %zd bytes from %R%s>", size, address,
+                                (Py_ssize_t)self->wire_size > size ? ", truncated" : "");
+    Py_DECREF(address);
+    return text;
+}
+
+static PyObject *
+packet_reduce(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    PyErr_SetString(PyExc_TypeError,
+                    "a Packet is a view of its batch's memory: copy bytes(packet.data)");
+    return NULL;
+}
+
+static PyObject *
+undecoded_address(Packet *self, void *Py_UNUSED(closure))
+{
+    State *state = state_of_type(Py_TYPE(self));
+    PyObject *address = NULL;
+#ifdef __linux__
+    Recvmmsg *engine = (Recvmmsg *)Py_NewRef(self->source);
+    engine->wanted = 1;
+    address = recvmmsg_address(engine, self->slot);
+    Py_DECREF(engine);
+#endif
+    if (address == NULL) {
+        return NULL;
+    }
+    /* Decoding may run Python, which may have asked as well, or released the packet. */
+    if (Py_TYPE(self) == state->undecoded && self->address == NULL) {
+        Py_INCREF(address);
+        self->address = address;
+        packet_become(self, state->packet);
+    }
+    return address;
+}
+
+static const char NO_CONTROL[] =
+    "this batch holds no control data; make it with PacketBatch(ancillary=True), and ask the "
+    "socket for it: open_udp_socket(timestamps=True, destinations=True, ecn=True, "
+    "hop_limits=True)";
+
+/* An attribute that is read from control data; `closure` is which one. */
+static PyObject *
+packet_control(Packet *self, void *closure)
+{
+    enum control which = (enum control)(intptr_t)closure;
+    PyObject *control, *value;
+#ifdef __linux__
+    State *state = state_of_type(Py_TYPE(self));
+    if (Py_TYPE(self->source) == state->recvmmsg) {
+        Recvmmsg *engine = (Recvmmsg *)self->source;
+        if (engine->ancillary) {
+            Py_INCREF(engine); /* Python that decodes may release the packet, and drop it */
+            value = control_attribute(engine, self->slot, which);
+            Py_DECREF(engine);
+            return value;
+        }
+        PyErr_SetString(PyExc_ValueError, NO_CONTROL);
+        return NULL;
+    }
+#endif
+    control = PyObject_CallMethod(self->source, "control", "n", self->slot);
+    if (control == NULL) {
+        return NULL;
+    }
+    if (control == Py_None) {
+        Py_DECREF(control);
+        PyErr_SetString(PyExc_ValueError, NO_CONTROL);
+        return NULL;
+    }
+    value = PySequence_GetItem(control, which);
+    Py_DECREF(control);
+    return value;
+}
+
+static PyObject *
+released_attribute(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
+{
+    PyErr_SetString(PyExc_ValueError, RELEASED);
+    return NULL;
+}
+
+static PyObject *
+released_repr(PyObject *Py_UNUSED(self))
+{
+    return PyUnicode_FromString("<Packet, released>");
+}
+
+static PyMemberDef packet_members[] = {
+    {"data", T_OBJECT_EX, offsetof(Packet, data), READONLY,
+     "Exactly the bytes received, read-only; empty for an empty datagram."},
+    {"address", T_OBJECT_EX, offsetof(Packet, address), READONLY,
+     "The sender, in the form of `socket.recvfrom`; None for one without a name."},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef packet_getset[] = {
+    {"size", (getter)packet_size, NULL, "Bytes received, at most the batch's `slot_size`.", NULL},
+    {"truncated", (getter)packet_truncated, NULL,
+     "Whether the datagram was longer than the slot, so that its end is lost.", NULL},
+    {"wire_size", (getter)packet_wire_size, NULL,
+     "Bytes of the datagram as it was sent; None if it was truncated and the platform does not "
+     "report the length.",
+     NULL},
+    {"timestamp", (getter)packet_control, NULL,
+     "When the kernel took the packet in, in nanoseconds since the epoch, or None.",
+     (void *)(intptr_t)TIMESTAMP},
+    {"destination", (getter)packet_control, NULL, "The address it was sent to, or None.",
+     (void *)(intptr_t)DESTINATION},
+    {"interface", (getter)packet_control, NULL,
+     "The index of the interface where it came in, or None.", (void *)(intptr_t)INTERFACE},
+    {"ecn", (getter)packet_control, NULL, "Its ECN codepoint, 0 to 3, or None.",
+     (void *)(intptr_t)ECN},
+    {"hop_limit", (getter)packet_control, NULL,
+     "What was left of its TTL or hop limit, or None.", (void *)(intptr_t)HOP_LIMIT},
+    {"_local", (getter)packet_control, NULL, NULL, (void *)(intptr_t)LOCAL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef packet_methods[] = {
+    {"__reduce__", packet_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+PyDoc_STRVAR(packet_doc,
+             "One datagram held by a `PacketBatch`: a view, not a copy. Read-only.\n\n"
+             "It is valid until the batch releases it; from then on its attributes raise\n"
+             "ValueError. Copy with ``bytes(packet.data)`` what has to live longer.");
+
+static PyType_Slot packet_slots[] = {
+    {Py_tp_doc, (void *)packet_doc},
+    {Py_tp_dealloc, packet_dealloc},
+    {Py_tp_members, packet_members},
+    {Py_tp_getset, packet_getset},
+    {Py_tp_methods, packet_methods},
+    {Py_tp_repr, packet_repr},
+    {0, NULL},
+};
+
+/* Immutable, as assigning to `__class__` is then refused: a state is not the consumer's to set. */
+#define FLAGS \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE)
+
+static PyType_Spec packet_spec = {
+    .name = "anyio_mmsg.Packet",
+    .basicsize = sizeof(Packet),
+    .flags = FLAGS | Py_TPFLAGS_BASETYPE, /* of the two below */
+    .slots = packet_slots,
+};
+
+static PyGetSetDef undecoded_getset[] = {
+    {"address", (getter)undecoded_address, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot undecoded_slots[] = {
+    {Py_tp_dealloc, packet_dealloc},
+    {Py_tp_getset, undecoded_getset},
+    {0, NULL},
+};
+
+static PyType_Spec undecoded_spec = {
+    .name = "anyio_mmsg.Packet",
+    .basicsize = sizeof(Packet),
+    .flags = FLAGS,
+    .slots = undecoded_slots,
+};
+
+static PyGetSetDef released_getset[] = {
+    {"data", released_attribute, NULL, NULL, NULL},
+    {"address", released_attribute, NULL, NULL, NULL},
+    {"size", released_attribute, NULL, NULL, NULL},
+    {"truncated", released_attribute, NULL, NULL, NULL},
+    {"wire_size", released_attribute, NULL, NULL, NULL},
+    {"timestamp", released_attribute, NULL, NULL, NULL},
+    {"destination", released_attribute, NULL, NULL, NULL},
+    {"interface", released_attribute, NULL, NULL, NULL},
+    {"ecn", released_attribute, NULL, NULL, NULL},
+    {"hop_limit", released_attribute, NULL, NULL, NULL},
+    {"_local", released_attribute, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot released_slots[] = {
+    {Py_tp_dealloc, packet_dealloc},
+    {Py_tp_getset, released_getset},
+    {Py_tp_repr, released_repr},
+    {0, NULL},
+};
+
+static PyType_Spec released_spec = {
+    .name = "anyio_mmsg.Packet",
+    .basicsize = sizeof(Packet),
+    .flags = FLAGS,
+    .slots = released_slots,
+};
+
+int
+packet_add_types(PyObject *module, State *state)
+{
+    PyObject *bases;
+    state->packet = (PyTypeObject *)PyType_FromModuleAndSpec(module, &packet_spec, NULL);
+    if (state->packet == NULL || (bases = PyTuple_Pack(1, state->packet)) == NULL) {
+        return -1;
+    }
+    state->undecoded = (PyTypeObject *)PyType_FromModuleAndSpec(module, &undecoded_spec, bases);
+    state->released = (PyTypeObject *)PyType_FromModuleAndSpec(module, &released_spec, bases);
+    Py_DECREF(bases);
+    /* From here on nobody inherits: a subclass would be of another layout. */
+    state->packet->tp_flags &= ~Py_TPFLAGS_BASETYPE;
+    if (state->undecoded == NULL || state->released == NULL) {
+        return -1;
+    }
+    return PyModule_AddType(module, state->packet);
+}

@@ -1,0 +1,370 @@
+"""`PacketBatch`: what a consumer sees of a ring, and how its use ends."""
+
+from __future__ import annotations
+
+import mmap
+import operator
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol, SupportsIndex, cast, overload
+
+from .._arguments import whole_number
+from . import Packet, Slots, make_slots
+from .packet import Address
+
+PACKET_DATA_SIZE = 1232
+"""Bytes of a slot, unless told otherwise: the UDP payload that every IPv6 path carries
+unfragmented. 1280 (the minimum MTU, RFC 8200 section 5) - 40 (IPv6 header) - 8 (UDP header).
+"""
+
+NUM_RCVMMSGS = 64
+"""The most packets that one receive call takes, and the slots of a batch, unless told
+otherwise. The number is that of Solana's streamer; from there on one wait for the socket costs
+less than the packets it brings."""
+
+TRAIN_SIZE = 65_535
+"""Bytes of a slot with ``gro=True``: the kernel coalesces packets up to the longest that an IP
+packet can be (65,535, RFC 791 section 3.1, RFC 8200 section 3), so that no train is ever cut."""
+
+ENGINES = ("auto", "recvfrom_into", "recvmmsg")
+
+
+class BatchFullError(Exception):
+    """A receive function was given a batch that has no free slot.
+
+    Nothing was read. Give packets back with `PacketBatch.release` or `PacketBatch.clear`, then
+    receive again.
+    """
+
+
+class Lease(Protocol):
+    """Ends the loan of a batch's slots. A pool is one."""
+
+    def end(self, slots: Slots) -> None:
+        """Take `slots` back; their batch was closed. May be called from any thread."""
+        ...
+
+
+class _Closed:
+    """What a closed batch has in the place of its slots: nothing but an explanation."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise ValueError(
+            "this batch was closed, and given back if it came from a pool: its memory may be in "
+            "use by somebody else. Take another one"
+        )
+
+
+_CLOSED = cast(Slots, _Closed())
+
+
+class _Argument:
+    """An argument of `PacketBatch` as a read-only attribute; on the class, its default."""
+
+    def __init__(self, default: object) -> None:
+        self.default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, batch: Any, owner: type) -> object:
+        return self.default if batch is None else getattr(batch._slots, self.name)
+
+    def __set__(self, batch: object, value: object) -> NoReturn:
+        raise AttributeError(
+            f"{self.name} can't be set: it describes memory that exists. Make another batch"
+        )
+
+
+def _argument(default: object) -> Any:
+    return _Argument(default)
+
+
+@dataclass(init=False, eq=False, repr=False)
+class PacketBatch:
+    """A ring of fixed slots in memory that is allocated once, and the packets that it holds.
+
+    The receive functions append packets; the consumer reads them, oldest first, and gives their
+    slots back with `release` or `clear`. A slot that holds a packet is never written to. A batch
+    belongs to one event loop's thread; one task at a time may fill it, others may read and
+    release meanwhile.
+
+    Args:
+        capacity: Slots, at least 1.
+        slot_size: Bytes of a slot, at least 1. What a datagram has beyond is cut off and shows
+            in `Packet.truncated`. 65,507 takes any UDP payload over IPv4 (65,535 less 20 for the
+            IP header and 8 for that of UDP), 65,527 any over IPv6.
+        engine: "recvfrom_into", one call for a packet, on every platform; "recvmmsg", one call
+            for a batch, on Linux where the compiled module was built; "auto", the fastest that
+            there is.
+        gro: Take what the kernel has coalesced (UDP_GRO, Linux 5.0): a slot holds a *train*, one
+            message of many packets of one size from one sender, the last perhaps shorter.
+            `capacity`, `free` and limits count messages; all else counts packets, which are
+            handed out one by one. The slots have 65,535 bytes, of which the system provides only
+            what is written to.
+        ancillary: Have room for the control data of packets: timestamp, destination, interface,
+            ECN, hop limit. The socket has to be asked for them, see `open_udp_socket`.
+
+    Attributes:
+        capacity: The argument; it can't be set. `slot_size` and `engine` likewise.
+
+    Raises:
+        TypeError: `capacity` or `slot_size` is not an int, or is a bool; `engine` is not a str;
+            `gro` or `ancillary` is not a bool.
+        ValueError: `capacity` or `slot_size` is below 1, `engine` is unknown, or `slot_size` is
+            given with ``gro=True`` and is not 65,535.
+    """
+
+    capacity: int = _argument(NUM_RCVMMSGS)
+    slot_size: int = _argument(PACKET_DATA_SIZE)
+    engine: str = _argument("auto")
+    gro: bool = _argument(False)
+    ancillary: bool = _argument(False)
+
+    _slots = _CLOSED  # also of an object whose __init__ was not called, or raised
+    _lease = cast("Lease | None", None)
+
+    def __init__(
+        self,
+        capacity: SupportsIndex = NUM_RCVMMSGS,
+        slot_size: SupportsIndex = PACKET_DATA_SIZE,
+        engine: str = "auto",
+        gro: bool = False,
+        ancillary: bool = False,
+    ) -> None:
+        self._slots = new_slots(capacity, slot_size, engine, gro, ancillary)
+
+    # What is held
+
+    @property
+    def free(self) -> int:
+        """Slots that can take a packet now."""
+        slots = self._slots
+        _held(slots)
+        return slots.free
+
+    def __len__(self) -> int:
+        return _held(self._slots)
+
+    def __iter__(self) -> Iterator[Packet]:
+        """Iterate over the packets held now, oldest first; they may be released meanwhile."""
+        slots = self._slots
+        _held(slots)
+        return iter(slots.hand_out(0))
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Packet: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Packet]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Packet | list[Packet]:
+        if isinstance(index, slice):
+            return list(PacketBatch.__iter__(self))[index]
+        slots = self._slots
+        held = _held(slots)
+        wanted = operator.index(index)
+        position = wanted + held if wanted < 0 else wanted
+        if not 0 <= position < held:
+            raise IndexError(f"packet {wanted} of a batch that holds {held}")
+        return slots.hand_out(position, position + 1)[0]
+
+    def payloads(self) -> list[memoryview]:
+        """Return `Packet.data` of each packet held, oldest first."""
+        slots = self._slots
+        _held(slots)
+        return slots.payloads(0)
+
+    def addresses(self) -> list[Address]:
+        """Return `Packet.address` of each packet held, oldest first."""
+        slots = self._slots
+        _held(slots)
+        return slots.addresses(0)
+
+    def sizes(self) -> list[int]:
+        """Return `Packet.size` of each packet held, oldest first."""
+        slots = self._slots
+        _held(slots)
+        limit, sizes = slots.slot_size, slots.wire_sizes()
+        if sizes and max(sizes) > limit:
+            return [min(size, limit) for size in sizes]
+        return sizes
+
+    def timestamps(self) -> list[int | None]:
+        """Return `Packet.timestamp` of each packet held, oldest first.
+
+        Raises:
+            ValueError: The batch was made without ``ancillary=True``, or control data was cut.
+        """
+        return [packet.timestamp for packet in PacketBatch.__iter__(self)]
+
+    def destinations(self) -> list[str | None]:
+        """Return `Packet.destination` of each packet held, oldest first.
+
+        Raises:
+            ValueError: As for `timestamps`.
+        """
+        return [packet.destination for packet in PacketBatch.__iter__(self)]
+
+    def interfaces(self) -> list[int | None]:
+        """Return `Packet.interface` of each packet held, oldest first.
+
+        Raises:
+            ValueError: As for `timestamps`.
+        """
+        return [packet.interface for packet in PacketBatch.__iter__(self)]
+
+    def ecns(self) -> list[int | None]:
+        """Return `Packet.ecn` of each packet held, oldest first.
+
+        Raises:
+            ValueError: As for `timestamps`.
+        """
+        return [packet.ecn for packet in PacketBatch.__iter__(self)]
+
+    def hop_limits(self) -> list[int | None]:
+        """Return `Packet.hop_limit` of each packet held, oldest first.
+
+        Raises:
+            ValueError: As for `timestamps`.
+        """
+        return [packet.hop_limit for packet in PacketBatch.__iter__(self)]
+
+    @property
+    def buffer(self) -> memoryview:
+        """The whole ring, capacity * slot_size bytes, read-only.
+
+        A window on all slots, free and held: unlike a packet's view it stays valid, and shows
+        whatever the slots hold at the time.
+        """
+        return memoryview(self._slots.memory).toreadonly()
+
+    # held -> free
+
+    def release(self, count: SupportsIndex = 1) -> None:
+        """Give the slots of the `count` oldest packets back.
+
+        Their `Packet`s, and the views of them that the batch handed out, raise ValueError from
+        then on. 0 releases nothing. If a signal's handler raises meanwhile, either it is done or
+        the packets are still held and can be read anew; ``len(batch)`` says which.
+
+        Raises:
+            TypeError: `count` is not an int, or is a bool.
+            ValueError: `count` is negative or more than is held; nothing was released.
+            BufferError: Something holds an export of a packet's view: a send function that waits,
+                a `pickle.PickleBuffer`, a ctypes object made from it. That packet and those after
+                it are still held, those before it were released.
+        """
+        if type(count) is not int or count < 0:
+            count = whole_number("count", count, 0, "give the number of packets to release")
+        slots = self._slots
+        held = _held(slots)
+        if count > held:
+            raise ValueError(
+                f"release of {count} packets from a batch that holds {held}; "
+                f"release len(batch) at most, or use clear()"
+            )
+        _release(slots, count, count)
+
+    def clear(self) -> None:
+        """Give all slots back.
+
+        Raises:
+            BufferError: As for `release`.
+        """
+        _release_all(self._slots)
+
+    # The end: nothing is held, and nothing can be again
+
+    def close(self) -> None:
+        """End the use of this batch: release its packets, give its memory back.
+
+        A batch of a pool goes back to the pool. From then on whatever is done with this object
+        raises ValueError, closing it again too. ``with batch:`` closes it at the end.
+
+        Raises:
+            ValueError: It is closed already, or a task is receiving into it.
+            BufferError: As for `release`; the batch is still open.
+        """
+        slots = self._slots
+        if slots.filling or getattr(slots.source, "busy", False):
+            raise ValueError("a task is receiving into this batch; cancel that, then close it")
+        while True:
+            _release_all(slots)
+            if self._slots is not slots:
+                return  # a signal's handler has closed it meanwhile
+            if not slots.held:  # else one has received
+                self._slots = _CLOSED
+                break
+        if self._lease is not None:
+            self._lease.end(slots)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called; the one thing that a closed batch still tells."""
+        return self._slots is _CLOSED
+
+    def __enter__(self) -> PacketBatch:
+        self._slots.capacity  # noqa: B018  # or a ValueError, if it is closed
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "<PacketBatch, closed>"
+        return f"<PacketBatch capacity={self.capacity} held={len(self)} free={self.free}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a PacketBatch is memory in use: make a new one instead of a copy")
+
+
+def _held(slots: Slots) -> int:
+    if slots.record is not None:  # an interrupted receive read more than it could commit
+        slots.source.settle(slots)
+    return slots.held
+
+
+def _release_all(slots: Slots) -> None:
+    _release(slots, _held(slots), None)
+
+
+def _release(slots: Slots, held: int, count: int | None) -> None:
+    try:
+        slots.take_back(count)
+    except BufferError as error:
+        raise BufferError(
+            f"the memory of a packet is still in use through its data (by a send that waits, "
+            f"a ctypes object or the like); let that end, then release. "
+            f"{error.args[0]} of {held} packets, those before it, were released"
+        ) from error
+
+
+def new_slots(
+    capacity: SupportsIndex,
+    slot_size: SupportsIndex,
+    engine: str,
+    gro: bool = False,
+    ancillary: bool = False,
+) -> Slots:
+    """Return the slots of a new batch, for arguments of `PacketBatch`, and with its errors."""
+    capacity = whole_number("capacity", capacity, 1, "give the number of slots, at least 1")
+    slot_size = whole_number("slot_size", slot_size, 1, "give the bytes of a slot, at least 1")
+    if not isinstance(engine, str):
+        raise TypeError(f"engine is a {type(engine).__name__}; give one of {ENGINES}")
+    if engine not in ENGINES:
+        raise ValueError(f"engine is {engine!r}; give one of {ENGINES}")
+    for name, value in (("gro", gro), ("ancillary", ancillary)):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} is a {type(value).__name__}; give True or False")
+    if gro:
+        if slot_size not in (PACKET_DATA_SIZE, TRAIN_SIZE):
+            raise ValueError(
+                f"slot_size is {slot_size}; leave it out with gro=True, where a slot has "
+                f"{TRAIN_SIZE:,} bytes, so that no train is cut"
+            )
+        slot_size = TRAIN_SIZE
+    # The system provides memory of mmap where it is written to; a bytearray is filled at once.
+    size = capacity * slot_size
+    memory = mmap.mmap(-1, size) if gro else bytearray(size)
+    return make_slots(memory, capacity, slot_size, engine, sys.flags.dev_mode, ancillary, gro)

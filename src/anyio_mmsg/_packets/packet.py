@@ -1,0 +1,282 @@
+"""`Packet`, what a consumer reads a datagram by, and its states.
+
+A packet's state is its class, so that reading an attribute checks nothing. All three classes have
+one layout:
+
+==============  ========================================================================
+`_Blank`        Being made; nobody has it yet. The only one whose fields can be set.
+`Packet`        Held: its slot is written to by nobody.
+`_Released`     Its slot was given back. Every attribute raises ValueError.
+==============  ========================================================================
+
+The compiled twin is in _compiled/packets.c.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, NoReturn, TypeAlias, cast, final
+
+UNKNOWN_WIRE_SIZE = 2**32 - 1
+"""What an engine reports for a datagram that was cut, if the platform does not report its length.
+Longer than any datagram (the length field of a UDP jumbogram has 32 bits and counts the 8 bytes
+of the header too, RFC 2675 section 4), so that slicing and comparing need no special case."""
+
+Address: TypeAlias = Any
+"""What `socket.recvfrom` gives for the family; `Any` for the reason that typeshed says so: every
+caller would have to take a union apart, though it knows the family."""
+
+RELEASED = (
+    "this packet was released: its slot may hold another one by now. "
+    "Read a packet before its release, or copy what must live longer"
+)
+"""The words of the ValueError that a released packet raises, compiled or plain."""
+
+NO_CONTROL = (
+    "this batch holds no control data; make it with PacketBatch(ancillary=True), and ask the "
+    "socket for it: open_udp_socket(timestamps=True, destinations=True, ecn=True, "
+    "hop_limits=True)"
+)
+
+
+class Control(NamedTuple):
+    """What the control data of a packet says; None: it says nothing of it.
+
+    Attributes:
+        timestamp: When the kernel took the packet in, in nanoseconds since the epoch.
+        destination: The address it was sent to.
+        interface: The index of the interface where it came in.
+        ecn: Its ECN codepoint, 0 to 3 (RFC 3168 section 5).
+        hop_limit: What was left of its TTL or hop limit.
+        local: The address of this machine to answer from (`ipi_spec_dst`, ip(7)): other than the
+            destination where that is a multicast or broadcast address.
+    """
+
+    timestamp: int | None = None
+    destination: str | None = None
+    interface: int | None = None
+    ecn: int | None = None
+    hop_limit: int | None = None
+    local: str | None = None
+
+
+class _Fields:
+    __slots__ = ("_control", "_wire_size", "address", "data")
+
+    data: memoryview
+    address: Address
+    _wire_size: int
+    _control: tuple[Any, int]  # who has its control data, and the slot; unset without any
+
+
+class _Blank(_Fields):
+    __slots__ = ()
+
+
+@final
+class Packet(_Fields):
+    """One datagram held by a `PacketBatch`: a view, not a copy. Read-only.
+
+    It is valid until the batch releases it. From then on its attributes raise ValueError, as does
+    reading a view that the consumer kept; it never shows another packet's bytes. Copy with
+    ``bytes(packet.data)`` what has to live longer.
+
+    What looks into the memory without holding an export of `data` is not stopped by a release,
+    and shows the next packet: a slice or a ``cast`` of the view, ``numpy.frombuffer``, a parser
+    that keeps one of these, ``asyncio.StreamWriter.write(packet.data)``. Copy first. In Python's
+    development mode (``-X dev``) released slots are overwritten, so that such a mistake shows.
+    To compare a dead view with ``==`` is no reading for CPython, and gives False.
+
+    Attributes:
+        data: Exactly the bytes received, read-only; empty for an empty datagram.
+        address: The sender, in the form of `socket.recvfrom`: ``(host, port)`` for AF_INET,
+            ``(host, port, flowinfo, scope_id)`` for AF_INET6, for AF_UNIX a path as str or an
+            abstract name as bytes; None for a sender without a name, and for a truncated datagram
+            on Windows, which does not report its sender.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls) -> NoReturn:
+        raise TypeError("cannot create 'anyio_mmsg.Packet' instances: batches do")
+
+    @property
+    def size(self) -> int:
+        """Bytes received: ``len(data)``, at most the batch's `slot_size`.
+
+        Raises:
+            ValueError: The packet was released.
+        """
+        return self.data.nbytes
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the datagram was longer than the slot, so that its end is lost.
+
+        Raises:
+            ValueError: The packet was released.
+        """
+        return self._wire_size > self.data.nbytes
+
+    @property
+    def wire_size(self) -> int | None:
+        """Bytes of the datagram as it was sent.
+
+        Equal to `size` unless `truncated`. None if it was truncated and the platform does not
+        report the length; Linux always does.
+
+        Raises:
+            ValueError: The packet was released.
+        """
+        unknown = self.truncated and self._wire_size == UNKNOWN_WIRE_SIZE
+        return None if unknown else self._wire_size
+
+    @property
+    def timestamp(self) -> int | None:
+        """When the kernel took the packet in, in nanoseconds since the epoch.
+
+        None: this packet came without one. Linux begins to stamp some time after the first socket
+        asked for it; until then a packet gets the time at which it is read.
+
+        Raises:
+            ValueError: The packet was released; its batch was made without ``ancillary=True``; or
+                its control data was cut.
+        """
+        return self._ask().timestamp
+
+    @property
+    def destination(self) -> str | None:
+        """The address that the packet was sent to, or None.
+
+        A unicast address of this machine, or the group or broadcast address. On a dual-stack
+        socket that of an IPv4 packet is mapped, as its `address` is.
+
+        Raises:
+            ValueError: As for `timestamp`.
+        """
+        return self._ask().destination
+
+    @property
+    def interface(self) -> int | None:
+        """The index of the interface where the packet came in, or None.
+
+        Raises:
+            ValueError: As for `timestamp`.
+        """
+        return self._ask().interface
+
+    @property
+    def ecn(self) -> int | None:
+        """The packet's ECN codepoint, 0 to 3 (RFC 3168 section 5), or None.
+
+        Raises:
+            ValueError: As for `timestamp`.
+        """
+        return self._ask().ecn
+
+    @property
+    def hop_limit(self) -> int | None:
+        """What was left of the packet's TTL or hop limit, or None.
+
+        Raises:
+            ValueError: As for `timestamp`.
+        """
+        return self._ask().hop_limit
+
+    @property
+    def _local(self) -> str | None:
+        """The address of this machine to answer from."""
+        return self._ask().local
+
+    def _ask(self) -> Control:
+        self.data  # noqa: B018  # a ValueError, if it was released
+        source, slot = getattr(self, "_control", (None, 0))
+        control: Control | None = None if source is None else source.control(slot)
+        if control is None:
+            raise ValueError(NO_CONTROL)
+        return control
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a Packet is read-only: its {name!r} can't be set")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a Packet is read-only: its {name!r} can't be deleted")
+
+    def __repr__(self) -> str:
+        cut = ", truncated" if self.truncated else ""
+        return f"<Packet of {self.size} bytes from {self.address!r}{cut}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Packet is a view of its batch's memory: copy bytes(packet.data)")
+
+
+class _Released(Packet):  # type: ignore[misc]  # final for all others
+    """A packet whose slot was given back."""
+
+    __slots__ = ()
+
+    @property
+    def data(self) -> NoReturn:  # type: ignore[override]
+        raise ValueError(RELEASED)
+
+    address = data
+
+    def __repr__(self) -> str:
+        return "<Packet, released>"
+
+
+Packet.__module__ = "anyio_mmsg"
+
+
+def make_packets(
+    views: Iterable[memoryview],
+    addresses: Iterable[Address],
+    wire_sizes: Iterable[int],
+    controls: Iterator[tuple[Any, int]] | None = None,
+) -> list[Packet]:
+    """Return a packet for each view, address and length as sent.
+
+    `controls` are who has the control data of each, and its slot.
+    """
+    packets: list[Any] = []
+    for view, address, wire_size in zip(views, addresses, wire_sizes):  # noqa: B905
+        packet: Any = _Blank()
+        packet.data = view
+        packet.address = address
+        packet._wire_size = wire_size
+        if controls is not None:
+            packet._control = next(controls)
+        packet.__class__ = Packet
+        packets.append(packet)
+    return packets
+
+
+# Of packets in any state.
+data_of = cast("Callable[[Packet], memoryview]", _Fields.__dict__["data"].__get__)
+address_of = cast("Callable[[Packet], Address]", _Fields.__dict__["address"].__get__)
+
+# Assigning to __class__ goes through __setattr__, which refuses.
+_set_class = cast("Callable[[Packet, type], None]", object.__dict__["__class__"].__set__)
+
+
+_count_references: Callable[[object], int] = getattr(sys, "getrefcount", lambda _: 2**31)
+
+
+def _references(packets: list[Packet]) -> list[int]:
+    return list(map(_count_references, packets))
+
+
+def mark_released(packets: list[Packet]) -> None:
+    """Have `packets` raise ValueError from now on.
+
+    Those that nobody else refers to are left alone, as nobody will ever ask them.
+    """
+    for packet, count in zip(packets, _references(packets)):  # noqa: B905
+        if count > _OURS:
+            _set_class(packet, _Released)
+
+
+_probe: list[Any] = [_Blank()]
+_OURS = _references(_probe[:])[0]
+"""How often a packet is referred to that only `Slots` and a copy of its list have."""

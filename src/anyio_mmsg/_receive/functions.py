@@ -1,0 +1,241 @@
+"""The receive functions: guard, checkpoint, wait, fill. The only ones that wait for packets.
+
+A call can be cancelled only before it reads. From the read on nothing awaits: what was read is in
+the batch before anyone else runs. That is all there is to losing no packet.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import SupportsIndex
+
+from anyio import BusyResourceError, ClosedResourceError, WouldBlock
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from .._arguments import whole_number
+from .._compat import wait_socket_readable
+from .._packets import Slots
+from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch
+from .._system.control import has_gro
+from .._system.platform import Refused, family_of
+from .engine import check_engine, engine_for
+from .outlook import Outlook, outlook_for
+from .usable import ensure_open, ensure_usable
+
+
+async def recv_mmsg(
+    sock: socket.socket, batch: PacketBatch, limit: SupportsIndex = NUM_RCVMMSGS
+) -> int:
+    """Wait until a packet is there, then take all that are there into `batch`.
+
+    They are appended, in order of arrival, to those that the batch holds. If the last receive
+    on the socket took all that it asked for, there is a plain checkpoint instead of the wait.
+
+    A checkpoint, always. If it is cancelled, no packet is lost: nothing has been read.
+
+    Args:
+        sock: A bound or connected datagram socket, nonblocking. Close it in this order, or a
+            waiting receive may hang: ``anyio.notify_closing(sock)`` (AnyIO 4.10), then
+            ``sock.close()``.
+        batch: Where the packets go.
+        limit: The most packets to take, at least 1; the batch's free slots are a limit too.
+
+    Returns:
+        How many packets were added: 1 to `limit`.
+
+    Raises:
+        BatchFullError: The batch has no free slot; at once.
+        TypeError: `sock` is not a `socket.socket`, `batch` not a `PacketBatch`, `limit` not an
+            int.
+        ValueError: `limit` is below 1; `sock` is blocking, or not a datagram socket; the batch is
+            closed; or its engine can't be had here.
+        anyio.BusyResourceError: Another task is filling the batch, or waiting for the socket.
+        anyio.ClosedResourceError: The socket is closed, or was closed during the wait.
+        OSError: What the system reports, such as ConnectionRefusedError on a connected socket
+            after an ICMP message. Only when no packet was read: an error that comes after
+            packets is raised by the next receive on the socket. Packets that are queued behind
+            it are still there.
+    """
+    slots, limit = _check(sock, batch, limit, "limit")
+    slots.filler = filler = receive_into(sock, slots, limit)
+    try:
+        return await filler
+    finally:
+        slots.filler = None
+
+
+def recv_mmsg_nowait(
+    sock: socket.socket, batch: PacketBatch, limit: SupportsIndex = NUM_RCVMMSGS
+) -> int:
+    """Take the packets that are there now into `batch`: `recv_mmsg` without the waiting.
+
+    Args:
+        sock: As for `recv_mmsg`.
+        batch: As for `recv_mmsg`.
+        limit: As for `recv_mmsg`.
+
+    Returns:
+        How many packets were added: 1 to `limit`.
+
+    Raises:
+        anyio.WouldBlock: No packet is there.
+        Exception: Otherwise as `recv_mmsg`.
+    """
+    slots, limit = _check(sock, batch, limit, "limit")
+    taken = _drain(sock, slots, limit, outlook_for(sock))
+    if not taken:
+        raise WouldBlock
+    return taken
+
+
+async def recv_mmsg_exact(
+    sock: socket.socket, batch: PacketBatch, count: SupportsIndex | None = None
+) -> int:
+    """Receive into `batch` until `count` packets more have been added.
+
+    A checkpoint, always. If it is cancelled or raises, what came before stays in the batch.
+
+    Args:
+        sock: As for `recv_mmsg`.
+        batch: Where the packets go.
+        count: How many, at least 1 and at most ``batch.free``; None for every free slot.
+
+    Returns:
+        `count`, or the number of slots that were free. With ``gro=True`` more, if the last train
+        brought more than were missing.
+
+    Raises:
+        BatchFullError: The batch has no free slot; at once.
+        ValueError: `count` is below 1 or above ``batch.free``; otherwise as `recv_mmsg`.
+        OSError: As for `recv_mmsg`, when the packets before it were fewer than `count`.
+        Exception: Otherwise as `recv_mmsg`.
+    """
+    slots, wanted = _check(sock, batch, 1 if count is None else count, "count")
+    if count is None:
+        filler = _fill_slots(sock, slots, slots.free)
+    elif wanted <= slots.free:
+        filler = _receive_exactly(sock, slots, wanted)
+    else:
+        raise ValueError(
+            f"count is {wanted}, but the batch has {slots.free} free slots of {slots.capacity}; "
+            f"release packets first, ask for fewer, or make a larger batch"
+        )
+    slots.filler = filler
+    try:
+        return await filler
+    finally:
+        slots.filler = None
+
+
+async def _receive_exactly(sock: socket.socket, slots: Slots, count: int) -> int:
+    taken = 0
+    while taken < count:
+        taken += await receive_into(sock, slots, count - taken)
+    return taken
+
+
+async def _fill_slots(sock: socket.socket, slots: Slots, count: int) -> int:
+    taken, end = 0, slots.tail + count
+    while slots.tail < end:
+        taken += await receive_into(sock, slots, end - slots.tail)
+    return taken
+
+
+async def receive_into(sock: socket.socket, slots: Slots, limit: int) -> int:
+    """Do what `recv_mmsg` promises, for a caller who has checked that it can be done."""
+    outlook = outlook_for(sock)
+    if outlook.more:
+        await checkpoint()
+        taken = _drain(sock, slots, limit, outlook)
+    else:
+        # The wait lets others run, but where the socket is readable already, asyncio's loops may
+        # end it before they deliver a cancellation.
+        await checkpoint_if_cancelled()
+        taken = 0
+    # To be readable is no promise: the datagram may have a bad checksum, or another reader.
+    while not taken:
+        try:
+            await wait_socket_readable(sock)
+        except (OSError, ValueError) as error:
+            ensure_open(sock)  # older AnyIO has a checkpoint before it asks for the descriptor
+            raise _as_closed(error) from None
+        taken = _drain(sock, slots, limit, outlook)
+    return taken
+
+
+def _drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> int:
+    """Read and commit what is there, `limit` packets at most; return how many. Never waits."""
+    deferred = outlook.take_error(sock)
+    if deferred is not None:
+        try:
+            raise _as_closed(deferred)
+        finally:
+            del deferred  # else the error, its traceback and this frame keep each other alive
+    engine = slots.source
+    if engine is None or not engine.takes(family_of(sock)):
+        engine = engine_for(slots, sock)
+    if slots.checked is not outlook:
+        _check_gro(sock, slots)
+        slots.checked = outlook
+    taken: int = engine.fill(slots, sock, limit)
+    outlook.reads += 1
+    outlook.more = not engine.dry
+    if outlook.more:
+        return taken
+    if not taken:
+        outlook.empty_reads += 1
+    if engine.refused:
+        Refused.recvmmsg = True
+        engine_for(slots, sock)
+        return taken or _drain(sock, slots, limit, outlook)
+    error = engine.error
+    if error is not None:
+        engine.error = None
+        if taken:
+            outlook.defer_error(sock, error)
+            return taken
+        try:
+            raise _as_closed(error)
+        finally:
+            del error, engine  # as above
+    return taken
+
+
+def _check_gro(sock: socket.socket, slots: Slots) -> None:
+    """Refuse a socket whose packets come in trains that the slots are not made for."""
+    if not slots.gro and has_gro(sock):
+        raise ValueError(
+            "the socket has UDP_GRO on, so several packets can come as one, and the batch could "
+            "not tell them apart; make it with PacketBatch(gro=True), or open a socket without "
+            "gro (to turn it off on this one would glue what is queued)"
+        )
+
+
+def _as_closed(error: Exception) -> Exception:
+    """Return the error to raise: a bad descriptor is a closed socket."""
+    if isinstance(error, OSError) and error.errno == errno.EBADF:
+        return ClosedResourceError("the socket's descriptor is closed")
+    return error
+
+
+def _check(
+    sock: socket.socket, batch: PacketBatch, number: SupportsIndex, name: str
+) -> tuple[Slots, int]:
+    """Refuse what can't work, before anything is read; return the slots and a plain int."""
+    ensure_usable(sock)
+    if not isinstance(batch, PacketBatch):
+        raise TypeError(f"batch is a {type(batch).__name__}, and has to be a PacketBatch")
+    if type(number) is not int or number < 1:
+        number = whole_number(name, number, 1, "give the number of packets, at least 1")
+    slots = batch._slots
+    if slots.filling:
+        raise BusyResourceError("receiving into")
+    if slots.source is None:
+        check_engine(slots.engine)  # before anything waits
+    if not batch.free:
+        raise BatchFullError(
+            f"all {slots.capacity} slots of the batch hold packets; give some back with "
+            f"batch.release(n) or batch.clear(), then receive again"
+        )
+    return slots, number

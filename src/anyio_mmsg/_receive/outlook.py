@@ -1,0 +1,63 @@
+"""What the last receive on a socket left for the next one, whichever batch that uses."""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import partial
+from weakref import ref
+
+
+class Outlook:
+    """What is known of one socket.
+
+    Attributes:
+        more: The last receive took all that it asked for, so that there is probably more, or met
+            an error: the next one need not wait first.
+        reads: How often the socket was read.
+        empty_reads: How often nothing was there.
+    """
+
+    __slots__ = ("_error", "_inode", "_sock", "empty_reads", "more", "reads")
+
+    def __init__(self, sock: socket.socket) -> None:
+        # Forgets this object with the socket, by C functions alone: no interrupt comes between.
+        self._sock = ref(sock, partial(_outlooks.pop, id(sock)))
+        self.more = False
+        self.reads = self.empty_reads = 0
+        self._error: OSError | None = None
+        self._inode = 0
+
+    def defer_error(self, sock: socket.socket, error: OSError) -> None:
+        """Have the next receive on `sock` raise `error`, which came after packets."""
+        self._inode = _inode(sock)
+        self._error = error.with_traceback(None)  # whose frames hold the socket
+        self.more = True
+
+    def take_error(self, sock: socket.socket) -> OSError | None:
+        """Return the error that was deferred, once."""
+        error = self._error
+        if error is not None:
+            self._error = None
+            if self._inode != _inode(sock):
+                return None  # of another socket: its object was initialised anew since then
+        return error
+
+
+def _inode(sock: socket.socket) -> int:
+    """Return the number that the system has for this very socket, as opposed to its descriptor."""
+    try:
+        return os.fstat(sock.fileno()).st_ino
+    except OSError:  # closed; or on Windows, where sockets are no files
+        return 0
+
+
+_outlooks: dict[int, Outlook] = {}  # by id of the socket
+
+
+def outlook_for(sock: socket.socket) -> Outlook:
+    """Return what is known of `sock`."""
+    outlook = _outlooks.get(id(sock))
+    if outlook is None:
+        outlook = _outlooks[id(sock)] = Outlook(sock)
+    return outlook

@@ -1,0 +1,71 @@
+"""What the system has, and what it refused. The only place that asks for the platform."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from .._packets import why_not_compiled
+
+ON_LINUX = sys.platform == "linux"
+ON_WINDOWS = sys.platform == "win32"
+
+
+def _batch_call(name: str) -> Any:
+    if not ON_LINUX or why_not_compiled:
+        return None
+    return getattr(import_module("anyio_mmsg._compiled"), name)
+
+
+Recvmmsg: Any = _batch_call("Recvmmsg")
+"""The engine that calls recvmmsg(2), or None where there is none."""
+
+Sendmmsg: Any = _batch_call("Sendmmsg")
+"""The sender that calls sendmmsg(2), or None where there is none."""
+
+Record: Any = _batch_call("Record")
+"""What `Sendmmsg` records in, or None where there is none."""
+
+MSG_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
+"""The flag that keeps a call from waiting, as a plain int: to combine Python's enums costs as
+much as the system call. 0 where there is none; the sockets are nonblocking anyway."""
+
+RECEIVE_FLAGS = MSG_DONTWAIT
+"""For each receive. On Linux MSG_TRUNC makes it return a datagram's length as sent, though it was
+cut (recv(2))."""
+
+ASK_FOR_FLAGS = False
+"""Whether truncation shows only in the flags that recvmsg returns, without the length: macOS and
+the BSDs. Windows raises WSAEMSGSIZE."""
+
+if ON_LINUX:
+    RECEIVE_FLAGS |= int(socket.MSG_TRUNC)
+else:
+    ASK_FOR_FLAGS = hasattr(socket.socket, "recvmsg_into")
+
+
+# Not socket.socket.family and .type, which build an enum at each access: the ints beneath them.
+family_of: Callable[[socket.socket], int] = socket.SocketType.family.__get__
+type_of: Callable[[socket.socket], int] = socket.SocketType.type.__get__
+
+
+class Refused:
+    """Whether the system refused a call, twice: ENOSYS, or EPERM from a seccomp filter.
+
+    That is the process's fate, not a batch's.
+    """
+
+    recvmmsg = False
+    sendmmsg = False
+
+
+def why_no_batch_calls() -> str:
+    """Return why the batch calls of Linux can't be had here, for a message; or ""."""
+    if not ON_LINUX:
+        return f"needs Linux, and this platform is {sys.platform}"
+    if why_not_compiled:
+        return f"needs the compiled module, and {why_not_compiled}"
+    return ""
