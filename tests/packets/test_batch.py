@@ -34,6 +34,8 @@ def test_defaults() -> None:
         "capacity",
         "slot_size",
         "engine",
+        "gro",
+        "ancillary",
     ]
 
 

@@ -26,10 +26,18 @@
 /* Bytes of sockaddr_storage: room for the address of any family (RFC 3493 section 3.10). */
 #define SOCKADDR_SIZE 128
 
+/* Bytes of a slot's control data. Measured: segment size, timestamp, destination, ECN and hop
+ * limit take 176 on a dual-stack socket; the rest is for options that an inherited socket brings. */
+#define CONTROL_SIZE 256
+
 /* Senders that are remembered with their decoded address; a power of two. The number is that of
  * the caches in _system/addresses.py. An entry is overwritten by the next sender with its hash,
  * so forged senders cost a conversion each, not memory. */
 #define RECENT_SENDERS 4096
+
+/* Of the RuntimeError that a second thread gets. */
+#define READING \
+    "another thread is receiving into this batch; a batch belongs to one event loop's thread"
 
 /* Bytes of the sockaddrs that are remembered: up to sockaddr_in6's. */
 #define RECENT_SIZE 28
@@ -50,6 +58,7 @@ typedef struct {
     PyTypeObject *slots;     /* Slots */
     PyTypeObject *recvmmsg;  /* Recvmmsg, Linux only */
     PyTypeObject *sendmmsg;  /* Sendmmsg, Linux only */
+    PyTypeObject *record;    /* Record, Linux only */
     PyObject *release;       /* memoryview.release, the method */
     PyObject *fileno;        /* "fileno" */
     Recent *recent;          /* RECENT_SENDERS entries */
@@ -63,11 +72,23 @@ typedef struct {
     PyObject *address; /* NULL: not decoded */
     PyObject *source;  /* who decodes it: a Recvmmsg, or a Python object, or NULL */
     Py_ssize_t slot;
+    Py_ssize_t offset; /* in the slot: 0, but for the later packets of a train */
     uint32_t wire_size;
     char live; /* held and handed out; 0: a spare that only Slots refers to */
 } Packet;
 
-/* The twin of Slots in _packets/slots.py. */
+/* The segment size of a train whose own was cut off: nobody can tell its packets apart. */
+#define LOST UINT32_MAX
+
+/* What was handed out for a slot: live packets, spares, or NULL. */
+typedef struct {
+    Packet *first;
+    Packet **rest;   /* the later packets of a train, `room` of them */
+    Py_ssize_t room;
+} Handed;
+
+/* The twin of Slots in _packets/slots.py, and with `segments` of TrainSlots in trains.py: there a
+ * slot holds a message of one or more packets. `head` and `tail` number messages. */
 typedef struct {
     PyObject_HEAD
     State *state;
@@ -77,16 +98,35 @@ typedef struct {
     Py_ssize_t capacity;
     Py_ssize_t slot_size;
     long long head, tail, base;
-    uint32_t *wire_sizes; /* by slot */
-    Packet **packets;     /* by slot: a live one, a spare, or NULL */
+    long long oldest;     /* the number of the oldest packet held, counted by arrival */
+    Py_ssize_t held;      /* packets */
+    Py_ssize_t skip;      /* packets of the oldest message that were released */
+    uint32_t *wire_sizes; /* by slot: bytes of its message as sent */
+    uint32_t *segments;   /* by slot: bytes of each packet but the last, 0: it is one packet,
+                           * LOST: it is none; NULL: every message is one */
+    Handed *handed;       /* by slot */
     PyObject *source;
     PyObject *engine;   /* its name, a str */
     PyObject *record;   /* for the engine in Python */
     PyObject *filler;   /* the coroutine that fills, or None */
     PyObject *borrower; /* for a pool */
+    PyObject *checked;  /* for the receive functions: what they know the socket by */
+    Py_ssize_t pins;    /* sends that are under way with what is held: nothing is released */
     char reading;       /* a thread is in a system call that writes to free slots */
     char scribble;
+    char ancillary;     /* packets give their control data */
+    char gro;           /* there are `segments` */
 } Slots;
+
+/* The attributes of a packet that are read from control data, in the order of `Control` in
+ * _packets/packet.py. */
+enum control { TIMESTAMP, DESTINATION, INTERFACE, ECN, HOP_LIMIT, LOCAL };
+
+/* Where a packet lies: in which slot, and which of its packets it is. */
+typedef struct {
+    Py_ssize_t slot;
+    Py_ssize_t index;
+} Place;
 
 /* The Linux engine: one recvmmsg(2) a call. The twin of RecvfromInto. */
 typedef struct {
@@ -94,17 +134,29 @@ typedef struct {
     State *state;
     PyObject *decode;        /* a mapping from sockaddrs, as bytes, to addresses */
     PyObject *families;      /* a frozenset of those whose addresses it decodes */
+    PyObject *controls;      /* a mapping from control data without its timestamp to a tuple */
     PyObject *memory;        /* that of its Slots */
     Py_buffer buffer;        /* an export of it: what the iovecs point into */
     void *headers;           /* struct mmsghdr, by slot */
     void *iovecs;            /* struct iovec, by slot */
     unsigned char *names;    /* SOCKADDR_SIZE bytes, by slot */
+    unsigned char *control;  /* CONTROL_SIZE bytes, by slot; NULL: no control data is read */
     Py_ssize_t capacity;
     Py_ssize_t used;         /* no slot from here on was used since its header was armed */
     PyObject *error;         /* the OSError that ended the last fill, or None */
     char wanted;             /* whether anyone ever asked a packet for its address */
     char refused;            /* whether the system refuses the call */
+    char dry;                /* whether the last fill ended for want of packets, or by an error */
+    char ancillary;          /* whether packets give their control data */
 } Recvmmsg;
+
+/* What has become of the packets of one send: the twin of Record in _send/record.py. */
+typedef struct {
+    PyObject_HEAD
+    long long sent;     /* without those in `taken` */
+    PyObject *taken;    /* a list with an item for each packet that a Python sender sent, or NULL */
+    PyObject *failures; /* a list */
+} Record;
 
 static inline Py_ssize_t
 slot_of(const Slots *self, long long number)
@@ -112,11 +164,23 @@ slot_of(const Slots *self, long long number)
     return (Py_ssize_t)((number - self->base) % self->capacity);
 }
 
-/* The bytes of a packet in a slot: never beyond the slot, whatever length an engine reported. */
+/* The bytes in a slot: never beyond it, whatever length an engine reported. */
 static inline Py_ssize_t
 size_in_slot(const Slots *self, Py_ssize_t slot)
 {
     return Py_MIN((Py_ssize_t)self->wire_sizes[slot], self->slot_size);
+}
+
+/* How many packets a slot's message is. */
+static inline Py_ssize_t
+packets_in(const Slots *self, Py_ssize_t slot)
+{
+    Py_ssize_t size, segment = self->segments == NULL ? 0 : (Py_ssize_t)self->segments[slot];
+    if (segment == 0 || segment == LOST) {
+        return segment == 0;
+    }
+    size = size_in_slot(self, slot);
+    return size <= segment ? 1 : (size + segment - 1) / segment;
 }
 
 /* Whether a memoryview was released. */
@@ -137,28 +201,55 @@ int packet_add_types(PyObject *module, State *state);
 /* Have a packet be in another state. */
 void packet_become(Packet *self, PyTypeObject *type);
 
+/* Drop a reference to a view, or to a packet and, if it was released, all that it refers to. */
+void packet_let_go(State *state, PyObject *thing);
+
 /* slots.c */
 int slots_add_types(PyObject *module, State *state);
+/* Take the next `count` free slots, from `first` on, as held: they were filled. Returns how many
+ * packets that are. */
+Py_ssize_t slots_hold(Slots *self, Py_ssize_t first, Py_ssize_t count);
 
 /* handout.c */
+/* The place of a held packet, by its number. */
+Place place_of(const Slots *self, long long number);
+/* The live packet at a place, a borrowed reference, or NULL. */
+Packet *live_at(const Slots *self, Place place);
+/* The bytes of the packet at a place, and where they begin in its slot. */
+Py_ssize_t size_at(const Slots *self, Place place, Py_ssize_t *offset);
 /* Which attribute of each packet, or the packet. */
 enum column { PACKETS, PAYLOADS, ADDRESSES };
-/* A list of that for held packets `start` to `stop`, the arguments, counted from the oldest. */
+/* A list of that for held packets `start` to `stop`, the arguments, counted from the oldest; to
+ * the last one without `stop`. */
 PyObject *slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column which);
-/* Have all packets in a range know their senders. */
-int slots_learn_addresses(Slots *self, Py_ssize_t start, Py_ssize_t stop);
-/* Have what was handed out for a slot raise ValueError; -1 and an error if it is in use. */
-int slots_kill(Slots *self, Py_ssize_t slot);
+/* Have the packets held of numbers `first` to `last` know their senders. */
+int slots_learn_addresses(Slots *self, long long first, long long last);
+/* Have what was handed out for a place raise ValueError; -1 and an error if it is in use. No Python
+ * runs, if the caller drops `leftover`, a reference or NULL, after the place is free: that may run
+ * callbacks of weak references, which may use the slots. */
+int slots_kill(Slots *self, Place place, PyObject **leftover);
+/* Let `source` fill the free slots from now on; -1 and an error. See `Slots.plug`. */
+int slots_set_source(Slots *self, PyObject *source);
 
 #ifdef __linux__
 /* recvmmsg.c */
 int recvmmsg_add_types(PyObject *module, State *state);
 /* The address of who sent the packet in a slot: a new reference, or NULL and an error. */
 PyObject *recvmmsg_address(Recvmmsg *self, Py_ssize_t slot);
+/* The same if it is remembered, without running Python: a borrowed reference, or NULL. */
+PyObject *recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot);
 /* The same as the system has it: the bytes lie in `self->names` until the slot is filled anew. */
 const unsigned char *recvmmsg_sockaddr(const Recvmmsg *self, Py_ssize_t slot, uint32_t *length);
+/* control.c */
+/* The segment size that came with the message in a slot, 0 without; -1: the data was cut. */
+int control_segment(const Recvmmsg *self, Py_ssize_t slot);
+/* An attribute of a packet that is read from its slot's control data: a new reference, or NULL
+ * and an error. */
+PyObject *control_attribute(Recvmmsg *self, Py_ssize_t slot, enum control which);
 /* sendmmsg.c */
 int sendmmsg_add_types(PyObject *module, State *state);
+/* record.c */
+int record_add_types(PyObject *module, State *state);
 #endif
 
 #endif

@@ -12,7 +12,7 @@ static int
 held_range(Slots *self, PyObject *const *args, Py_ssize_t nargs, Py_ssize_t *start,
            Py_ssize_t *stop)
 {
-    Py_ssize_t held = (Py_ssize_t)(self->tail - self->head);
+    Py_ssize_t held = self->held;
     *start = 0;
     *stop = held;
     if (nargs > 0) {
@@ -40,72 +40,206 @@ is_ours_alone(PyObject *view)
     return Py_REFCNT(view) == 1 && object->weakreflist == NULL && !view_is_dead(view);
 }
 
-/* Have `packet` show the bytes in its slot. */
-static int
-show(Slots *self, Packet *packet)
+Place
+place_of(const Slots *self, long long number)
 {
-    Py_ssize_t size = size_in_slot(self, packet->slot);
-    Py_ssize_t start = packet->slot * self->slot_size;
-    PyObject *bounds[2], *slice = NULL;
-    if (packet->data != NULL) { /* a spare, cut from this slot, that nobody has */
-        Py_buffer *buffer = PyMemoryView_GET_BUFFER(packet->data);
-        buffer->len = size;
-        buffer->shape[0] = size;
-        ((PyMemoryViewObject *)packet->data)->hash = -1;
-        return 0;
+    Py_ssize_t position = (Py_ssize_t)(number - self->oldest), count, tries;
+    Place place = {slot_of(self, self->head), self->skip + position};
+    if (self->segments == NULL) {
+        place.slot = slot_of(self, self->head + position);
+        place.index = 0;
+        return place;
     }
-    bounds[0] = PyLong_FromSsize_t(start);
-    bounds[1] = PyLong_FromSsize_t(start + size);
+    for (tries = 0; tries < self->capacity; tries++) {
+        count = packets_in(self, place.slot);
+        if (place.index < count) {
+            break;
+        }
+        place.index -= count;
+        place.slot = place.slot + 1 == self->capacity ? 0 : place.slot + 1;
+    }
+    return place;
+}
+
+/* The place of the next packet. Without one it means nothing, but is within the slots. */
+static Place
+next_place(const Slots *self, Place place)
+{
+    Py_ssize_t tries;
+    if (self->segments == NULL) {
+        place.slot = place.slot + 1 == self->capacity ? 0 : place.slot + 1;
+        return place;
+    }
+    place.index++;
+    for (tries = 0; tries < self->capacity && place.index >= packets_in(self, place.slot);
+         tries++) {
+        place.index = 0;
+        place.slot = place.slot + 1 == self->capacity ? 0 : place.slot + 1;
+    }
+    return place;
+}
+
+/* The packet that is kept at a place, live or a spare, or NULL. */
+static Packet *
+kept_there(const Slots *self, Place place)
+{
+    const Handed *handed = &self->handed[place.slot];
+    if (place.index > handed->room) {
+        return NULL;
+    }
+    return place.index == 0 ? handed->first : handed->rest[place.index - 1];
+}
+
+Packet *
+live_at(const Slots *self, Place place)
+{
+    Packet *packet = kept_there(self, place);
+    return packet != NULL && packet->live ? packet : NULL;
+}
+
+Py_ssize_t
+size_at(const Slots *self, Place place, Py_ssize_t *offset)
+{
+    Py_ssize_t size = size_in_slot(self, place.slot);
+    Py_ssize_t segment = self->segments == NULL ? 0 : (Py_ssize_t)self->segments[place.slot];
+    *offset = segment * place.index;
+    return segment == 0 ? size : Py_MIN(segment, size - *offset);
+}
+
+/* The bytes at a place as a new memoryview; NULL and an error if there is no memory for it. */
+static PyObject *
+cut(Slots *self, Place place)
+{
+    Py_ssize_t offset, size = size_at(self, place, &offset);
+    Py_ssize_t start = place.slot * self->slot_size + offset;
+    PyObject *view = NULL, *slice = NULL;
+    PyObject *bounds[2] = {PyLong_FromSsize_t(start), PyLong_FromSsize_t(start + size)};
     if (bounds[0] != NULL && bounds[1] != NULL) {
         slice = PySlice_New(bounds[0], bounds[1], NULL);
     }
     if (slice != NULL) {
-        packet->data = PyObject_GetItem(self->view, slice);
+        view = PyObject_GetItem(self->view, slice);
     }
     Py_XDECREF(slice);
     Py_XDECREF(bounds[0]);
     Py_XDECREF(bounds[1]);
-    return packet->data == NULL ? -1 : 0;
+    return view;
 }
 
-/* Return the live packet of a slot, made now if there is none: a borrowed reference. Its address
- * is not set; it is of a type that can go without. */
-static Packet *
-packet_in(Slots *self, Py_ssize_t slot)
+/* Where the packet of a place is kept; NULL and an error if there is no memory for it. */
+static Packet **
+kept_at(Slots *self, Place place)
 {
-    Packet *packet = self->packets[slot];
-    if (packet == NULL) {
-        packet = PyObject_New(Packet, self->state->undecoded);
-        if (packet == NULL) {
+    Handed *handed = &self->handed[place.slot];
+    if (place.index == 0) {
+        return &handed->first;
+    }
+    if (place.index > handed->room) {
+        Py_ssize_t room = Py_MAX(place.index, packets_in(self, place.slot) - 1);
+        Packet **rest = PyMem_Realloc(handed->rest, (size_t)room * sizeof(*rest));
+        if (rest == NULL) {
+            PyErr_NoMemory();
             return NULL;
+        }
+        memset(rest + handed->room, 0, (size_t)(room - handed->room) * sizeof(*rest));
+        handed->rest = rest;
+        handed->room = room;
+    }
+    return &handed->rest[place.index - 1];
+}
+
+/* Have a packet be the live one of a place. `buffer` is that of its view if it is a spare's, which
+ * nobody else has: it becomes this packet's. */
+static void
+put(Slots *self, Packet *packet, Place place, Py_buffer *buffer)
+{
+    Py_ssize_t offset, size = size_at(self, place, &offset);
+    uint32_t segment = self->segments == NULL ? 0 : self->segments[place.slot];
+    packet->slot = place.slot;
+    packet->wire_size = segment == 0 ? self->wire_sizes[place.slot] : (uint32_t)size;
+    packet->live = 1;
+    if (buffer != NULL) {
+        buffer->buf = (char *)self->buffer.buf + place.slot * self->slot_size + offset;
+        buffer->len = size;
+        buffer->shape[0] = size;
+        ((PyMemoryViewObject *)packet->data)->hash = -1;
+    }
+}
+
+/* Have a spare packet, or a new one, show what is at a place; -1 and an error, or 0. To make a view
+ * may run the garbage collector, and this finalizers that use the same slots. So whether there is
+ * no live packet yet is asked after that, and from then on no Python runs. */
+static int
+enliven(Slots *self, long long number, Place place)
+{
+    Packet **kept = kept_at(self, place), *packet;
+    PyObject *view = NULL, *old[3] = {NULL, NULL, NULL};
+    if (kept == NULL) {
+        return -1;
+    }
+    packet = *kept;
+    if (packet == NULL || packet->data == NULL || !is_ours_alone(packet->data)) {
+        view = cut(self, place);
+        if (view == NULL) {
+            return -1;
+        }
+        kept = kept_at(self, place);
+        packet = kept == NULL ? NULL : *kept;
+        if (kept == NULL || number < self->oldest || (packet != NULL && packet->live)) {
+            Py_DECREF(view);
+            return kept == NULL ? -1 : 0;
+        }
+    }
+    if (packet == NULL) {
+        packet = PyObject_New(Packet, self->state->undecoded); /* which the collector ignores */
+        if (packet == NULL) {
+            Py_XDECREF(view);
+            return -1;
         }
         packet->data = packet->address = packet->source = NULL;
-        packet->slot = slot;
-        packet->live = 0;
-        self->packets[slot] = packet;
+        *kept = packet;
     }
-    if (!packet->live) {
-        if (show(self, packet) < 0) {
+    if (view != NULL) {
+        old[0] = packet->data;
+        packet->data = view;
+    }
+    put(self, packet, place, view == NULL ? PyMemoryView_GET_BUFFER(packet->data) : NULL);
+    if (packet->source != self->source) {
+        old[1] = packet->source;
+        packet->source = Py_NewRef(self->source);
+    }
+    old[2] = packet->address;
+    packet->address = NULL;
+    packet_become(packet, self->state->undecoded);
+    Py_XDECREF(old[0]);
+    Py_XDECREF(old[1]);
+    Py_XDECREF(old[2]);
+    return 0;
+}
+
+/* Return the live packet of this number and place, made now if there is none: a new reference.
+ * NULL without an error if it was released meanwhile. Its address may be missing; it is then of a
+ * type that can go without. */
+static Packet *
+packet_of(Slots *self, long long number, Place place)
+{
+    while (number >= self->oldest) {
+        Packet *packet = live_at(self, place);
+        if (packet != NULL) {
+            return (Packet *)Py_NewRef(packet);
+        }
+        if (enliven(self, number, place) < 0) {
             return NULL;
         }
-        if (packet->source != self->source) {
-            Py_INCREF(self->source);
-            Py_XSETREF(packet->source, self->source);
-        }
-        packet->wire_size = self->wire_sizes[slot];
-        packet->live = 1;
-        Py_CLEAR(packet->address);
-        packet_become(packet, self->state->undecoded);
     }
-    return packet;
+    return NULL;
 }
 
 static void
 set_address(Slots *self, Packet *packet, PyObject *address)
 {
-    if (packet->address == NULL) {
-        Py_INCREF(address);
-        packet->address = address;
+    if (packet->live && packet->address == NULL) {
+        packet->address = Py_NewRef(address);
         packet_become(packet, self->state->packet);
     }
 }
@@ -118,121 +252,210 @@ decodes(Slots *self)
     return self->state->recvmmsg != NULL && Py_TYPE(self->source) == self->state->recvmmsg;
 }
 
-int
-slots_learn_addresses(Slots *self, Py_ssize_t start, Py_ssize_t stop)
+/* Ask a source in Python for the senders of packets from `number` on: of one train, or of slots
+ * that lie side by side, up to `last`. Returns the number of the next one, or -1 and an error. */
+static long long
+ask_source(Slots *self, long long number, long long last)
 {
-    Py_ssize_t i, j, slot, count;
-    for (i = start; i < stop; i += count) {
-        PyObject *run;
+    Place place = place_of(self, number);
+    int trains = self->segments != NULL;
+    Py_ssize_t i, count = Py_MIN((Py_ssize_t)(last - number), self->capacity - place.slot);
+    PyObject *run, *source = Py_NewRef(self->source);
+    if (trains) {
+        count = packets_in(self, place.slot) - place.index;
+        count = Py_MIN((Py_ssize_t)(last - number), count);
+    }
+    run = PyObject_CallMethod(source, "addresses", "nn", place.slot, trains ? 1 : count);
+    Py_DECREF(source);
+    if (run != NULL && (!PyList_Check(run) || PyList_GET_SIZE(run) != (trains ? 1 : count))) {
+        PyErr_SetString(PyExc_TypeError, "addresses() did not give what was asked for");
+        Py_CLEAR(run);
+    }
+    /* Meanwhile some may have been released, but those that are held are the same. */
+    for (i = 0; run != NULL && i < count; i++) {
+        Packet *packet = packet_of(self, number + i, place);
+        if (packet != NULL) {
+            set_address(self, packet, PyList_GET_ITEM(run, trains ? 0 : i));
+            Py_DECREF(packet);
+        }
+        else if (PyErr_Occurred()) {
+            Py_CLEAR(run);
+        }
+        place.slot += !trains;
+        place.index += trains;
+    }
+    Py_XDECREF(run);
+    return run == NULL ? -1 : number + count;
+}
+
+int
+slots_learn_addresses(Slots *self, long long first, long long last)
+{
+    long long number = first;
+    Place place, next = {0, 0};
+    int there = 0; /* whether `next` is the place of `number` */
+    while ((number = Py_MAX(number, self->oldest)) < last) {
         Packet *packet;
-        slot = slot_of(self, self->head + i);
-        count = 1;
-        packet = packet_in(self, slot);
-        if (packet == NULL) {
+        int known;
+        place = there && number > first ? next : place_of(self, number);
+        next = next_place(self, place); /* before Python may run, as it is sure now */
+        packet = packet_of(self, number, place);
+        known = packet == NULL || packet->address != NULL;
+        if (packet == NULL && PyErr_Occurred()) {
             return -1;
         }
-        if (packet->address != NULL) {
-            continue;
-        }
 #ifdef __linux__
-        if (decodes(self)) {
-            PyObject *address = recvmmsg_address((Recvmmsg *)self->source, slot);
+        if (!known && decodes(self)) {
+            PyObject *source = Py_NewRef(self->source);
+            PyObject *address = recvmmsg_address((Recvmmsg *)source, packet->slot);
+            Py_DECREF(source);
             if (address == NULL) {
+                Py_DECREF(packet);
                 return -1;
             }
             set_address(self, packet, address);
             Py_DECREF(address);
-            continue;
+            known = 1;
         }
 #endif
-        count = Py_MIN(stop - i, self->capacity - slot);
-        run = PyObject_CallMethod(self->source, "addresses", "nn", slot, count);
-        if (run == NULL || !PyList_Check(run) || PyList_GET_SIZE(run) != count) {
-            if (run != NULL) {
-                PyErr_SetString(PyExc_TypeError, "addresses() did not give what was asked for");
-            }
-            Py_XDECREF(run);
+        Py_XDECREF(packet);
+        there = known && number >= self->oldest;
+        first = number;
+        if (known) {
+            number++;
+        }
+        else if ((number = ask_source(self, number, last)) < 0) {
             return -1;
         }
-        for (j = 0; j < count; j++) {
-            packet = packet_in(self, slot + j);
-            if (packet == NULL) {
-                Py_DECREF(run);
-                return -1;
-            }
-            set_address(self, packet, PyList_GET_ITEM(run, j));
-        }
-        Py_DECREF(run);
     }
     return 0;
+}
+
+/* The packet at a place if it is live, or can be made so by a spare without running Python, which is
+ * the usual case: a borrowed reference, or NULL. `known`: with its address. */
+static Packet *
+ready_at(Slots *self, Place place, int known)
+{
+    Packet *packet = kept_there(self, place);
+    PyObject *old, *address = NULL;
+    if (packet == NULL || (packet->live && known && packet->address == NULL)) {
+        return NULL;
+    }
+    if (packet->live) {
+        return packet;
+    }
+    if (packet->source != self->source || packet->data == NULL || !is_ours_alone(packet->data)) {
+        return NULL;
+    }
+#ifdef __linux__
+    if (decodes(self) && (known || ((Recvmmsg *)self->source)->wanted)) {
+        address = recvmmsg_remembered((Recvmmsg *)self->source, place.slot);
+    }
+#endif
+    if (known && address == NULL) {
+        return NULL;
+    }
+    put(self, packet, place, PyMemoryView_GET_BUFFER(packet->data));
+    old = packet->address;
+    if (old != address) {
+        packet->address = Py_XNewRef(address);
+        Py_XDECREF(old); /* a tuple of str and int, a str or bytes: no Python runs */
+    }
+    packet_become(packet, address != NULL ? self->state->packet : self->state->undecoded);
+    return packet;
 }
 
 PyObject *
 slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column which)
 {
-    Py_ssize_t i, start, stop;
+    Py_ssize_t count = 0, start, stop;
+    long long number, last;
+    Place place, next;
     PyObject *list;
     int known = which == ADDRESSES;
     if (held_range(self, args, nargs, &start, &stop) < 0) {
         return NULL;
     }
+    /* By number, as what is called below may run Python, which may release some. */
+    number = self->oldest + start;
+    last = self->oldest + stop;
     if (which == PACKETS) {
         known = 1;
 #ifdef __linux__
         known = !decodes(self) || ((Recvmmsg *)self->source)->wanted;
 #endif
     }
-    if (known && start < stop && slots_learn_addresses(self, start, stop) < 0) {
-        return NULL;
-    }
     list = PyList_New(stop - start);
-    for (i = start; list != NULL && i < stop; i++) {
-        Packet *packet = packet_in(self, slot_of(self, self->head + i));
-        PyObject *item = (PyObject *)packet;
+    number = Py_MAX(number, self->oldest);
+    place = place_of(self, number);
+    while (list != NULL && number < last) {
+        Packet *packet = (Packet *)Py_XNewRef(ready_at(self, place, known));
+        PyObject *item;
+        next = next_place(self, place); /* before Python may run, as it is sure now */
         if (packet == NULL) {
-            Py_DECREF(list);
-            return NULL;
+            long long more = decodes(self) ? number + 1 : last;
+            if ((known && slots_learn_addresses(self, number, more) < 0)
+                || ((packet = packet_of(self, number, place)) == NULL && PyErr_Occurred())) {
+                Py_CLEAR(list);
+                break;
+            }
         }
-        item = which == PAYLOADS ? packet->data : which == ADDRESSES ? packet->address : item;
-        PyList_SET_ITEM(list, i - start, Py_NewRef(item));
+        item = (PyObject *)packet;
+        if (packet != NULL && which != PACKETS) {
+            item = Py_XNewRef(which == PAYLOADS ? packet->data : packet->address);
+            Py_DECREF(packet);
+        }
+        if (item != NULL) {
+            PyList_SET_ITEM(list, count++, item);
+        }
+        place = next;
+        if (++number < self->oldest) { /* released meanwhile */
+            number = self->oldest;
+            place = place_of(self, number);
+        }
+    }
+    if (list != NULL && count < stop - start
+        && PyList_SetSlice(list, count, stop - start, NULL) < 0) {
+        Py_CLEAR(list);
     }
     return list;
 }
 
 int
-slots_kill(Slots *self, Py_ssize_t slot)
+slots_kill(Slots *self, Place place, PyObject **leftover)
 {
-    Packet *packet = self->packets[slot];
+    Packet *packet = live_at(self, place);
     PyObject *view;
-    if (packet == NULL || !packet->live) {
+    *leftover = NULL;
+    if (packet == NULL) {
         return 0;
     }
     view = packet->data;
-    if (!is_ours_alone(view)) {
+    if (Py_REFCNT(packet) == 1 && is_ours_alone(view)) {
+        packet->live = 0; /* both are spares now */
+        return 0;
+    }
+    if (!view_is_dead(view)) {
         PyObject *done = PyObject_CallOneArg(self->state->release, view);
         if (done == NULL) {
             return -1;
         }
         Py_DECREF(done);
     }
+    packet->live = 0;
     if (Py_REFCNT(packet) == 1) {
-        packet->live = 0;
-        if (!is_ours_alone(view)) {
-            packet->data = NULL;
-            Py_DECREF(view); /* last, as a weak reference to it may run anything */
-        }
+        packet->data = NULL;
+        *leftover = view;
     }
     else {
-        if (is_ours_alone(view)) { /* the consumer may still get it from the packet: not ours */
-            Py_XDECREF(PyObject_CallOneArg(self->state->release, view));
+        if (place.index == 0) {
+            self->handed[place.slot].first = NULL;
         }
-        self->packets[slot] = NULL;
-        packet->live = 0;
+        else {
+            self->handed[place.slot].rest[place.index - 1] = NULL;
+        }
         packet_become(packet, self->state->released);
-        Py_CLEAR(packet->data);
-        Py_CLEAR(packet->address);
-        Py_CLEAR(packet->source);
-        Py_DECREF(packet);
+        *leftover = (PyObject *)packet;
     }
     return 0;
 }

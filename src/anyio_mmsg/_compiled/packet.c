@@ -33,11 +33,23 @@ packet_become(Packet *self, PyTypeObject *type)
     }
 }
 
+void
+packet_let_go(State *state, PyObject *thing)
+{
+    if (Py_TYPE(thing) == state->released) {
+        Packet *packet = (Packet *)thing;
+        Py_CLEAR(packet->data);
+        Py_CLEAR(packet->address);
+        Py_CLEAR(packet->source);
+    }
+    Py_DECREF(thing);
+}
+
 /* The bytes of a packet, or -1 and a ValueError if the consumer released its view. */
 static Py_ssize_t
 packet_nbytes(Packet *self)
 {
-    if (view_is_dead(self->data)) {
+    if (self->data == NULL || view_is_dead(self->data)) {
         PyErr_SetString(PyExc_ValueError, "operation forbidden on released memoryview object");
         return -1;
     }
@@ -102,19 +114,60 @@ undecoded_address(Packet *self, void *Py_UNUSED(closure))
     State *state = state_of_type(Py_TYPE(self));
     PyObject *address = NULL;
 #ifdef __linux__
-    Recvmmsg *engine = (Recvmmsg *)self->source;
+    Recvmmsg *engine = (Recvmmsg *)Py_NewRef(self->source);
     engine->wanted = 1;
     address = recvmmsg_address(engine, self->slot);
+    Py_DECREF(engine);
 #endif
     if (address == NULL) {
         return NULL;
     }
-    if (self->address == NULL) { /* decoding may run Python, which may have asked as well */
+    /* Decoding may run Python, which may have asked as well, or released the packet. */
+    if (Py_TYPE(self) == state->undecoded && self->address == NULL) {
         Py_INCREF(address);
         self->address = address;
         packet_become(self, state->packet);
     }
     return address;
+}
+
+static const char NO_CONTROL[] =
+    "this batch holds no control data; make it with PacketBatch(ancillary=True), and ask the "
+    "socket for it: open_udp_socket(timestamps=True, destinations=True, ecn=True, "
+    "hop_limits=True)";
+
+/* An attribute that is read from control data; `closure` is which one. */
+static PyObject *
+packet_control(Packet *self, void *closure)
+{
+    enum control which = (enum control)(intptr_t)closure;
+    PyObject *control, *value;
+#ifdef __linux__
+    State *state = state_of_type(Py_TYPE(self));
+    if (Py_TYPE(self->source) == state->recvmmsg) {
+        Recvmmsg *engine = (Recvmmsg *)self->source;
+        if (engine->ancillary) {
+            Py_INCREF(engine); /* Python that decodes may release the packet, and drop it */
+            value = control_attribute(engine, self->slot, which);
+            Py_DECREF(engine);
+            return value;
+        }
+        PyErr_SetString(PyExc_ValueError, NO_CONTROL);
+        return NULL;
+    }
+#endif
+    control = PyObject_CallMethod(self->source, "control", "n", self->slot);
+    if (control == NULL) {
+        return NULL;
+    }
+    if (control == Py_None) {
+        Py_DECREF(control);
+        PyErr_SetString(PyExc_ValueError, NO_CONTROL);
+        return NULL;
+    }
+    value = PySequence_GetItem(control, which);
+    Py_DECREF(control);
+    return value;
 }
 
 static PyObject *
@@ -146,6 +199,18 @@ static PyGetSetDef packet_getset[] = {
      "Bytes of the datagram as it was sent; None if it was truncated and the platform does not "
      "report the length.",
      NULL},
+    {"timestamp", (getter)packet_control, NULL,
+     "When the kernel took the packet in, in nanoseconds since the epoch, or None.",
+     (void *)(intptr_t)TIMESTAMP},
+    {"destination", (getter)packet_control, NULL, "The address it was sent to, or None.",
+     (void *)(intptr_t)DESTINATION},
+    {"interface", (getter)packet_control, NULL,
+     "The index of the interface where it came in, or None.", (void *)(intptr_t)INTERFACE},
+    {"ecn", (getter)packet_control, NULL, "Its ECN codepoint, 0 to 3, or None.",
+     (void *)(intptr_t)ECN},
+    {"hop_limit", (getter)packet_control, NULL,
+     "What was left of its TTL or hop limit, or None.", (void *)(intptr_t)HOP_LIMIT},
+    {"_local", (getter)packet_control, NULL, NULL, (void *)(intptr_t)LOCAL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -169,10 +234,14 @@ static PyType_Slot packet_slots[] = {
     {0, NULL},
 };
 
+/* Immutable, as assigning to `__class__` is then refused: a state is not the consumer's to set. */
+#define FLAGS \
+    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE)
+
 static PyType_Spec packet_spec = {
     .name = "anyio_mmsg.Packet",
     .basicsize = sizeof(Packet),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = FLAGS | Py_TPFLAGS_BASETYPE, /* of the two below */
     .slots = packet_slots,
 };
 
@@ -190,7 +259,7 @@ static PyType_Slot undecoded_slots[] = {
 static PyType_Spec undecoded_spec = {
     .name = "anyio_mmsg.Packet",
     .basicsize = sizeof(Packet),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = FLAGS,
     .slots = undecoded_slots,
 };
 
@@ -200,6 +269,12 @@ static PyGetSetDef released_getset[] = {
     {"size", released_attribute, NULL, NULL, NULL},
     {"truncated", released_attribute, NULL, NULL, NULL},
     {"wire_size", released_attribute, NULL, NULL, NULL},
+    {"timestamp", released_attribute, NULL, NULL, NULL},
+    {"destination", released_attribute, NULL, NULL, NULL},
+    {"interface", released_attribute, NULL, NULL, NULL},
+    {"ecn", released_attribute, NULL, NULL, NULL},
+    {"hop_limit", released_attribute, NULL, NULL, NULL},
+    {"_local", released_attribute, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -213,7 +288,7 @@ static PyType_Slot released_slots[] = {
 static PyType_Spec released_spec = {
     .name = "anyio_mmsg.Packet",
     .basicsize = sizeof(Packet),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags = FLAGS,
     .slots = released_slots,
 };
 

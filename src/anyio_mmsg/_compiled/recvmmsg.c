@@ -27,17 +27,19 @@
 static PyObject *
 recvmmsg_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"slots", "decode", "families", NULL};
+    static char *names[] = {"slots", "decode", "families", "controls", "ancillary", NULL};
     State *state = state_of_type(type);
     Recvmmsg *self;
     Slots *slots;
-    PyObject *decode, *families;
+    PyObject *decode, *families, *controls;
+    int ancillary;
     struct mmsghdr *headers;
     struct iovec *iovecs;
     Py_ssize_t i;
     if (state == NULL
-        || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO!", names, state->slots, &slots,
-                                        &decode, &PyFrozenSet_Type, &families)) {
+        || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO!Op", names, state->slots, &slots,
+                                        &decode, &PyFrozenSet_Type, &families, &controls,
+                                        &ancillary)) {
         return NULL;
     }
     self = (Recvmmsg *)type->tp_alloc(type, 0);
@@ -48,6 +50,8 @@ recvmmsg_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->error = Py_NewRef(Py_None);
     self->decode = Py_NewRef(decode);
     self->families = Py_NewRef(families);
+    self->controls = Py_NewRef(controls);
+    self->ancillary = (char)ancillary;
     self->memory = Py_NewRef(slots->memory);
     self->capacity = slots->capacity;
     if (PyObject_GetBuffer(self->memory, &self->buffer, PyBUF_WRITABLE) < 0) {
@@ -57,6 +61,13 @@ recvmmsg_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->headers = headers = PyMem_Calloc((size_t)self->capacity, sizeof(*headers));
     self->iovecs = iovecs = PyMem_Calloc((size_t)self->capacity, sizeof(*iovecs));
     self->names = PyMem_Calloc((size_t)self->capacity, SOCKADDR_SIZE);
+    if (ancillary || slots->segments != NULL) {
+        self->control = PyMem_Calloc((size_t)self->capacity, CONTROL_SIZE);
+        if (self->control == NULL) {
+            Py_DECREF(self);
+            return PyErr_NoMemory();
+        }
+    }
     if (headers == NULL || iovecs == NULL || self->names == NULL) {
         Py_DECREF(self);
         return PyErr_NoMemory();
@@ -68,6 +79,10 @@ recvmmsg_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         headers[i].msg_hdr.msg_namelen = SOCKADDR_SIZE;
         headers[i].msg_hdr.msg_iov = &iovecs[i];
         headers[i].msg_hdr.msg_iovlen = 1;
+        if (self->control != NULL) {
+            headers[i].msg_hdr.msg_control = self->control + i * CONTROL_SIZE;
+            headers[i].msg_hdr.msg_controllen = CONTROL_SIZE;
+        }
     }
     return (PyObject *)self;
 }
@@ -79,8 +94,10 @@ recvmmsg_dealloc(Recvmmsg *self)
     PyMem_Free(self->headers);
     PyMem_Free(self->iovecs);
     PyMem_Free(self->names);
+    PyMem_Free(self->control);
     Py_XDECREF(self->decode);
     Py_XDECREF(self->families);
+    Py_XDECREF(self->controls);
     Py_XDECREF(self->error);
     PyBuffer_Release(&self->buffer);
     Py_XDECREF(self->memory);
@@ -89,9 +106,9 @@ recvmmsg_dealloc(Recvmmsg *self)
 }
 
 static int
-set_error(Recvmmsg *self, int code)
+set_error(Recvmmsg *self, int code, const char *message)
 {
-    PyObject *error = PyObject_CallFunction(PyExc_OSError, "is", code, strerror(code));
+    PyObject *error = PyObject_CallFunction(PyExc_OSError, "is", code, message);
     if (error == NULL) {
         return -1;
     }
@@ -99,7 +116,8 @@ set_error(Recvmmsg *self, int code)
     return 0;
 }
 
-/* The kernel overwrites msg_namelen, which is also what it may write the next time. */
+/* The kernel overwrites msg_namelen and msg_controllen, which are also what it may write the next
+ * time. */
 static void
 arm(Recvmmsg *self, Py_ssize_t first, Py_ssize_t stop)
 {
@@ -107,15 +125,46 @@ arm(Recvmmsg *self, Py_ssize_t first, Py_ssize_t stop)
     Py_ssize_t slot, end = Py_MIN(stop, self->used);
     for (slot = first; slot < end; slot++) {
         headers[slot].msg_hdr.msg_namelen = SOCKADDR_SIZE;
+        if (self->control != NULL) {
+            headers[slot].msg_hdr.msg_controllen = CONTROL_SIZE;
+            headers[slot].msg_hdr.msg_flags = 0;
+        }
     }
     if (first < self->used && self->used <= stop) {
         self->used = first;
     }
 }
 
-/* Make one call for up to `count` slots from `first` on; the number of packets, or -errno. */
+/* Take what a call wrote about `count` messages; return how many packets they are. */
+static Py_ssize_t
+take(Recvmmsg *self, Slots *slots, Py_ssize_t first, Py_ssize_t count)
+{
+    struct mmsghdr *headers = self->headers;
+    Py_ssize_t slot, packets;
+    int lost = 0;
+    for (slot = first; slot < first + count; slot++) {
+        slots->wire_sizes[slot] = headers[slot].msg_len;
+        if (slots->segments != NULL) {
+            int segment = control_segment(self, slot);
+            slots->segments[slot] = segment < 0 ? LOST : (uint32_t)segment;
+            lost |= segment < 0;
+        }
+    }
+    self->used = Py_MAX(self->used, first + count);
+    packets = slots_hold(slots, first, count);
+    if (lost && set_error(self, EMSGSIZE,
+                          "the segment size of coalesced packets was cut off: they came with more "
+                          "control data than there is room for; ask the socket for less") < 0) {
+        PyErr_Clear(); /* there is no memory even to say so */
+    }
+    return packets;
+}
+
+/* Make one call for up to `count` slots from `first` on. Returns the number of messages, or
+ * -errno; adds to `packets` how many packets they are. */
 static int
-call(Recvmmsg *self, Slots *slots, int fd, Py_ssize_t first, Py_ssize_t count)
+call(Recvmmsg *self, Slots *slots, int fd, Py_ssize_t first, Py_ssize_t count,
+     Py_ssize_t *packets)
 {
     int got, code;
     struct mmsghdr *headers = self->headers;
@@ -132,22 +181,22 @@ call(Recvmmsg *self, Slots *slots, int fd, Py_ssize_t first, Py_ssize_t count)
     }
     got = Py_MIN(got, (int)count);
     if (got > 0) {
-        int i;
-        for (i = 0; i < got; i++) {
-            slots->wire_sizes[first + i] = headers[first + i].msg_len;
-        }
-        self->used = Py_MAX(self->used, first + got);
-        slots->tail += got;
+        *packets += take(self, slots, first, got);
     }
     return got;
 }
 
-/* takes(family): whether we know the addresses of a socket's family. */
-static PyObject *
-recvmmsg_takes(Recvmmsg *self, PyObject *family)
+/* The next free slots that lie side by side: how many, of `most`; and the first. */
+static Py_ssize_t
+free_run(Slots *slots, Py_ssize_t most, Py_ssize_t *first)
 {
-    int known = PySet_Contains(self->families, family);
-    return known < 0 ? NULL : PyBool_FromLong(known);
+    Py_ssize_t used = (Py_ssize_t)(slots->tail - slots->head);
+    if (used == 0) {
+        slots->base = slots->tail; /* an empty ring starts again at slot 0 */
+    }
+    *first = slot_of(slots, slots->tail);
+    most = Py_MIN(most, MOST_MESSAGES);
+    return Py_MIN(most, Py_MIN(slots->capacity - used, slots->capacity - *first));
 }
 
 /* fill(slots, sock, limit): see `Engine.fill` in _receive/engine.py. */
@@ -155,7 +204,7 @@ static PyObject *
 recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
 {
     Slots *slots;
-    Py_ssize_t limit, taken = 0;
+    Py_ssize_t limit, first, count, taken = 0, packets = 0;
     int fd, refusals = 0;
     if (nargs != 3 || Py_TYPE(args[0]) != self->state->slots) {
         PyErr_SetString(PyExc_TypeError, "fill takes slots, a socket and a limit");
@@ -170,56 +219,57 @@ recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
         PyErr_SetString(PyExc_ValueError, "these are the slots of another engine");
         return NULL;
     }
-    if (slots->reading) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "another thread is receiving into this batch; a batch belongs to one "
-                        "event loop's thread");
-        return NULL;
-    }
     Py_INCREF(Py_None);
     Py_XSETREF(self->error, Py_None);
+    self->dry = 0;
     while (taken < limit) {
-        Py_ssize_t held = (Py_ssize_t)(slots->tail - slots->head);
-        Py_ssize_t first, count = Py_MIN(limit - taken, self->capacity - held);
         int got;
-        if (held == 0) {
-            slots->base = slots->tail; /* an empty ring starts again at slot 0 */
+        if (slots->source != (PyObject *)self) { /* a signal's handler has plugged another one */
+            if (slots_set_source(slots, (PyObject *)self) < 0) {
+                return NULL;
+            }
+            continue;
         }
-        first = slot_of(slots, slots->tail);
-        count = Py_MIN(count, Py_MIN(self->capacity - first, MOST_MESSAGES));
+        if (slots->reading) {
+            PyErr_SetString(PyExc_RuntimeError, READING);
+            return NULL;
+        }
+        count = free_run(slots, limit - taken, &first);
         if (count <= 0) {
             break;
         }
-        got = call(self, slots, fd, first, count);
-        if (got >= 0) {
-            taken += got;
-            if (got < count) {
-                break; /* dry, or an error that the kernel keeps for the next call */
-            }
-        }
-        else if (got == -EINTR) {
+        got = call(self, slots, fd, first, count, &packets);
+        if (got == -EINTR) {
             if (PyErr_CheckSignals() < 0) {
                 return NULL; /* what was taken is held */
             }
+            continue;
         }
-        else if (got == -EAGAIN || got == -EWOULDBLOCK) {
-            break;
+        if ((got == -ENOSYS || got == -EPERM) && ++refusals < 2) {
+            continue; /* a refusal is for good, so it is asked for twice */
         }
-        else if (got == -ENOSYS || got == -EPERM) {
-            /* A refusal is for good, so it is taken only from two answers in a row. */
-            if (++refusals == 2) {
+        taken += Py_MAX(got, 0);
+        if (got < count || self->error != Py_None) {
+            self->dry = 1;
+            if (refusals == 2) {
                 self->refused = 1;
-                break;
             }
-        }
-        else {
-            if (set_error(self, -got) < 0) {
+            else if (got < 0 && got != -EAGAIN && got != -EWOULDBLOCK
+                     && set_error(self, -got, strerror(-got)) < 0) {
                 return NULL;
             }
-            break;
+            break; /* an error after packets is kept by the kernel for the next call */
         }
     }
-    return PyLong_FromSsize_t(taken);
+    return PyLong_FromSsize_t(packets);
+}
+
+/* takes(family): whether we know the addresses of a socket's family. */
+static PyObject *
+recvmmsg_takes(Recvmmsg *self, PyObject *family)
+{
+    int known = PySet_Contains(self->families, family);
+    return known < 0 ? NULL : PyBool_FromLong(known);
 }
 
 /* settle(slots): nothing is ever left to commit. */
@@ -258,6 +308,24 @@ remembered(State *state, const unsigned char *raw, uint32_t length)
 }
 
 PyObject *
+recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot)
+{
+    uint32_t length;
+    const unsigned char *raw = recvmmsg_sockaddr(self, slot, &length);
+    if (length == 0) {
+        return Py_None;
+    }
+    if (length <= RECENT_SIZE) {
+        const Recent *recent = remembered(self->state, raw, length);
+        if (recent->address != NULL && recent->length == length
+            && memcmp(recent->raw, raw, length) == 0) {
+            return recent->address;
+        }
+    }
+    return NULL;
+}
+
+PyObject *
 recvmmsg_address(Recvmmsg *self, Py_ssize_t slot)
 {
     uint32_t length;
@@ -291,7 +359,7 @@ recvmmsg_address(Recvmmsg *self, Py_ssize_t slot)
     return address;
 }
 
-/* addresses(first, count): see `Source` in _packets/slots.py. */
+/* addresses(first, count): see `Source` in _packets/source.py. */
 static PyObject *
 recvmmsg_addresses(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -336,6 +404,7 @@ static PyMethodDef recvmmsg_methods[] = {
 static PyMemberDef recvmmsg_members[] = {
     {"error", T_OBJECT, offsetof(Recvmmsg, error), 0, NULL},
     {"refused", T_BOOL, offsetof(Recvmmsg, refused), READONLY, NULL},
+    {"dry", T_BOOL, offsetof(Recvmmsg, dry), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -12,13 +12,14 @@
 static PyObject *
 slots_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"memory", "capacity", "slot_size", "engine", "scribble", NULL};
+    static char *names[] = {"memory",   "capacity",  "slot_size", "engine",
+                            "scribble", "ancillary", "gro",       NULL};
     PyObject *memory, *engine = NULL, *whole;
     Py_ssize_t capacity, slot_size;
-    int scribble = 0;
+    int scribble = 0, ancillary = 0, gro = 0;
     Slots *self;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Onn|Up", names, &memory, &capacity,
-                                     &slot_size, &engine, &scribble)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Onn|Uppp", names, &memory, &capacity,
+                                     &slot_size, &engine, &scribble, &ancillary, &gro)) {
         return NULL;
     }
     self = (Slots *)type->tp_alloc(type, 0);
@@ -38,6 +39,8 @@ slots_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->capacity = capacity;
     self->slot_size = slot_size;
     self->scribble = (char)scribble;
+    self->ancillary = (char)ancillary;
+    self->gro = (char)gro;
     Py_INCREF(memory);
     self->memory = memory;
     whole = PyMemoryView_FromObject(memory);
@@ -51,12 +54,16 @@ slots_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->record = Py_NewRef(Py_None);
     self->filler = Py_NewRef(Py_None);
     self->borrower = Py_NewRef(Py_None);
+    self->checked = Py_NewRef(Py_None);
     if (self->view == NULL || self->engine == NULL) {
         goto failed;
     }
     self->wire_sizes = PyMem_Calloc((size_t)capacity, sizeof(*self->wire_sizes));
-    self->packets = PyMem_Calloc((size_t)capacity, sizeof(*self->packets));
-    if (self->wire_sizes == NULL || self->packets == NULL) {
+    self->handed = PyMem_Calloc((size_t)capacity, sizeof(*self->handed));
+    if (gro) {
+        self->segments = PyMem_Calloc((size_t)capacity, sizeof(*self->segments));
+    }
+    if (self->wire_sizes == NULL || self->handed == NULL || (gro && self->segments == NULL)) {
         PyErr_NoMemory();
         goto failed;
     }
@@ -75,6 +82,7 @@ slots_traverse(Slots *self, visitproc visit, void *arg)
     Py_VISIT(self->record);
     Py_VISIT(self->filler);
     Py_VISIT(self->borrower);
+    Py_VISIT(self->checked);
     return 0;
 }
 
@@ -86,6 +94,7 @@ slots_clear(Slots *self)
     Py_CLEAR(self->record);
     Py_CLEAR(self->filler);
     Py_CLEAR(self->borrower);
+    Py_CLEAR(self->checked);
     return 0;
 }
 
@@ -93,15 +102,20 @@ static void
 slots_dealloc(Slots *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    Py_ssize_t slot;
+    Py_ssize_t slot, i;
     PyObject_GC_UnTrack(self);
     slots_clear(self);
-    if (self->packets != NULL) {
+    if (self->handed != NULL) {
         for (slot = 0; slot < self->capacity; slot++) {
-            Py_XDECREF(self->packets[slot]);
+            Py_XDECREF(self->handed[slot].first);
+            for (i = 0; i < self->handed[slot].room; i++) {
+                Py_XDECREF(self->handed[slot].rest[i]);
+            }
+            PyMem_Free(self->handed[slot].rest);
         }
     }
-    PyMem_Free(self->packets);
+    PyMem_Free(self->handed);
+    PyMem_Free(self->segments);
     PyMem_Free(self->wire_sizes);
     Py_XDECREF(self->engine);
     Py_XDECREF(self->view);
@@ -111,12 +125,16 @@ slots_dealloc(Slots *self)
     Py_DECREF(type);
 }
 
-/* Whether a task is receiving into these slots: its coroutine runs, or is suspended. */
+/* Whether a task is receiving into these slots: its coroutine runs, or is suspended; or a thread,
+ * which is in the system call. */
 static PyObject *
 slots_filling(Slots *self, void *Py_UNUSED(closure))
 {
     static const char *const states[] = {"cr_running", "cr_await"};
     size_t i;
+    if (self->reading) {
+        Py_RETURN_TRUE;
+    }
     if (self->filler == Py_None || self->filler == NULL) {
         Py_RETURN_FALSE;
     }
@@ -133,65 +151,139 @@ slots_filling(Slots *self, void *Py_UNUSED(closure))
 
 /* free -> held */
 
-static PyObject *
-slots_free_run(Slots *self, PyObject *argument)
+/* -1 and an error if another thread is in a system call that fills these slots. */
+static int
+ensure_not_reading(Slots *self)
 {
-    long long held = self->tail - self->head;
-    Py_ssize_t first, count = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
-    if (count == -1 && PyErr_Occurred()) {
-        return NULL;
+    if (self->reading) {
+        PyErr_SetString(PyExc_RuntimeError, READING);
+        return -1;
     }
-    if (held == 0) {
-        self->base = self->tail;
-    }
-    first = slot_of(self, self->tail);
-    count = Py_MIN(count, Py_MIN(self->capacity - (Py_ssize_t)held, self->capacity - first));
-    return Py_BuildValue("nn", first, count);
+    return 0;
 }
 
 static PyObject *
-slots_commit(Slots *self, PyObject *sizes)
+slots_free_run(Slots *self, PyObject *argument)
 {
-    Py_ssize_t first, count, i;
-    long long held = self->tail - self->head;
-    if (!PyList_Check(sizes)) {
-        PyErr_SetString(PyExc_TypeError, "commit takes a list of lengths");
+    Py_ssize_t used, first, count = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
+    if ((count == -1 && PyErr_Occurred()) || ensure_not_reading(self) < 0) {
         return NULL;
     }
-    count = PyList_GET_SIZE(sizes);
+    used = (Py_ssize_t)(self->tail - self->head);
+    if (used == 0) {
+        self->base = self->tail;
+    }
     first = slot_of(self, self->tail);
-    if (count > self->capacity - (Py_ssize_t)held || count > self->capacity - first) {
-        PyErr_Format(PyExc_ValueError, "commit of %zd packets into %zd free slots", count,
-                     Py_MIN(self->capacity - (Py_ssize_t)held, self->capacity - first));
-        return NULL;
+    count = Py_MIN(count, Py_MIN(self->capacity - used, self->capacity - first));
+    return Py_BuildValue("nn", first, count);
+}
+
+/* How many slots from `first` on, the next free one, are free and lie side by side. */
+static Py_ssize_t
+free_beside(Slots *self, Py_ssize_t first)
+{
+    return Py_MIN(self->capacity - (Py_ssize_t)(self->tail - self->head), self->capacity - first);
+}
+
+/* Copy a list of numbers of 32 bits; larger ones become the largest. */
+static int
+copy_numbers(PyObject *list, uint32_t *numbers, Py_ssize_t count)
+{
+    Py_ssize_t i;
+    if (!PyList_Check(list) || PyList_GET_SIZE(list) != count) {
+        PyErr_SetString(PyExc_TypeError, "commit takes lists of numbers, of one length");
+        return -1;
     }
     for (i = 0; i < count; i++) {
-        unsigned long size = PyLong_AsUnsignedLong(PyList_GET_ITEM(sizes, i));
-        if (size == (unsigned long)-1 && PyErr_Occurred()) {
-            return NULL;
+        unsigned long number = PyLong_AsUnsignedLong(PyList_GET_ITEM(list, i));
+        if (number == (unsigned long)-1 && PyErr_Occurred()) {
+            return -1;
         }
-        self->wire_sizes[first + i] = (uint32_t)Py_MIN(size, UINT32_MAX);
+        numbers[i] = (uint32_t)Py_MIN(number, UINT32_MAX);
+    }
+    return 0;
+}
+
+/* Free the oldest messages as long as they have no packets. */
+static void
+free_lost(Slots *self)
+{
+    while (self->head < self->tail && packets_in(self, slot_of(self, self->head)) == 0) {
+        self->head++;
+    }
+}
+
+Py_ssize_t
+slots_hold(Slots *self, Py_ssize_t first, Py_ssize_t count)
+{
+    Py_ssize_t slot, packets = count;
+    if (self->segments != NULL) {
+        for (packets = 0, slot = first; slot < first + count; slot++) {
+            packets += packets_in(self, slot);
+        }
     }
     self->tail += count;
+    self->held += packets;
+    if (self->segments != NULL) {
+        free_lost(self);
+    }
+    return packets;
+}
+
+/* commit(wire_sizes, segments=None) */
+static PyObject *
+slots_commit(Slots *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    Py_ssize_t first = slot_of(self, self->tail);
+    Py_ssize_t count = nargs > 0 ? PyObject_Size(args[0]) : -1;
+    if (nargs < 1 || nargs > 2 || count < 0) {
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "commit takes sizes");
+    }
+    if (ensure_not_reading(self) < 0) {
+        return NULL;
+    }
+    if (count > free_beside(self, first)) {
+        return PyErr_Format(PyExc_ValueError, "commit of %zd packets into %zd free slots", count,
+                            free_beside(self, first));
+    }
+    if (copy_numbers(args[0], self->wire_sizes + first, count) < 0) {
+        return NULL;
+    }
+    if (self->segments != NULL) {
+        memset(self->segments + first, 0, (size_t)count * sizeof(*self->segments));
+        if (nargs == 2 && copy_numbers(args[1], self->segments + first, count) < 0) {
+            return NULL;
+        }
+    }
+    slots_hold(self, first, count);
     Py_RETURN_NONE;
 }
 
 /* What is held */
 
+/* The lengths of packets, as sent. Those of a train have no other than what they have. */
 static PyObject *
 slots_wire_sizes(Slots *self, PyObject *Py_UNUSED(ignored))
 {
-    Py_ssize_t i, held = (Py_ssize_t)(self->tail - self->head);
-    PyObject *list = PyList_New(held);
-    for (i = 0; list != NULL && i < held; i++) {
-        uint32_t size = self->wire_sizes[slot_of(self, self->head + i)];
-        PyObject *number = PyLong_FromUnsignedLong(size);
+    Py_ssize_t i, offset, held = self->held;
+    PyObject *list = PyList_New(held); /* which may run the collector: `held` is asked again */
+    for (i = 0; list != NULL && i < Py_MIN(held, self->held); i++) {
+        Place place = place_of(self, self->oldest + i);
+        uint32_t size = self->wire_sizes[place.slot];
+        PyObject *number;
+        if (self->segments != NULL && self->segments[place.slot] != 0) {
+            size = (uint32_t)size_at(self, place, &offset);
+        }
+        number = PyLong_FromUnsignedLong(size);
         if (number == NULL) {
             Py_CLEAR(list);
         }
         else {
             PyList_SET_ITEM(list, i, number);
         }
+    }
+    if (list != NULL && i < held && PyList_SetSlice(list, i, held, NULL) < 0) {
+        Py_CLEAR(list);
     }
     return list;
 }
@@ -214,81 +306,138 @@ slots_addresses(Slots *self, PyObject *const *args, Py_ssize_t nargs)
     return slots_column(self, args, nargs, ADDRESSES);
 }
 
+int
+slots_set_source(Slots *self, PyObject *source)
+{
+    long long tail;
+    /* The senders of what is held are known to the last source alone. To ask it may run Python,
+     * and that may fill more; in the end nothing comes between. */
+    do {
+        tail = self->tail;
+        if (ensure_not_reading(self) < 0
+            || slots_learn_addresses(self, self->oldest, self->oldest + self->held) < 0) {
+            return -1;
+        }
+    } while (tail != self->tail || self->reading);
+    Py_INCREF(source);
+    Py_XSETREF(self->source, source);
+    return 0;
+}
+
 static PyObject *
 slots_plug(Slots *self, PyObject *source)
 {
-    Py_ssize_t held = (Py_ssize_t)(self->tail - self->head);
-    /* Their senders are known to the last source alone. */
-    if (held > 0 && slots_learn_addresses(self, 0, held) < 0) {
+    if (self->source != source && slots_set_source(self, source) < 0) {
         return NULL;
     }
-    Py_INCREF(source);
-    Py_XSETREF(self->source, source);
     Py_RETURN_NONE;
 }
 
 /* held -> free */
 
+/* Free the packet at a place, the oldest one. */
+static void
+free_oldest(Slots *self, Place place)
+{
+    if (self->scribble) {
+        Py_ssize_t offset, size = size_at(self, place, &offset);
+        char *start = (char *)self->buffer.buf + place.slot * self->slot_size + offset;
+        memset(start, SCRIBBLE, (size_t)size);
+    }
+    self->oldest++;
+    self->held--;
+    self->skip++;
+    if (self->skip == packets_in(self, place.slot)) {
+        self->skip = 0;
+        self->head++;
+        free_lost(self);
+    }
+}
+
+/* Raise the BufferError of `take_back`, instead of the one that is set. */
+static void
+raise_in_use(long long done)
+{
+    PyObject *type, *error, *trace, *number;
+    if (PyErr_ExceptionMatches(PyExc_BufferError)) {
+        PyErr_Fetch(&type, &error, &trace);
+        Py_XDECREF(type);
+        Py_XDECREF(error);
+        Py_XDECREF(trace);
+        number = PyLong_FromLongLong(done);
+        if (number != NULL) {
+            PyErr_SetObject(PyExc_BufferError, number);
+            Py_DECREF(number);
+        }
+    }
+}
+
 static PyObject *
 slots_take_back(Slots *self, PyObject *argument)
 {
-    long long number, first = self->head;
-    Py_ssize_t count = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
-    if (count == -1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    if (count < 0 || count > (Py_ssize_t)(self->tail - self->head)) {
-        PyErr_Format(PyExc_ValueError, "%zd of %lld packets taken back", count,
-                     self->tail - self->head);
-        return NULL;
-    }
-    /* `head` follows each packet. What runs during a kill (a callback of a weak reference) may
-     * release some itself, so `head` is what says where to go on. */
-    while ((number = self->head) < first + count) {
-        Py_ssize_t slot = slot_of(self, number);
-        if (slots_kill(self, slot) < 0) {
-            PyObject *type, *error, *trace;
-            if (!PyErr_ExceptionMatches(PyExc_BufferError)) {
-                return NULL;
-            }
-            PyErr_Fetch(&type, &error, &trace);
-            Py_XDECREF(type);
-            Py_XDECREF(error);
-            Py_XDECREF(trace);
-            argument = PyLong_FromLongLong(number - first);
-            if (argument != NULL) {
-                PyErr_SetObject(PyExc_BufferError, argument);
-                Py_DECREF(argument);
-            }
+    long long first, last;
+    Py_ssize_t count = self->held;
+    if (argument != Py_None) {
+        count = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
+        if (count == -1 && PyErr_Occurred()) {
             return NULL;
         }
-        if (self->head == number) {
-            if (self->scribble) {
-                memset((char *)self->buffer.buf + slot * self->slot_size, SCRIBBLE,
-                       (size_t)size_in_slot(self, slot));
-            }
-            self->head = number + 1;
+    }
+    if (count < 0 || count > self->held) {
+        return PyErr_Format(PyExc_ValueError, "%zd of %zd packets taken back", count, self->held);
+    }
+    if (self->pins > 0 && count > 0) {
+        PyErr_SetNone(PyExc_BufferError);
+        raise_in_use(0);
+        return NULL;
+    }
+    first = self->oldest;
+    last = first + count;
+    /* `oldest` follows each packet. What runs when a leftover goes (a callback of a weak reference)
+     * may release some itself, so `oldest` is what says where to go on. */
+    while (self->oldest < last) {
+        Place place = {slot_of(self, self->head), self->skip};
+        PyObject *leftover;
+        if (slots_kill(self, place, &leftover) < 0) {
+            raise_in_use(self->oldest - first);
+            return NULL;
+        }
+        free_oldest(self, place);
+        if (leftover != NULL) {
+            packet_let_go(self->state, leftover);
         }
     }
     Py_RETURN_NONE;
+}
+
+/* Slots that can take a message. */
+static PyObject *
+slots_free(Slots *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromSsize_t(self->capacity - (Py_ssize_t)(self->tail - self->head));
 }
 
 static PyMemberDef slots_members[] = {
     {"memory", T_OBJECT_EX, offsetof(Slots, memory), READONLY, NULL},
     {"capacity", T_PYSSIZET, offsetof(Slots, capacity), READONLY, NULL},
     {"slot_size", T_PYSSIZET, offsetof(Slots, slot_size), READONLY, NULL},
+    {"ancillary", T_BOOL, offsetof(Slots, ancillary), READONLY, NULL},
+    {"gro", T_BOOL, offsetof(Slots, gro), READONLY, NULL},
     {"engine", T_OBJECT_EX, offsetof(Slots, engine), READONLY, NULL},
+    {"held", T_PYSSIZET, offsetof(Slots, held), READONLY, NULL},
     {"head", T_LONGLONG, offsetof(Slots, head), READONLY, NULL},
     {"tail", T_LONGLONG, offsetof(Slots, tail), READONLY, NULL},
     {"source", T_OBJECT, offsetof(Slots, source), READONLY, NULL},
     {"record", T_OBJECT, offsetof(Slots, record), 0, NULL},
     {"filler", T_OBJECT, offsetof(Slots, filler), 0, NULL},
     {"borrower", T_OBJECT, offsetof(Slots, borrower), 0, NULL},
+    {"checked", T_OBJECT, offsetof(Slots, checked), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef slots_getset[] = {
     {"filling", (getter)slots_filling, NULL, NULL, NULL},
+    {"free", (getter)slots_free, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -296,7 +445,7 @@ static PyGetSetDef slots_getset[] = {
 
 static PyMethodDef slots_methods[] = {
     {"free_run", (PyCFunction)slots_free_run, METH_O, NULL},
-    {"commit", (PyCFunction)slots_commit, METH_O, NULL},
+    {"commit", FAST(slots_commit), NULL},
     {"plug", (PyCFunction)slots_plug, METH_O, NULL},
     {"wire_sizes", (PyCFunction)slots_wire_sizes, METH_NOARGS, NULL},
     {"hand_out", FAST(slots_hand_out), NULL},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import operator
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, SupportsIndex, cast, overload
 
 from .._arguments import whole_number
-from . import Packet, Slots
+from . import Packet, Slots, make_slots
 from .packet import Address
 
 PACKET_DATA_SIZE = 1232
@@ -21,6 +22,10 @@ NUM_RCVMMSGS = 64
 """The most packets that one receive call takes, and the slots of a batch, unless told
 otherwise. The number is that of Solana's streamer; from there on one wait for the socket costs
 less than the packets it brings."""
+
+TRAIN_SIZE = 65_535
+"""Bytes of a slot with ``gro=True``: the kernel coalesces packets up to the longest that an IP
+packet can be (65,535, RFC 791 section 3.1, RFC 8200 section 3), so that no train is ever cut."""
 
 ENGINES = ("auto", "recvfrom_into", "recvmmsg")
 
@@ -93,18 +98,29 @@ class PacketBatch:
         engine: "recvfrom_into", one call for a packet, on every platform; "recvmmsg", one call
             for a batch, on Linux where the compiled module was built; "auto", the fastest that
             there is.
+        gro: Take what the kernel has coalesced (UDP_GRO, Linux 5.0): a slot holds a *train*, one
+            message of many packets of one size from one sender, the last perhaps shorter.
+            `capacity`, `free` and limits count messages; all else counts packets, which are
+            handed out one by one. The slots have 65,535 bytes, of which the system provides only
+            what is written to.
+        ancillary: Have room for the control data of packets: timestamp, destination, interface,
+            ECN, hop limit. The socket has to be asked for them, see `open_udp_socket`.
 
     Attributes:
         capacity: The argument; it can't be set. `slot_size` and `engine` likewise.
 
     Raises:
-        TypeError: `capacity` or `slot_size` is not an int, or is a bool; `engine` is not a str.
-        ValueError: `capacity` or `slot_size` is below 1, or `engine` is unknown.
+        TypeError: `capacity` or `slot_size` is not an int, or is a bool; `engine` is not a str;
+            `gro` or `ancillary` is not a bool.
+        ValueError: `capacity` or `slot_size` is below 1, `engine` is unknown, or `slot_size` is
+            given with ``gro=True`` and is not 65,535.
     """
 
     capacity: int = _argument(NUM_RCVMMSGS)
     slot_size: int = _argument(PACKET_DATA_SIZE)
     engine: str = _argument("auto")
+    gro: bool = _argument(False)
+    ancillary: bool = _argument(False)
 
     _slots = _CLOSED  # also of an object whose __init__ was not called, or raised
     _lease = cast("Lease | None", None)
@@ -114,8 +130,10 @@ class PacketBatch:
         capacity: SupportsIndex = NUM_RCVMMSGS,
         slot_size: SupportsIndex = PACKET_DATA_SIZE,
         engine: str = "auto",
+        gro: bool = False,
+        ancillary: bool = False,
     ) -> None:
-        self._slots = new_slots(capacity, slot_size, engine)
+        self._slots = new_slots(capacity, slot_size, engine, gro, ancillary)
 
     # What is held
 
@@ -123,19 +141,17 @@ class PacketBatch:
     def free(self) -> int:
         """Slots that can take a packet now."""
         slots = self._slots
-        if slots.record is not None:
-            slots.source.settle(slots)
-        return slots.capacity - (slots.tail - slots.head)
+        _held(slots)
+        return slots.free
 
     def __len__(self) -> int:
-        slots = self._slots
-        if slots.record is not None:  # an interrupted receive read more than it could commit
-            slots.source.settle(slots)
-        return slots.tail - slots.head
+        return _held(self._slots)
 
     def __iter__(self) -> Iterator[Packet]:
         """Iterate over the packets held now, oldest first; they may be released meanwhile."""
-        return iter(self._slots.hand_out(0, len(self)))
+        slots = self._slots
+        _held(slots)
+        return iter(slots.hand_out(0))
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Packet: ...
@@ -143,30 +159,75 @@ class PacketBatch:
     def __getitem__(self, index: slice) -> list[Packet]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> Packet | list[Packet]:
         if isinstance(index, slice):
-            return list(self)[index]
-        held = len(self)
+            return list(PacketBatch.__iter__(self))[index]
+        slots = self._slots
+        held = _held(slots)
         wanted = operator.index(index)
         position = wanted + held if wanted < 0 else wanted
         if not 0 <= position < held:
             raise IndexError(f"packet {wanted} of a batch that holds {held}")
-        return self._slots.hand_out(position, position + 1)[0]
+        return slots.hand_out(position, position + 1)[0]
 
     def payloads(self) -> list[memoryview]:
         """Return `Packet.data` of each packet held, oldest first."""
-        return self._slots.payloads(0, len(self))
+        slots = self._slots
+        _held(slots)
+        return slots.payloads(0)
 
     def addresses(self) -> list[Address]:
         """Return `Packet.address` of each packet held, oldest first."""
-        return self._slots.addresses(0, len(self))
+        slots = self._slots
+        _held(slots)
+        return slots.addresses(0)
 
     def sizes(self) -> list[int]:
         """Return `Packet.size` of each packet held, oldest first."""
-        len(self)
         slots = self._slots
+        _held(slots)
         limit, sizes = slots.slot_size, slots.wire_sizes()
         if sizes and max(sizes) > limit:
             return [min(size, limit) for size in sizes]
         return sizes
+
+    def timestamps(self) -> list[int | None]:
+        """Return `Packet.timestamp` of each packet held, oldest first.
+
+        Raises:
+            ValueError: The batch was made without ``ancillary=True``, or control data was cut.
+        """
+        return [packet.timestamp for packet in PacketBatch.__iter__(self)]
+
+    def destinations(self) -> list[str | None]:
+        """Return `Packet.destination` of each packet held, oldest first.
+
+        Raises:
+            ValueError: As for `timestamps`.
+        """
+        return [packet.destination for packet in PacketBatch.__iter__(self)]
+
+    def interfaces(self) -> list[int | None]:
+        """Return `Packet.interface` of each packet held, oldest first.
+
+        Raises:
+            ValueError: As for `timestamps`.
+        """
+        return [packet.interface for packet in PacketBatch.__iter__(self)]
+
+    def ecns(self) -> list[int | None]:
+        """Return `Packet.ecn` of each packet held, oldest first.
+
+        Raises:
+            ValueError: As for `timestamps`.
+        """
+        return [packet.ecn for packet in PacketBatch.__iter__(self)]
+
+    def hop_limits(self) -> list[int | None]:
+        """Return `Packet.hop_limit` of each packet held, oldest first.
+
+        Raises:
+            ValueError: As for `timestamps`.
+        """
+        return [packet.hop_limit for packet in PacketBatch.__iter__(self)]
 
     @property
     def buffer(self) -> memoryview:
@@ -195,13 +256,14 @@ class PacketBatch:
         """
         if type(count) is not int or count < 0:
             count = whole_number("count", count, 0, "give the number of packets to release")
-        held = len(self)
+        slots = self._slots
+        held = _held(slots)
         if count > held:
             raise ValueError(
                 f"release of {count} packets from a batch that holds {held}; "
                 f"release len(batch) at most, or use clear()"
             )
-        self._release(count)
+        _release(slots, count, count)
 
     def clear(self) -> None:
         """Give all slots back.
@@ -209,17 +271,7 @@ class PacketBatch:
         Raises:
             BufferError: As for `release`.
         """
-        self._release(len(self))
-
-    def _release(self, count: int) -> None:
-        try:
-            self._slots.take_back(count)
-        except BufferError as error:
-            raise BufferError(
-                f"the memory of a packet is still in use through its data (by a send that waits, "
-                f"a ctypes object or the like); let that end, then release. "
-                f"{error.args[0]} of {count} packets, those before it, were released"
-            ) from error
+        _release_all(self._slots)
 
     # The end: nothing is held, and nothing can be again
 
@@ -234,10 +286,15 @@ class PacketBatch:
             BufferError: As for `release`; the batch is still open.
         """
         slots = self._slots
-        if slots.filling:
+        if slots.filling or getattr(slots.source, "busy", False):
             raise ValueError("a task is receiving into this batch; cancel that, then close it")
-        self._release(len(self))
-        self._slots = _CLOSED
+        while True:
+            _release_all(slots)
+            if self._slots is not slots:
+                return  # a signal's handler has closed it meanwhile
+            if not slots.held:  # else one has received
+                self._slots = _CLOSED
+                break
         if self._lease is not None:
             self._lease.end(slots)
 
@@ -262,7 +319,34 @@ class PacketBatch:
         raise TypeError("a PacketBatch is memory in use: make a new one instead of a copy")
 
 
-def new_slots(capacity: SupportsIndex, slot_size: SupportsIndex, engine: str) -> Slots:
+def _held(slots: Slots) -> int:
+    if slots.record is not None:  # an interrupted receive read more than it could commit
+        slots.source.settle(slots)
+    return slots.held
+
+
+def _release_all(slots: Slots) -> None:
+    _release(slots, _held(slots), None)
+
+
+def _release(slots: Slots, held: int, count: int | None) -> None:
+    try:
+        slots.take_back(count)
+    except BufferError as error:
+        raise BufferError(
+            f"the memory of a packet is still in use through its data (by a send that waits, "
+            f"a ctypes object or the like); let that end, then release. "
+            f"{error.args[0]} of {held} packets, those before it, were released"
+        ) from error
+
+
+def new_slots(
+    capacity: SupportsIndex,
+    slot_size: SupportsIndex,
+    engine: str,
+    gro: bool = False,
+    ancillary: bool = False,
+) -> Slots:
     """Return the slots of a new batch, for arguments of `PacketBatch`, and with its errors."""
     capacity = whole_number("capacity", capacity, 1, "give the number of slots, at least 1")
     slot_size = whole_number("slot_size", slot_size, 1, "give the bytes of a slot, at least 1")
@@ -270,5 +354,17 @@ def new_slots(capacity: SupportsIndex, slot_size: SupportsIndex, engine: str) ->
         raise TypeError(f"engine is a {type(engine).__name__}; give one of {ENGINES}")
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}; give one of {ENGINES}")
-    memory = bytearray(capacity * slot_size)
-    return Slots(memory, capacity, slot_size, engine, sys.flags.dev_mode)
+    for name, value in (("gro", gro), ("ancillary", ancillary)):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} is a {type(value).__name__}; give True or False")
+    if gro:
+        if slot_size not in (PACKET_DATA_SIZE, TRAIN_SIZE):
+            raise ValueError(
+                f"slot_size is {slot_size}; leave it out with gro=True, where a slot has "
+                f"{TRAIN_SIZE:,} bytes, so that no train is cut"
+            )
+        slot_size = TRAIN_SIZE
+    # The system provides memory of mmap where it is written to; a bytearray is filled at once.
+    size = capacity * slot_size
+    memory = mmap.mmap(-1, size) if gro else bytearray(size)
+    return make_slots(memory, capacity, slot_size, engine, sys.flags.dev_mode, ancillary, gro)

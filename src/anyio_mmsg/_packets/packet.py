@@ -15,8 +15,8 @@ The compiled twin is in _compiled/packets.c.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn, TypeAlias, cast, final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, NoReturn, TypeAlias, cast, final
 
 UNKNOWN_WIRE_SIZE = 2**32 - 1
 """What an engine reports for a datagram that was cut, if the platform does not report its length.
@@ -33,13 +33,41 @@ RELEASED = (
 )
 """The words of the ValueError that a released packet raises, compiled or plain."""
 
+NO_CONTROL = (
+    "this batch holds no control data; make it with PacketBatch(ancillary=True), and ask the "
+    "socket for it: open_udp_socket(timestamps=True, destinations=True, ecn=True, "
+    "hop_limits=True)"
+)
+
+
+class Control(NamedTuple):
+    """What the control data of a packet says; None: it says nothing of it.
+
+    Attributes:
+        timestamp: When the kernel took the packet in, in nanoseconds since the epoch.
+        destination: The address it was sent to.
+        interface: The index of the interface where it came in.
+        ecn: Its ECN codepoint, 0 to 3 (RFC 3168 section 5).
+        hop_limit: What was left of its TTL or hop limit.
+        local: The address of this machine to answer from (`ipi_spec_dst`, ip(7)): other than the
+            destination where that is a multicast or broadcast address.
+    """
+
+    timestamp: int | None = None
+    destination: str | None = None
+    interface: int | None = None
+    ecn: int | None = None
+    hop_limit: int | None = None
+    local: str | None = None
+
 
 class _Fields:
-    __slots__ = ("_wire_size", "address", "data")
+    __slots__ = ("_control", "_wire_size", "address", "data")
 
     data: memoryview
     address: Address
     _wire_size: int
+    _control: tuple[Any, int]  # who has its control data, and the slot; unset without any
 
 
 class _Blank(_Fields):
@@ -70,7 +98,7 @@ class Packet(_Fields):
 
     __slots__ = ()
 
-    def __new__(cls) -> NoReturn:
+    def __new__(cls) -> Packet:
         raise TypeError("cannot create 'anyio_mmsg.Packet' instances: batches do")
 
     @property
@@ -103,6 +131,71 @@ class Packet(_Fields):
         """
         unknown = self.truncated and self._wire_size == UNKNOWN_WIRE_SIZE
         return None if unknown else self._wire_size
+
+    @property
+    def timestamp(self) -> int | None:
+        """When the kernel took the packet in, in nanoseconds since the epoch.
+
+        None: this packet came without one. Linux begins to stamp some time after the first socket
+        asked for it; until then a packet gets the time at which it is read.
+
+        Raises:
+            ValueError: The packet was released; its batch was made without ``ancillary=True``; or
+                its control data was cut.
+        """
+        return self._ask().timestamp
+
+    @property
+    def destination(self) -> str | None:
+        """The address that the packet was sent to, or None.
+
+        A unicast address of this machine, or the group or broadcast address. On a dual-stack
+        socket that of an IPv4 packet is mapped, as its `address` is.
+
+        Raises:
+            ValueError: As for `timestamp`.
+        """
+        return self._ask().destination
+
+    @property
+    def interface(self) -> int | None:
+        """The index of the interface where the packet came in, or None.
+
+        Raises:
+            ValueError: As for `timestamp`.
+        """
+        return self._ask().interface
+
+    @property
+    def ecn(self) -> int | None:
+        """The packet's ECN codepoint, 0 to 3 (RFC 3168 section 5), or None.
+
+        Raises:
+            ValueError: As for `timestamp`.
+        """
+        return self._ask().ecn
+
+    @property
+    def hop_limit(self) -> int | None:
+        """What was left of the packet's TTL or hop limit, or None.
+
+        Raises:
+            ValueError: As for `timestamp`.
+        """
+        return self._ask().hop_limit
+
+    @property
+    def _local(self) -> str | None:
+        """The address of this machine to answer from."""
+        return self._ask().local
+
+    def _ask(self) -> Control:
+        self.data  # noqa: B018  # a ValueError, if it was released
+        source, slot = getattr(self, "_control", (None, 0))
+        control: Control | None = None if source is None else source.control(slot)
+        if control is None:
+            raise ValueError(NO_CONTROL)
+        return control
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a Packet is read-only: its {name!r} can't be set")
@@ -137,19 +230,31 @@ Packet.__module__ = "anyio_mmsg"
 
 
 def make_packets(
-    views: Iterable[memoryview], addresses: Iterable[Address], wire_sizes: Iterable[int]
+    views: Iterable[memoryview],
+    addresses: Iterable[Address],
+    wire_sizes: Iterable[int],
+    controls: Iterator[tuple[Any, int]] | None = None,
 ) -> list[Packet]:
-    """Return a packet for each view, address and length as sent."""
+    """Return a packet for each view, address and length as sent.
+
+    `controls` are who has the control data of each, and its slot.
+    """
     packets: list[Any] = []
     for view, address, wire_size in zip(views, addresses, wire_sizes):  # noqa: B905
         packet: Any = _Blank()
         packet.data = view
         packet.address = address
         packet._wire_size = wire_size
+        if controls is not None:
+            packet._control = next(controls)
         packet.__class__ = Packet
         packets.append(packet)
     return packets
 
+
+# Of packets in any state.
+data_of = cast("Callable[[Packet], memoryview]", _Fields.__dict__["data"].__get__)
+address_of = cast("Callable[[Packet], Address]", _Fields.__dict__["address"].__get__)
 
 # Assigning to __class__ goes through __setattr__, which refuses.
 _set_class = cast("Callable[[Packet, type], None]", object.__dict__["__class__"].__set__)

@@ -26,12 +26,13 @@ The compiled twin is in _compiled/packets.c.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 from operator import getitem
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from .packet import Address, Packet, make_packets, mark_released
+from .packet import Address, Packet, address_of, data_of, make_packets, mark_released
+from .source import Source
 
 _T = TypeVar("_T")
 
@@ -40,12 +41,7 @@ SCRIBBLE = 0xDD
 nor zero, as debug allocators use it."""
 
 
-class Source(Protocol):
-    """Knows who sent the packets in slots: the engine that filled them."""
-
-    def addresses(self, first: int, count: int) -> list[Address]:
-        """Return the senders of the packets in `count` slots from `first` on."""
-        ...
+_cut: Any = getitem  # a view, by a slice
 
 
 class Slots:
@@ -57,6 +53,7 @@ class Slots:
         slot_size: Bytes of each, at least 1.
         engine: The name of the engine that is to fill them.
         scribble: Whether to overwrite the bytes of released slots.
+        ancillary: Whether packets give their control data.
 
     Attributes:
         head: The number of the oldest packet held.
@@ -66,6 +63,8 @@ class Slots:
             the engine that uses it.
         filler: The coroutine that receives into these slots, or None. See `filling`.
         borrower: Who has these slots on loan, as their pool needs it.
+        checked: What the receive functions know the last socket by.
+        gro: Whether a slot holds a message of many packets: see `TrainSlots`.
     """
 
     __slots__ = (
@@ -73,13 +72,17 @@ class Slots:
         "_dying",
         "_packed",
         "_packets",
+        "_plugged",
+        "_revivals",
         "_scribble",
         "_viewed",
         "_views",
         "_whole",
         "_wire_sizes",
+        "ancillary",
         "borrower",
         "capacity",
+        "checked",
         "engine",
         "filler",
         "head",
@@ -90,13 +93,16 @@ class Slots:
         "tail",
     )
 
+    gro = False
+
     def __init__(
         self,
-        memory: bytearray,
+        memory: Any,
         capacity: int,
         slot_size: int,
         engine: str = "auto",
         scribble: bool = False,
+        ancillary: bool = False,
     ) -> None:
         if len(memory) != capacity * slot_size:
             raise ValueError(f"{capacity} slots of {slot_size} bytes in {len(memory)}")
@@ -109,10 +115,15 @@ class Slots:
         self._viewed = self._packed = 0
         # Views of packets below this number may be dead, since `take_back` was interrupted.
         self._dying = 0
+        self._revivals = 0  # how often they were made anew
+        # The senders of packets below this number are known to their `Packet`s alone.
+        self._plugged = 0
         self.source: Any = None
         self.record: Any = None
         self.filler: Any = None
         self.borrower: Any = None
+        self.checked: Any = None
+        self.ancillary = ancillary
         self._scribble = scribble
         view = memoryview(memory).toreadonly()
         starts = range(0, len(view), slot_size)
@@ -131,6 +142,16 @@ class Slots:
         """
         filler = self.filler
         return filler is not None and (filler.cr_running or filler.cr_await is not None)
+
+    @property
+    def held(self) -> int:
+        """How many packets are held."""
+        return self.tail - self.head
+
+    @property
+    def free(self) -> int:
+        """How many slots can take a packet now."""
+        return self.capacity - (self.tail - self.head)
 
     # free -> held, for engines
 
@@ -155,97 +176,157 @@ class Slots:
 
     def plug(self, source: Source | None) -> None:
         """Let `source` fill the free slots from now on."""
-        self.hand_out(0, self.tail - self.head)  # whose senders only the last one knows
-        self.source = source
+        while self.source is not source:
+            tail = self.tail
+            self.hand_out(0)  # whose senders only the last one knows
+            if self.tail == tail:
+                self._plugged = tail
+                self.source = source
 
     # What is held. Each method makes what is missing, for packets `start` to `stop`, counted from
-    # the oldest.
-
-    def _runs(self, start: int, stop: int) -> list[slice]:
-        """Return the slots of held packets: one run, or two around the ring's end."""
-        first = (self.head + start - self._base) % self.capacity
-        last = first + stop - start
-        if last <= self.capacity:
-            return [slice(first, last)]
-        return [slice(first, self.capacity), slice(0, last - self.capacity)]
+    # the oldest; to the last one if `stop` is None.
+    #
+    # A signal's handler may use the same slots. The interpreter runs it after calls and before it
+    # jumps back, so between the last call before an `if` that asks whether anything has changed
+    # and the stores beneath it nothing comes in. If something has, the step is done again.
 
     def wire_sizes(self) -> list[int]:
         """Return the lengths, as sent, of all packets held."""
-        return self._column(self._wire_sizes, 0, self.tail - self.head)
+        return self._column(self._wire_sizes, *self._numbers(0, None))
 
-    def addresses(self, start: int, stop: int) -> list[Address]:
+    def addresses(self, start: int, stop: int | None = None) -> list[Address]:
         """Return the senders of held packets."""
-        found: list[Address] = []
-        for run in self._runs(start, stop) if start < stop else ():
-            found += self.source.addresses(run.start, run.stop - run.start)
-        return found
+        first, last = self._numbers(start, stop)
+        while first < last:
+            if first < self._plugged:
+                self._make_packets(last)
+                return list(map(address_of, self._column(self._packets, first, last)))
+            found: list[Address] = []
+            for run in self._runs(first, last):
+                found += self.source.addresses(run.start, run.stop - run.start)
+            if self.head <= first and self._plugged <= first:
+                return found
+            first = self.head
+        return []
 
-    def payloads(self, start: int, stop: int) -> list[memoryview]:
+    def payloads(self, start: int, stop: int | None = None) -> list[memoryview]:
         """Return the views of held packets."""
-        self._make_views(self.head + stop)
-        return self._column(self._views, start, stop)
+        first, last = self._numbers(start, stop)
+        self._make_views(last)
+        return self._column(self._views, first, last)
 
-    def hand_out(self, start: int, stop: int) -> list[Packet]:
+    def hand_out(self, start: int, stop: int | None = None) -> list[Packet]:
         """Return the `Packet`s of held packets."""
-        self._make_packets(self.head + stop)
-        return self._column(self._packets, start, stop)
+        first, last = self._numbers(start, stop)
+        self._make_packets(last)
+        return self._column(self._packets, first, last)
 
-    def _column(self, by_slot: list[_T], start: int, stop: int) -> list[_T]:
-        runs = self._runs(start, stop)
-        return by_slot[runs[0]] if len(runs) == 1 else by_slot[runs[0]] + by_slot[runs[1]]
+    def _numbers(self, start: int, stop: int | None) -> tuple[int, int]:
+        head, tail = self.head, self.tail
+        last = tail if stop is None else head + stop
+        if not head <= head + start <= last <= tail:
+            raise IndexError(f"packets {start} to {stop} of {tail - head}")
+        return head + start, last
+
+    def _runs(self, first: int, last: int) -> list[slice]:
+        """Return the slots of packets by number: one run, or two around the ring's end."""
+        start = (first - self._base) % self.capacity
+        stop = start + last - first
+        if stop <= self.capacity:
+            return [slice(start, stop)]
+        return [slice(start, self.capacity), slice(0, stop - self.capacity)]
+
+    def _column(self, by_slot: list[_T], first: int, last: int) -> list[_T]:
+        while first < last:
+            runs = self._runs(first, last)
+            one = len(runs) == 1
+            column = by_slot[runs[0]] if one else by_slot[runs[0]] + by_slot[runs[1]]
+            if self.head <= first:
+                return column
+            first = self.head  # some were released meanwhile
+        return []
 
     def _make_views(self, until: int) -> None:
-        head = self.head
-        if self._dying > head:
-            self._revive()
-        old = self._viewed if self._viewed > head else head
-        if old < until:
-            for run in self._runs(old - head, until - head):
-                # A slot's own view does the clamping: no length that an engine reports, however
-                # wrong, gives a slice beyond the slot.
-                sizes = self._wire_sizes[run]
-                cuts: Iterable[slice] = map(slice, sizes)
-                if sizes.count(sizes[0]) == len(sizes):  # one slice object serves for all
-                    cuts = repeat(slice(sizes[0]))
-                views: Any = map(getitem, self._whole[run], cuts)
-                self._views[run] = list(views)
-            self._viewed = until
+        while True:
+            head, viewed = self.head, self._viewed
+            if self._dying > head:
+                self._revive()
+            old = viewed if viewed > head else head
+            if old >= until:
+                return
+            run = self._runs(old, until)[0]
+            # A slot's own view does the clamping: no length that an engine reports, however
+            # wrong, gives a slice beyond the slot.
+            sizes = self._wire_sizes[run]
+            cuts: Iterable[slice] = map(slice, sizes)
+            if sizes.count(sizes[0]) == len(sizes):  # one slice object serves for all
+                cuts = repeat(slice(sizes[0]))
+            views = list(map(_cut, self._whole[run], cuts))
+            made = old + len(views)
+            if self._viewed == viewed and self.head == head:
+                self._views[run] = views
+                self._viewed = made
 
     def _make_packets(self, until: int) -> None:
-        self._make_views(until)
-        head = self.head
-        old = self._packed if self._packed > head else head
-        if old < until:
-            for run in self._runs(old - head, until - head):
-                addresses = self.source.addresses(run.start, run.stop - run.start)
-                self._packets[run] = make_packets(
-                    self._views[run], addresses, self._wire_sizes[run]
-                )
-            self._packed = until
+        while True:
+            revivals = self._revivals
+            self._make_views(until)
+            head, packed = self.head, self._packed
+            old = packed if packed > head else head
+            if old >= until:
+                return
+            run = self._runs(old, until)[0]
+            addresses = self.source.addresses(run.start, run.stop - run.start)
+            controls = self._controls(run.start, run.stop)
+            packets: list[Any] = make_packets(
+                self._views[run], addresses, self._wire_sizes[run], controls
+            )
+            made = old + len(packets)
+            if self._packed == packed and self.head == head and self._revivals == revivals:
+                self._packets[run] = packets
+                self._packed = made
+
+    def _controls(self, first: int, stop: int) -> Iterator[tuple[Any, int]] | None:
+        """Return who has the control data of each packet in some slots, and its slot."""
+        return zip(repeat(self.source), range(first, stop)) if self.ancillary else None
 
     # held -> free
 
-    def take_back(self, count: int) -> None:
+    def take_back(self, count: int | None) -> None:
         """Free the slots of the `count` oldest packets; what was handed out for them is dead then.
+
+        None takes all that are held.
 
         Raises:
             BufferError: Something looks into a packet's memory through its view. That packet and
                 those after it are still held, those before it are not. Its argument is their
                 number.
         """
-        first = number = self.head
-        if count > self.tail - first:
-            raise ValueError(f"{count} of {self.tail - first} packets taken back")
-        self._dying = first + count
-        error = None
-        for run in self._runs(0, count):
-            number, error = self._kill(run, number)
-            if error is not None:
-                break
-        self.head = number
-        self._dying = number
-        if error is not None:
-            raise BufferError(number - first) from error
+        first = head = self.head
+        tail = self.tail
+        last = tail if count is None else first + count
+        if last > tail:
+            raise ValueError(f"{count} of {tail - first} packets taken back")
+        while head < last:
+            self._dying = last
+            revivals = self._revivals
+            number, error = head, None
+            runs = self._runs(head, last)
+            for run in runs:
+                number, error = self._kill(run, number)
+                if error is not None:
+                    break
+            if self.head == head and self._dying == last and self._revivals == revivals:
+                self.head = number
+                self._dying = number
+                if self._scribble:
+                    self._overwrite(runs, number - head, tail)
+                if error is not None:
+                    try:
+                        raise BufferError(number - first) from error
+                    finally:
+                        del error  # as in `_kill`
+            head = self.head
 
     def _kill(self, run: slice, number: int) -> tuple[int, BufferError | None]:
         """Have what was handed out for `run` raise ValueError, from packet `number` on.
@@ -261,29 +342,50 @@ class Slots:
                 dead.extend(map(memoryview.release, views))
             except BufferError as stuck:
                 error, count = stuck, len(dead)
-            if number < self._packed:
-                mark_released(self._packets[run][: min(count, self._packed - number)])
-        if self._scribble:
-            for slot in range(run.start, run.start + count):
-                used = min(self._wire_sizes[slot], self.slot_size)
-                start = slot * self.slot_size
-                self.memory[start : start + used] = bytes([SCRIBBLE]) * used
-        return number + count, error
+            packed = max(0, min(count, self._packed - number))
+            mark_released(self._packets[run][:packed])
+        try:
+            return number + count, error
+        finally:
+            del error  # else it and this frame keep each other alive
+
+    def _overwrite(self, runs: list[slice], count: int, tail: int) -> None:
+        """Scribble over the first `count` slots in `runs`, unless they are in use again."""
+        for slot in [slot for run in runs for slot in range(run.start, run.stop)][:count]:
+            start = slot * self.slot_size
+            used = slice(start, start + min(self._wire_sizes[slot], self.slot_size))
+            junk = bytes([SCRIBBLE]) * (used.stop - used.start)
+            if self.tail == tail and self.record is None:
+                self.memory[used] = junk
 
     def _revive(self) -> None:
         """Make anew what an interrupted `take_back` has killed: the packets are still held."""
+        self._revivals += 1
         number = self.head
-        for run in self._runs(0, max(0, min(self._dying, self._viewed) - number)):
+        for run in self._runs(number, max(number, min(self._dying, self._viewed))):
             for slot in range(run.start, run.stop):
-                if _is_dead(self._views[slot]):
-                    self._views[slot] = view = self._whole[slot][: self._wire_sizes[slot]]
-                    if number < self._packed:
-                        mark_released([self._packets[slot]])
-                        (self._packets[slot],) = make_packets(
-                            [view], self.source.addresses(slot, 1), [self._wire_sizes[slot]]
-                        )
+                view = self._views[slot]
+                if _is_dead(view):
+                    fresh = self._whole[slot][: self._wire_sizes[slot]]
+                    if self._views[slot] is view:
+                        self._views[slot] = fresh
+                if number < self._packed:
+                    self._revive_packet(slot)
                 number += 1
         self._dying = self.head
+
+    def _revive_packet(self, slot: int) -> None:
+        packet, view = self._packets[slot], self._views[slot]
+        if data_of(packet) is not view:
+            (fresh,) = make_packets(
+                [view],
+                [address_of(packet)],
+                [self._wire_sizes[slot]],
+                self._controls(slot, slot + 1),
+            )
+            mark_released([packet])
+            if self._packets[slot] is packet and self._views[slot] is view:
+                self._packets[slot] = fresh
 
 
 def _is_dead(view: memoryview) -> bool:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import socket
 from typing import Protocol
 
+from anyio import BusyResourceError
+
 from .._packets import Slots
-from .._packets.slots import Source
+from .._packets.source import Source
 from .._system.addresses import ADDRESSES
+from .._system.control import CONTROLS
 from .._system.platform import (
     ASK_FOR_FLAGS,
     RECEIVE_FLAGS,
@@ -27,10 +30,12 @@ class Engine(Source, Protocol):
     Attributes:
         error: The error that ended the last `fill`, or None. EINTR is no error, the call is
             made again. Who raises it sets this to None, or its frames would live on.
+        dry: Whether the last `fill` ended for want of packets, or by an error.
         refused: Whether the system refuses the engine's call, which it has been asked twice.
     """
 
     error: OSError | None
+    dry: bool
     refused: bool
 
     def takes(self, family: int) -> bool:
@@ -46,10 +51,10 @@ class Engine(Source, Protocol):
         Args:
             slots: The ring; always the same.
             sock: An open datagram socket; it is not waited for, even if it is a blocking one.
-            limit: How many at most. The free slots are a limit too.
+            limit: How many messages at most. The free slots are a limit too.
 
         Returns:
-            How many were read. Fewer than could be, and no `error`: the socket ran dry.
+            How many packets were read.
 
         Raises:
             RuntimeError: Another thread is receiving into the same slots.
@@ -71,8 +76,11 @@ def engine_for(slots: Slots, sock: socket.socket) -> Engine:
 
     Raises:
         ValueError: The batch wants recvmmsg, and it can't be had.
+        anyio.BusyResourceError: Another engine is filling them, beneath a signal's handler.
     """
     check_engine(slots.engine)
+    if getattr(slots.source, "busy", False):
+        raise BusyResourceError("receiving into")
     if slots.record is not None:
         slots.source.settle(slots)
     portable = slots.engine == "recvfrom_into" or Refused.recvmmsg
@@ -80,7 +88,7 @@ def engine_for(slots: Slots, sock: socket.socket) -> Engine:
     if portable or Recvmmsg is None or family_of(sock) not in _DECODED:
         engine = RecvfromInto(slots, RECEIVE_FLAGS, ASK_FOR_FLAGS)
     else:
-        engine = Recvmmsg(slots, ADDRESSES, _DECODED)
+        engine = Recvmmsg(slots, ADDRESSES, _DECODED, CONTROLS, slots.ancillary)
     slots.plug(engine)
     return engine
 

@@ -17,6 +17,7 @@ from .._arguments import whole_number
 from .._compat import wait_socket_readable
 from .._packets import Slots
 from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch
+from .._system.control import has_gro
 from .._system.platform import Refused, family_of
 from .engine import check_engine, engine_for
 from .outlook import Outlook, outlook_for
@@ -101,7 +102,8 @@ async def recv_mmsg_exact(
         count: How many, at least 1 and at most ``batch.free``; None for every free slot.
 
     Returns:
-        `count`, or the number of slots that were free.
+        `count`, or the number of slots that were free. With ``gro=True`` more, if the last train
+        brought more than were missing.
 
     Raises:
         BatchFullError: The batch has no free slot; at once.
@@ -110,15 +112,16 @@ async def recv_mmsg_exact(
         Exception: Otherwise as `recv_mmsg`.
     """
     slots, wanted = _check(sock, batch, 1 if count is None else count, "count")
-    free = batch.free
     if count is None:
-        wanted = free
-    elif wanted > free:
+        filler = _fill_slots(sock, slots, slots.free)
+    elif wanted <= slots.free:
+        filler = _receive_exactly(sock, slots, wanted)
+    else:
         raise ValueError(
-            f"count is {wanted}, but the batch has {free} free slots of {batch.capacity}; "
+            f"count is {wanted}, but the batch has {slots.free} free slots of {slots.capacity}; "
             f"release packets first, ask for fewer, or make a larger batch"
         )
-    slots.filler = filler = _receive_exactly(sock, slots, wanted)
+    slots.filler = filler
     try:
         return await filler
     finally:
@@ -126,10 +129,17 @@ async def recv_mmsg_exact(
 
 
 async def _receive_exactly(sock: socket.socket, slots: Slots, count: int) -> int:
-    missing = count
-    while missing:
-        missing -= await receive_into(sock, slots, missing)
-    return count
+    taken = 0
+    while taken < count:
+        taken += await receive_into(sock, slots, count - taken)
+    return taken
+
+
+async def _fill_slots(sock: socket.socket, slots: Slots, count: int) -> int:
+    taken, end = 0, slots.tail + count
+    while slots.tail < end:
+        taken += await receive_into(sock, slots, end - slots.tail)
+    return taken
 
 
 async def receive_into(sock: socket.socket, slots: Slots, limit: int) -> int:
@@ -165,13 +175,14 @@ def _drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> i
     engine = slots.source
     if engine is None or not engine.takes(family_of(sock)):
         engine = engine_for(slots, sock)
-    wanted = min(limit, slots.capacity - (slots.tail - slots.head))
+    if slots.checked is not outlook:
+        _check_gro(sock, slots)
+        slots.checked = outlook
     taken: int = engine.fill(slots, sock, limit)
     outlook.reads += 1
-    if taken >= wanted:
-        outlook.more = True
+    outlook.more = not engine.dry
+    if outlook.more:
         return taken
-    outlook.more = False
     if not taken:
         outlook.empty_reads += 1
     if engine.refused:
@@ -189,6 +200,16 @@ def _drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> i
         finally:
             del error, engine  # as above
     return taken
+
+
+def _check_gro(sock: socket.socket, slots: Slots) -> None:
+    """Refuse a socket whose packets come in trains that the slots are not made for."""
+    if not slots.gro and has_gro(sock):
+        raise ValueError(
+            "the socket has UDP_GRO on, so several packets can come as one, and the batch could "
+            "not tell them apart; make it with PacketBatch(gro=True), or open a socket without "
+            "gro (to turn it off on this one would glue what is queued)"
+        )
 
 
 def _as_closed(error: Exception) -> Exception:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Callable, Generator
-from functools import partial
 from itertools import repeat
 from types import GeneratorType
 from typing import Any, TypeAlias, cast
@@ -13,15 +13,23 @@ from typing import Any, TypeAlias, cast
 from anyio import BusyResourceError
 
 from .._packets import Slots
-from .._packets.packet import UNKNOWN_WIRE_SIZE, Address
+from .._packets.packet import UNKNOWN_WIRE_SIZE, Address, Control
+from .._packets.trains import LOST, TrainSlots
+from .._system.control import CONTROL_SIZE, Ancillary, control_of, segment_of
 
 WSAEMSGSIZE = 10040
 """Windows' error for a datagram that is longer than the buffer, which it has filled. Elsewhere
 no errno is that large; EMSGSIZE itself is a real error there (a path MTU, ip(7))."""
 
-_Got: TypeAlias = tuple[int, Address]  # a datagram's length as sent, and its sender
+_Got: TypeAlias = tuple[Any, ...]  # what `recvfrom_into` or `recvmsg_into` returned
+_Control: TypeAlias = tuple[list[Ancillary], int]  # of a message, and its flags
 
-_ZEROS = repeat(0)
+_ZEROS, _CONTROL_SIZES = repeat(0), repeat(CONTROL_SIZE)
+
+_SEGMENT_SIZE_LOST = (
+    "the segment size of coalesced packets was cut off: they came with more control data than "
+    "there is room for; ask the socket for less"
+)
 
 
 class RecvfromInto:
@@ -31,15 +39,22 @@ class RecvfromInto:
     extended by ``map(sock.recvfrom_into, ...)`` keeps what came before an exception, whatever
     raises. `settle` commits the record, now or, after an interrupt, at the next use of the batch.
 
+    Where more than sender and length has to be known, the call is `recvmsg_into`.
+
     Args:
         slots: The ring.
         flags: For each call.
-        ask_for_flags: Read by `recvmsg_into`, which reports that a datagram was cut, but not
-            its length.
+        ask_for_flags: Whether the system reports that a datagram was cut in flags that it
+            returns, and not by its length.
 
     Attributes:
         error: What ended the last fill, if it was an error.
+        dry: Whether it ended for want of packets, or by an error.
         refused: Whether the system refuses the call; never.
+
+    Raises:
+        ValueError: The slots are for control data or trains, and the platform has no
+            `recvmsg_into`.
     """
 
     refused = False
@@ -49,10 +64,18 @@ class RecvfromInto:
         starts = range(0, len(view), slots.slot_size)
         self._memory = [view[start : start + slots.slot_size] for start in starts]
         self._addresses: list[Address] = [None] * slots.capacity  # by slot
+        self._controls: list[_Control] = [([], 0)] * slots.capacity  # by slot
         self._flags = repeat(flags)
         self._ask_for_flags = ask_for_flags
+        self._ancillary, self._gro = slots.ancillary, slots.gro
+        self._by_message = ask_for_flags or slots.ancillary or slots.gro
+        if self._by_message and not hasattr(socket.socket, "recvmsg_into"):
+            raise ValueError(
+                "this platform has no recvmsg_into; make the batch without gro and ancillary"
+            )
         self._turns = _start()
         self.error: OSError | None = None
+        self.dry = False
 
     def takes(self, family: int) -> bool:
         """See `anyio_mmsg._receive.engine.Engine`."""
@@ -68,9 +91,24 @@ class RecvfromInto:
         with contextlib.suppress(BusyResourceError):  # a signal's handler asks, during a fill
             self._alone(self._settle, slots)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a fill is going on: in another thread, or beneath a signal's handler."""
+        return self._turns.gi_running
+
     def addresses(self, first: int, count: int) -> list[Address]:
-        """See `anyio_mmsg._packets.slots.Source`."""
+        """See `anyio_mmsg._packets.source.Source`."""
         return self._addresses[first : first + count]
+
+    def control(self, slot: int) -> Control | None:
+        """See `anyio_mmsg._packets.source.Source`."""
+        messages, flags = self._controls[slot]
+        if self._ancillary and flags & socket.MSG_CTRUNC:
+            raise ValueError(
+                f"the control data of this packet was cut: it had more than the {CONTROL_SIZE} "
+                f"bytes there are; ask the socket for fewer options"
+            )
+        return control_of(messages) if self._ancillary else None
 
     def _alone(self, step: Callable[..., Any], *args: Any) -> Any:
         """Do a step, unless another one is being done: by a thread, or beneath a signal's handler.
@@ -83,43 +121,46 @@ class RecvfromInto:
             except StopIteration:  # an exception ended it
                 self._turns = _start()
             except ValueError as error:
-                if not self._turns.gi_running:
+                if str(error) != "generator already executing":
                     raise
                 raise BusyResourceError("receiving into") from error
 
     def _fill(self, slots: Slots, sock: socket.socket, limit: int) -> int:
-        self.error = None
+        self.error, self.dry = None, False
+        slots.plug(self)  # again, if a signal's handler has plugged another one
         if slots.record is not None:
             self._settle(slots)
-        taken = 0
-        while taken < limit:
+        taken, held = 0, slots.held
+        while taken < limit and not self.dry:
             first, count = slots.free_run(limit - taken)
             if not count:
                 break
             got: list[_Got] = []
             slots.record = slots.tail, first, got
             self._read(sock, first, count, got)
+            taken += len(got)
+            self.dry = len(got) < count
             if got:
                 self._settle(slots)
-                taken += len(got)
-            if len(got) < count:
-                break
-        return taken
+        return slots.held - held
 
     def _read(self, sock: socket.socket, first: int, count: int, got: list[_Got]) -> None:
         """Read into a run of free slots until all are filled, or nothing more can be read."""
-        read = partial(_with_flags, sock) if self._ask_for_flags else sock.recvfrom_into
         while len(got) < count:
             memory = self._memory[first + len(got) : first + count]
             try:
-                got.extend(map(read, memory, _ZEROS, self._flags))
+                if self._by_message:  # zip makes of each a list of one buffer
+                    got.extend(map(sock.recvmsg_into, zip(memory), _CONTROL_SIZES, self._flags))
+                else:
+                    got.extend(map(sock.recvfrom_into, memory, _ZEROS, self._flags))
             except BlockingIOError:
                 return
             except InterruptedError:
                 continue
             except OSError as error:
                 if WSAEMSGSIZE in (error.errno, getattr(error, "winerror", None)):
-                    got.append((UNKNOWN_WIRE_SIZE, None))
+                    cut: _Got = (UNKNOWN_WIRE_SIZE, [], 0, None)
+                    got.append(cut if self._by_message else cut[::3])
                     continue
                 self.error = error.with_traceback(None)  # whose frames hold the socket
                 return
@@ -129,14 +170,33 @@ class RecvfromInto:
         if slots.record is not None:
             tail, first, got = slots.record
             if got and tail == slots.tail:  # else an interrupt came after the commit
-                sizes, self._addresses[first : first + len(got)] = zip(*got)  # noqa: B905
-                slots.commit(list(sizes))
+                run = slice(first, first + len(got))
+                if self._by_message:
+                    self._settle_messages(slots, run, *zip(*got))  # noqa: B905
+                else:
+                    sizes, self._addresses[run] = zip(*got)  # noqa: B905
+                    slots.commit(list(sizes))
             slots.record = None
 
-
-def _with_flags(sock: socket.socket, memory: memoryview, nbytes: int, flags: int) -> _Got:
-    size, _, seen, address = sock.recvmsg_into([memory], 0, flags)
-    return UNKNOWN_WIRE_SIZE if seen & socket.MSG_TRUNC else size, address
+    def _settle_messages(
+        self, slots: Slots, run: slice, sizes: Any, messages: Any, flags: Any, addresses: Any
+    ) -> None:
+        sizes = list(sizes)
+        if self._ask_for_flags:
+            cut = [bool(seen & socket.MSG_TRUNC) for seen in flags]
+            sizes = [UNKNOWN_WIRE_SIZE if c else size for c, size in zip(cut, sizes)]  # noqa: B905
+        self._addresses[run] = addresses
+        self._controls[run] = zip(messages, flags)  # noqa: B905
+        if not self._gro:
+            slots.commit(sizes)
+            return
+        segments = [
+            LOST if seen & socket.MSG_CTRUNC else segment_of(control)
+            for control, seen in self._controls[run]
+        ]
+        if LOST in segments:
+            self.dry, self.error = True, OSError(errno.EMSGSIZE, _SEGMENT_SIZE_LOST)
+        cast(TrainSlots, slots).commit(sizes, segments)
 
 
 def _turns() -> Generator[Any, tuple[Callable[..., Any], tuple[Any, ...]], None]:

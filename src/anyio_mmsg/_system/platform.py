@@ -26,6 +26,9 @@ Recvmmsg: Any = _batch_call("Recvmmsg")
 Sendmmsg: Any = _batch_call("Sendmmsg")
 """The sender that calls sendmmsg(2), or None where there is none."""
 
+Record: Any = _batch_call("Record")
+"""What `Sendmmsg` records in, or None where there is none."""
+
 MSG_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 """The flag that keeps a call from waiting, as a plain int: to combine Python's enums costs as
 much as the system call. 0 where there is none; the sockets are nonblocking anyway."""

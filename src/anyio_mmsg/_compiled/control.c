@@ -1,0 +1,143 @@
+/* Control data of received messages: what is read in C. The rest is decoded in Python, by
+ * _system/control.py, and remembered there by its bytes.
+ *
+ * The kernel writes the timestamp first, so what differs from packet to packet stands before what
+ * is mostly the same. The bytes lie in `Recvmmsg.control`, that object's own; a slot's are valid
+ * until the slot is filled anew.
+ */
+
+#include "compiled.h"
+
+#ifdef __linux__
+
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <sys/socket.h>
+
+#ifndef UDP_GRO
+#define UDP_GRO 104 /* linux/udp.h */
+#endif
+
+/* asm-generic/socket.h, of which C libraries have only the one of their time type. */
+#define TIMESTAMPNS_OLD 35
+#define TIMESTAMPNS_NEW 64
+
+static const struct msghdr *
+header_of(const Recvmmsg *self, Py_ssize_t slot)
+{
+    return &((const struct mmsghdr *)self->headers)[slot].msg_hdr;
+}
+
+/* The first message, or NULL. CMSG_FIRSTHDR looks at msg_controllen, what the kernel wrote; an
+ * odd one can't lead beyond the buffer, since it is compared with what was armed. */
+static struct cmsghdr *
+first_message(const struct msghdr *header)
+{
+    if (header->msg_control == NULL || header->msg_controllen > CONTROL_SIZE) {
+        return NULL;
+    }
+    return CMSG_FIRSTHDR(header);
+}
+
+static size_t
+bytes_in(const struct cmsghdr *message)
+{
+    return message->cmsg_len < CMSG_LEN(0) ? 0 : message->cmsg_len - CMSG_LEN(0);
+}
+
+/* Whether all of a message lies before the end of what the kernel wrote. */
+static int
+is_whole(const struct msghdr *header, const struct cmsghdr *message)
+{
+    size_t at = (size_t)((const char *)message - (const char *)header->msg_control);
+    return message->cmsg_len >= CMSG_LEN(0) && message->cmsg_len <= header->msg_controllen - at;
+}
+
+int
+control_segment(const Recvmmsg *self, Py_ssize_t slot)
+{
+    const struct msghdr *header = header_of(self, slot);
+    struct cmsghdr *message;
+    if (header->msg_flags & MSG_CTRUNC) {
+        return -1;
+    }
+    for (message = first_message(header); message != NULL && is_whole(header, message);
+         message = CMSG_NXTHDR((struct msghdr *)header, message)) {
+        if (message->cmsg_level == IPPROTO_UDP && message->cmsg_type == UDP_GRO
+            && bytes_in(message) >= sizeof(int)) {
+            int size;
+            memcpy(&size, CMSG_DATA(message), sizeof(size));
+            return size > 0 && size <= 65535 ? size : 0;
+        }
+    }
+    return 0;
+}
+
+static int
+is_timestamp(const struct cmsghdr *message)
+{
+    return message->cmsg_level == SOL_SOCKET
+           && (message->cmsg_type == TIMESTAMPNS_NEW || message->cmsg_type == TIMESTAMPNS_OLD);
+}
+
+/* Nanoseconds since the epoch: two numbers of 64 bits in the new form, two longs in the old. */
+static PyObject *
+nanoseconds(const struct cmsghdr *message)
+{
+    const unsigned char *data = CMSG_DATA(message);
+    size_t size = bytes_in(message);
+    if (size >= 16) {
+        int64_t parts[2];
+        memcpy(parts, data, sizeof(parts));
+        return PyLong_FromLongLong(parts[0] * 1000000000LL + parts[1]);
+    }
+    if (size >= 8) {
+        int32_t parts[2];
+        memcpy(parts, data, sizeof(parts));
+        return PyLong_FromLongLong(parts[0] * 1000000000LL + parts[1]);
+    }
+    Py_RETURN_NONE;
+}
+
+PyObject *
+control_attribute(Recvmmsg *self, Py_ssize_t slot, enum control which)
+{
+    const struct msghdr *header = header_of(self, slot);
+    struct cmsghdr *message = first_message(header);
+    const char *start = header->msg_control;
+    size_t length = message == NULL ? 0 : header->msg_controllen;
+    PyObject *key, *block, *value;
+    if (header->msg_flags & MSG_CTRUNC) {
+        PyErr_Format(PyExc_ValueError,
+                     "the control data of this packet was cut: it had more than the %d bytes "
+                     "there are; ask the socket for fewer options",
+                     CONTROL_SIZE);
+        return NULL;
+    }
+    if (message != NULL && is_whole(header, message) && is_timestamp(message)) {
+        size_t stamp;
+        if (which == TIMESTAMP) {
+            return nanoseconds(message);
+        }
+        stamp = Py_MIN(CMSG_SPACE(bytes_in(message)), length);
+        start += stamp;
+        length -= stamp;
+    }
+    else if (which == TIMESTAMP) {
+        Py_RETURN_NONE;
+    }
+    key = PyBytes_FromStringAndSize(length == 0 ? NULL : start, (Py_ssize_t)length);
+    if (key == NULL) {
+        return NULL;
+    }
+    block = PyObject_GetItem(self->controls, key);
+    Py_DECREF(key);
+    if (block == NULL) {
+        return NULL;
+    }
+    value = PySequence_GetItem(block, which);
+    Py_DECREF(block);
+    return value;
+}
+
+#endif
