@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dis import opname
 from types import FrameType, ModuleType
 from typing import Any
-
 
 AWAITING = {"SEND", "YIELD_VALUE", "YIELD_FROM", "RESUME", "JUMP_BACKWARD_NO_INTERRUPT"}
 """Of an await that is under way. The interpreter runs no handler there, in any frame of a chain of
@@ -48,3 +49,19 @@ class at_bytecode:  # noqa: N801
                 sys.settrace(None)
                 self._what()
         return self._trace
+
+
+@contextmanager
+def unreported() -> Iterator[None]:
+    """Have nobody report what is raised in a finalizer, or a coroutine that was never awaited.
+
+    Who does keeps the frame, and with it what the finalizer is about. For a test's body: pytest
+    sets a hook of its own before it.
+    """
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: None
+    try:
+        yield
+        gc.collect()
+    finally:
+        sys.unraisablehook = before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from typing import Any
 
 import anyio
@@ -16,20 +15,19 @@ from anyio_mmsg._stream import linger, pool, receiver, statistics
 from anyio_mmsg._system import memory
 
 from ..helpers import Family
-from .interrupts import at_bytecode, interrupt
+from .interrupts import at_bytecode, interrupt, unreported
 
 pytestmark = pytest.mark.anyio
 MODULES = [functions, outlook, linger, pool, receiver, statistics, memory]
 
 
-@pytest.fixture(autouse=True)
-def unraisable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is raised in a finalizer ends there; who reports it keeps the frame, and the batch."""
-    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
-
-
 @pytest.mark.parametrize("what", ["receive", "linger", "drain", "aclose"])
 async def test_every_packet_is_accounted_for(what: str, engine: str, inet: Family) -> None:
+    with unreported():
+        await interrupt_everywhere(what, engine, inet)
+
+
+async def interrupt_everywhere(what: str, engine: str, inet: Family) -> None:
     interrupted = 0
     for step in range(1, 2000):
         before = interrupted
