@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Iterable
+from weakref import WeakKeyDictionary, ref
 
 import anyio
 from anyio import ClosedResourceError, WouldBlock
@@ -18,6 +18,7 @@ from anyio.lowlevel import RunVar, checkpoint
 
 from .._compat import wait_socket_writable
 from .._packets.packet import Address
+from .._receive.outlook import inode_of
 from .._receive.usable import ensure_usable
 from .engine import Sender, check_sender, fall_back, fan_sender_of, sender_of
 from .outgoing import Data, Packets
@@ -199,36 +200,68 @@ async def _send_all(sock: socket.socket, sender: Sender, result: SendResult) -> 
 
 
 class _Turns:
-    """Serialises the tasks that wait to write to one socket: an event loop lets one do so."""
+    """Serialises the tasks that wait to write to one socket: an event loop lets one do so.
 
-    def __init__(self) -> None:
-        self.lock = anyio.Lock()
-        self.over = False  # the socket is about to be closed
+    Attributes:
+        holder: Whose turn it is: a weak reference to something that lives as long as that wait,
+            so that an interrupt can't leave the turn taken.
+        ended: Is set when that turn ends.
+        over: Whether the socket is about to be closed.
+        inode: Of which socket. Its object may become another one, by ``sock.__init__()``.
+    """
+
+    def __init__(self, inode: int) -> None:
+        self.holder: Callable[[], object] = _nobody
+        self.ended = anyio.Event()
+        self.over = False
+        self.inode = inode
+
+
+class _Turn:
+    __slots__ = ("__weakref__",)
+
+
+def _nobody() -> None:
+    return None
 
 
 # In each event loop. Entries go with their sockets.
 _turns: RunVar[WeakKeyDictionary[socket.socket, _Turns]] = RunVar("anyio_mmsg_turns")
 
 
-async def _until_writable(sock: socket.socket, result: SendResult) -> None:
+def _turns_of(sock: socket.socket) -> _Turns:
     try:
         every = _turns.get()
     except LookupError:
         every = WeakKeyDictionary()
         _turns.set(every)
-    turns = every.setdefault(sock, _Turns())
-    async with turns.lock:
-        # Whoever had the turn before may have met the end; the next must not wait for that.
-        closed = turns.over or sock.fileno() < 0
-        if not closed:
-            try:
-                await wait_socket_writable(sock)
-            except ClosedResourceError:
-                turns.over = closed = True
-                every.pop(sock, None)
-            except (OSError, ValueError) as error:
-                closed = sock.fileno() < 0 or getattr(error, "errno", None) in UNUSABLE
-                if not closed:
-                    raise
+    turns, inode = every.get(sock), inode_of(sock)
+    if turns is None or turns.over or turns.inode != inode:
+        turns = every[sock] = _Turns(inode)
+    return turns
+
+
+async def _until_writable(sock: socket.socket, result: SendResult) -> None:
+    turns = _turns_of(sock)
+    while turns.holder() is not None:
+        await turns.ended.wait()
+    turns.ended.set()  # for those whom an interrupted holder left asleep
+    # Whoever had the turn before may have met the end; the next must not wait for that.
+    closed = turns.over or sock.fileno() < 0
+    if not closed:
+        turn = _Turn()
+        turns.ended = anyio.Event()
+        try:
+            turns.holder = ref(turn)
+            await wait_socket_writable(sock)
+        except ClosedResourceError:
+            turns.over = closed = True
+        except (OSError, ValueError) as error:
+            closed = sock.fileno() < 0 or getattr(error, "errno", None) in UNUSABLE
+            if not closed:
+                raise
+        finally:
+            turns.holder = _nobody
+            turns.ended.set()
     if closed:
         raise UnusableSocketError(errno.EBADF, "the socket is closed", result)
