@@ -19,6 +19,7 @@ from anyio_mmsg import (
     send_mmsg,
     send_mmsg_nowait,
 )
+from anyio_mmsg._compat import wait_socket_writable
 from anyio_mmsg._send import functions
 
 from .helpers import fill_buffer, received, send_pairs
@@ -95,7 +96,7 @@ async def test_a_socket_that_something_else_waits_for(
     result = SendResult()
 
     async def wait() -> None:
-        await functions.wait_socket_writable(sender)
+        await wait_socket_writable(sender)
 
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:

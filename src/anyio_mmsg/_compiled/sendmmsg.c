@@ -96,28 +96,37 @@ sendmmsg_dealloc(Sendmmsg *self)
     Py_DECREF(type);
 }
 
-/* Sendmmsg(failure, packets, sockaddrs, family, most, gso, data=<one payload for addresses>) */
+/* Sendmmsg(failure, packets, sockaddrs, family, most, gso, data=<one payload for addresses>). A
+ * vectorcall, as for one packet this is a good part of the cost. */
 static PyObject *
-sendmmsg_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *names)
 {
-    State *state = state_of_type(type);
-    PyObject *failure, *packets, *sockaddrs, *data = NULL;
-    Py_ssize_t most;
-    int family, gso;
+    State *state = state_of_type((PyTypeObject *)type);
+    Py_ssize_t most, nargs = PyVectorcall_NARGS(nargsf);
+    long family;
+    int gso;
     Sendmmsg *self;
-    if (state == NULL
-        || !PyArg_ParseTuple(args, "OOOinp|O", &failure, &packets, &sockaddrs, &family, &most,
-                             &gso, &data)) {
+    if (state == NULL) {
         return NULL;
     }
-    self = (Sendmmsg *)type->tp_alloc(type, 0);
+    if ((nargs != 6 && nargs != 7) || (names != NULL && PyTuple_GET_SIZE(names) > 0)) {
+        PyErr_SetString(PyExc_TypeError, "Sendmmsg takes 6 or 7 positional arguments");
+        return NULL;
+    }
+    family = PyLong_AsLong(args[3]);
+    most = PyLong_AsSsize_t(args[4]);
+    gso = PyObject_IsTrue(args[5]);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    self = (Sendmmsg *)((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 0);
     if (self == NULL) {
         return NULL;
     }
     self->state = state;
-    self->failure = Py_NewRef(failure);
+    self->failure = Py_NewRef(args[0]);
     self->gso = (char)gso;
-    if (sendmmsg_lay(self, packets, sockaddrs, family, most, data) < 0) {
+    if (sendmmsg_lay(self, args[1], args[2], (int)family, most, nargs == 7 ? args[6] : NULL) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -274,6 +283,9 @@ sendmmsg_send(Sendmmsg *self, PyObject *const *args, Py_ssize_t nargs)
     if (descriptor_of(self->state, args[0], &fd) < 0) {
         return NULL;
     }
+    if (fd < 0) {
+        return PyLong_FromLong(EBADF);
+    }
     if (self->busy || (self->headers == NULL && self->count > 0)) {
         PyErr_SetString(PyExc_RuntimeError, "this send is over, or another thread is in it");
         return NULL;
@@ -374,7 +386,6 @@ static PyMemberDef sendmmsg_members[] = {
 
 static PyType_Slot sendmmsg_slots[] = {
     {Py_tp_doc, "Sends by sendmmsg(2). See _send/engine.py."},
-    {Py_tp_new, sendmmsg_new},
     {Py_tp_dealloc, sendmmsg_dealloc},
     {Py_tp_methods, sendmmsg_methods},
     {Py_tp_members, sendmmsg_members},
@@ -384,7 +395,7 @@ static PyType_Slot sendmmsg_slots[] = {
 static PyType_Spec sendmmsg_spec = {
     .name = "anyio_mmsg._compiled.Sendmmsg",
     .basicsize = sizeof(Sendmmsg),
-    .flags = Py_TPFLAGS_DEFAULT,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, /* but by the vectorcall */
     .slots = sendmmsg_slots,
 };
 
@@ -392,7 +403,11 @@ int
 sendmmsg_add_types(PyObject *module, State *state)
 {
     state->sendmmsg = (PyTypeObject *)PyType_FromModuleAndSpec(module, &sendmmsg_spec, NULL);
-    return state->sendmmsg == NULL ? -1 : PyModule_AddType(module, state->sendmmsg);
+    if (state->sendmmsg == NULL) {
+        return -1;
+    }
+    state->sendmmsg->tp_vectorcall = sendmmsg_make;
+    return PyModule_AddType(module, state->sendmmsg);
 }
 
 #endif

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Sequence
 from pickle import PickleBuffer
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 from .._packets import Packet
 from .._packets.batch import PacketBatch
@@ -92,7 +92,7 @@ def columns(family: int, most: int, items: list[Any]) -> Columns:
         items = [(item.data, item) if isinstance(item, Packet) else item for item in items]
         datas, addresses = zip(*items, strict=True)
     if set(map(type, datas)) <= {bytes}:
-        if max(map(len, datas)) > most:  # type: ignore[arg-type]
+        if max(map(len, cast(Sequence[bytes], datas))) > most:
             raise ValueError(f"a payload of more than {most} bytes")
     else:
         for data in datas:
