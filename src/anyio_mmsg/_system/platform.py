@@ -23,7 +23,7 @@ Record: _Class = None
 """What `Sendmmsg` records in, or None."""
 
 if ON_LINUX and not why_not_compiled:
-    from .._compiled import Record, Recvmmsg, Sendmmsg
+    pass
 
 MSG_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 """The flag that keeps a call from waiting, as a plain int: to combine Python's enums costs as
