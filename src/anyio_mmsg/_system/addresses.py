@@ -1,4 +1,4 @@
-"""The two caches of addresses: by sockaddr, and by address. Both bounded, as senders are forged."""
+"""The two caches of addresses, by sockaddr and by address. Bounded, as senders are forged."""
 
 from __future__ import annotations
 

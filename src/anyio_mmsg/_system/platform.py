@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import socket
 import sys
 from collections.abc import Callable
@@ -23,7 +24,8 @@ Record: _Class = None
 """What `Sendmmsg` records in, or None."""
 
 if ON_LINUX and not why_not_compiled:
-    pass
+    _compiled: Any = importlib.import_module(".._compiled", __package__)
+    Recvmmsg, Sendmmsg, Record = _compiled.Recvmmsg, _compiled.Sendmmsg, _compiled.Record
 
 MSG_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 """The flag that keeps a call from waiting, as a plain int: to combine Python's enums costs as
