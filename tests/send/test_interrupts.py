@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +21,7 @@ from anyio_mmsg import (
 )
 
 from ..helpers import Family, nowhere
-from ..interrupts import interrupters
+from ..interrupts import Interrupt, interrupters
 from .helpers import arrived, fill, fill_buffer, received
 
 # Of several sizes, so that there are runs of several lengths.
@@ -175,3 +177,47 @@ def test_a_read_that_is_interrupted_is_read_by_the_send(
         assert received(client) == batch.payloads()
         rest = received(server)
         assert batch.payloads() + rest == [b"1", b"2"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this platform")
+@how_sent
+@pytest.mark.parametrize("form", ["pairs", "batch"])
+def test_a_timer_that_raises(
+    form: str, gso: bool, sending: str, engine: str, inet: Family
+) -> None:
+    """Wherever a signal really strikes, in the interpreter or in a system call."""
+    server, client = inet.open(), inet.open()
+    bad, _ = nowhere(inet)
+    batch = PacketBatch(64, 16, engine)
+    datas = [b"%d" % number for number in range(20)]
+    fill(batch, server, *((client, data) for data in datas))
+    to = client.getsockname()
+    pairs = [(data, bad if number == 7 else to) for number, data in enumerate(datas)]
+    strikes = 0
+
+    def strike(number: int, frame: Any) -> None:
+        nonlocal strikes
+        while frame is not None:
+            if frame.f_code is send_mmsg_nowait.__code__:
+                strikes += 1
+                raise Interrupt
+            frame = frame.f_back
+
+    old = signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.00007)
+    try:
+        while strikes < 1500:
+            result = SendResult()
+            with contextlib.suppress(Interrupt):
+                send_mmsg_nowait(
+                    server,
+                    pairs if form == "pairs" else batch,
+                    gso=gso,
+                    engine=sending,
+                    result=result,
+                )
+            check(result, received(client), datas)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    batch.close()
