@@ -181,3 +181,30 @@ async def test_an_error_of_the_wait_is_told_as_it_is(
             await send_mmsg(sender, [(b"x", None)], engine=sending, result=result)
     assert not isinstance(raised.value, UnusableSocketError)
     assert result == SendResult(0, [])
+
+
+async def test_an_object_that_becomes_another_socket(
+    sending: str, narrow: tuple[socket.socket, socket.socket]
+) -> None:
+    """A send by the new one does not wait its turn behind one by the old one."""
+    sender, _ = narrow
+    fill_buffer(sender)
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    old = sender.fileno()
+    got: list[bytes] = []
+    with anyio.fail_after(5), there:
+        there.setblocking(False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send_pairs, sender, [b"old"], None)
+            await wait_all_tasks_blocked()
+            sender.__init__(fileno=here.detach())  # type: ignore[misc]
+            sender.setblocking(False)
+            fill_buffer(sender)
+            tasks.start_soon(send_pairs, sender, [b"new"], None)
+            await wait_all_tasks_blocked()
+            while b"new" not in got:
+                got += received(there)
+                await checkpoint()
+            tasks.cancel_scope.cancel()
+    os.close(old)
+    assert b"old" not in got

@@ -45,13 +45,30 @@ typedef union {
     char bytes[CMSG_SPACE(sizeof(uint16_t))];
 } SegmentSize;
 
-/* Packets by runs: those of one run are one message, which the kernel or the device cuts. */
+/* Packets by runs: those of one run are one message, which the kernel or the device cuts. The
+ * arrays lie behind it, in one piece of memory. */
 struct Runs {
-    struct mmsghdr headers[MOST_MESSAGES];
-    struct iovec wholes[MOST_MESSAGES]; /* of a run that lies in one piece */
-    SegmentSize sizes[MOST_MESSAGES];
-    int lengths[MOST_MESSAGES]; /* in packets */
+    struct mmsghdr *headers;
+    struct iovec *wholes; /* of a run that lies in one piece */
+    SegmentSize *sizes;
+    int *lengths; /* in packets */
 };
+
+static Runs *
+make_runs(Py_ssize_t packets)
+{
+    size_t most = (size_t)Py_MIN(packets, MOST_MESSAGES);
+    Runs *runs = PyMem_Malloc(sizeof(*runs)
+                              + most * (sizeof(*runs->headers) + sizeof(*runs->wholes)
+                                        + sizeof(*runs->sizes) + sizeof(*runs->lengths)));
+    if (runs != NULL) {
+        runs->headers = (struct mmsghdr *)(runs + 1);
+        runs->wholes = (struct iovec *)(runs->headers + most);
+        runs->sizes = (SegmentSize *)(runs->wholes + most);
+        runs->lengths = (int *)(runs->sizes + most);
+    }
+    return runs;
+}
 
 /* Let go of all that was kept. What that runs finds nothing here any more. */
 static void
@@ -138,7 +155,8 @@ same_name(const Sendmmsg *self, Py_ssize_t one, Py_ssize_t other)
 {
     const struct msghdr *a = &self->headers[one].msg_hdr, *b = &self->headers[other].msg_hdr;
     return a->msg_namelen == b->msg_namelen
-           && (a->msg_name == b->msg_name || memcmp(a->msg_name, b->msg_name, a->msg_namelen) == 0);
+           && (a->msg_name == b->msg_name || a->msg_namelen == 0
+               || memcmp(a->msg_name, b->msg_name, a->msg_namelen) == 0);
 }
 
 /* How many packets from `first` on can be one message: of one size, but for the last, which may
@@ -291,24 +309,23 @@ sendmmsg_send(Sendmmsg *self, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     if (self->gso && self->runs == NULL) {
-        self->runs = PyMem_Malloc(sizeof(*self->runs));
+        self->runs = make_runs(self->count);
         if (self->runs == NULL) {
             return PyErr_NoMemory();
         }
     }
     while (self->handled < self->count) {
         int run, sent = send_next(self, fd, record, &run);
-        if (sent > 0) { /* fewer than asked for: the next one met an error, and will again */
+        if (sent > 0 || sent == -EINTR) {
+            /* Fewer than asked for: the next one met an error, and will again. */
             doubted = 0;
+            if (self->handled < self->count && PyErr_CheckSignals() < 0) {
+                return NULL; /* what was sent is recorded */
+            }
             continue;
         }
         code = -sent;
-        if (code == EINTR) {
-            if (PyErr_CheckSignals() < 0) {
-                return NULL; /* what was sent is recorded */
-            }
-        }
-        else if (code == EAGAIN || code == EWOULDBLOCK || code == EBADF || code == ENOTSOCK) {
+        if (code == EAGAIN || code == EWOULDBLOCK || code == EBADF || code == ENOTSOCK) {
             return PyLong_FromLong(code);
         }
         else if ((code == ENOSYS || code == EPERM) && is_forbidden(self, fd)) {

@@ -120,7 +120,8 @@ def fan_columns(family: int, data: Data, addresses: list[Address]) -> Columns:
         TypeError: As for `columns`.
         ValueError: As for `columns`.
     """
-    return Columns([data] * len(addresses), _canonical(family, addresses))
+    only_bytes = type(data) is bytes
+    return Columns([data] * len(addresses), _canonical(family, addresses), only_bytes)
 
 
 def _canonical(family: int, addresses: Sequence[Address]) -> list[Address]:
