@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import errno
 import gc
+import importlib.util
 import os
 import socket
 import sys
@@ -160,10 +161,9 @@ def test_a_reply_goes_to_who_asked_though_the_slot_is_used_again(inet: Family) -
 
 # Failing allocations
 
-try:
-    import _testcapi
-except ImportError:  # not every CPython was built with it
-    _testcapi: Any = None  # type: ignore[no-redef]
+_testcapi: Any = None
+if importlib.util.find_spec("_testcapi"):  # not every CPython was built with it
+    _testcapi = importlib.import_module("_testcapi")
 
 needs_failures = pytest.mark.skipif(_testcapi is None, reason="this CPython has no _testcapi")
 
@@ -353,7 +353,7 @@ def test_records_agree() -> None:
         kept = record.failures
         record._restart()
         assert (record.sent, record.failures, kept) == (0, [], ["failure"])
-        record.__init__(7, kept)
+        kind.__init__(record, 7, kept)
         assert (record.sent, record.failures) == (7, ["failure"])
         record = kind(sent=2, failures=[])
         assert (record.sent, record.failures) == (2, [])

@@ -21,8 +21,8 @@ from anyio_mmsg import (
 )
 
 from ..helpers import Family, nowhere
-from ..interrupts import Interrupt, interrupters
-from .helpers import arrived, fill, fill_buffer, received
+from ..interrupts import PACKAGE, Interrupt, interrupters
+from .helpers import fill, fill_buffer, received
 
 # Of several sizes, so that there are runs of several lengths.
 DATAS = [b"%d" % number * (1 + number // 4) for number in range(7)]
@@ -69,6 +69,7 @@ def test_packets_of_a_batch(form: str, gso: bool, sending: str, engine: str, ine
     server, client = inet.open(), inet.open()
     batch = PacketBatch(5, 16, engine)
     datas = [b"1", b"2", b"three"]
+    result = SendResult()
     for interrupter in interrupters():
         fill(batch, server, *((client, data) for data in datas))
         forms: dict[str, Any] = {
@@ -94,6 +95,7 @@ def test_no_room(gso: bool, sending: str, narrow: tuple[socket.socket, socket.so
     sender, receiver = narrow
     packets = [(b"%d" % number, None) for number in range(500)]
     datas = [data for data, _ in packets]
+    result = SendResult()
     for interrupter in interrupters():
         result = SendResult()
         with interrupter.at_work():
@@ -123,6 +125,7 @@ async def send_fan(sock: socket.socket, to: Any, **how: Any) -> SendResult:
 async def test_functions_that_wait(send: Send, sending: str, inet: Family) -> None:
     sender, receiver = inet.open(), inet.open()
     datas = DATAS if send is send_pairs else [b"same"] * 5
+    result = SendResult()
     with anyio.fail_after(60):
         for interrupter in interrupters():
             result = SendResult()
@@ -138,25 +141,24 @@ async def test_a_wait_for_room(sending: str, narrow: tuple[socket.socket, socket
     """Whatever it leaves behind, the next call can wait, and is woken."""
     sender, receiver = narrow
     datas = [b"1", b"2"]
+    got: list[bytes] = []
+
+    async def make_room(filled: int) -> None:
+        await anyio.wait_all_tasks_blocked()
+        got.extend(received(receiver)[filled:])
+
     with anyio.fail_after(120):
         for interrupter in interrupters():
-            filled = fill_buffer(sender)
-            got: list[bytes] = []
+            got.clear()
             result = SendResult()
-
-            async def make_room(filled: int, got: list[bytes]) -> None:
-                await anyio.wait_all_tasks_blocked()
-                got += [data for data, _ in arrived(receiver)][filled:]
-
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(make_room, filled, got)
+                tasks.start_soon(make_room, fill_buffer(sender))
                 with interrupter.at_work():
                     packets = [(data, None) for data in datas]
                     await send_mmsg(sender, packets, engine=sending, result=result)
             check(result, got + received(receiver), datas)
-        filled = fill_buffer(sender)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(make_room, filled, got)
+            tasks.start_soon(make_room, fill_buffer(sender))
             await send_mmsg(sender, [(b"x", None)], engine=sending)
     assert received(receiver) == [b"x"]
 
@@ -197,6 +199,8 @@ def test_a_timer_that_raises(
 
     def strike(number: int, frame: Any) -> None:
         nonlocal strikes
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return  # perhaps a finalizer, whose errors are ignored
         while frame is not None:
             if frame.f_code is send_mmsg_nowait.__code__:
                 strikes += 1

@@ -102,14 +102,14 @@ def sender_of(sock: socket.socket, packets: Packets, gso: bool, name: str) -> Se
     family = family_of(sock)
     # Of raw sockets the system knows the most that a payload can have.
     most = MAX_PAYLOAD.get(family, UNLIMITED) if type_of(sock) == _DGRAM else UNLIMITED
-    compiled = name != "sendto" and Sendmmsg is not None and not Refused.sendmmsg
+    best: Any = None if name == "sendto" or Refused.sendmmsg else Sendmmsg
     if gso:
         gso = has_segmentation(sock)
     items: Any = packets
     if type(packets) is not list:
         if not isinstance(packets, PacketBatch):
             items = listed("packets", packets, GIVE)
-        elif not compiled:
+        elif best is None:
             try:
                 return Sendto(batch_columns(family, packets), gso)
             except WRONG as error:
@@ -119,9 +119,8 @@ def sender_of(sock: socket.socket, packets: Packets, gso: bool, name: str) -> Se
         else:
             items = list(packets)
     try:
-        if compiled:
-            sockaddrs = sockaddrs_of(family)
-            sender: Sender = Sendmmsg(SendFailure, items, sockaddrs, family, most, gso)
+        if best is not None:
+            sender: Sender = best(SendFailure, items, sockaddrs_of(family), family, most, gso)
             return sender
         return Sendto(columns(family, most, items), gso)
     except WRONG as error:
@@ -143,10 +142,11 @@ def fan_sender_of(
     most = MAX_PAYLOAD.get(family, UNLIMITED) if type_of(sock) == _DGRAM else UNLIMITED
     check_fan(most, data)
     items = listed("addresses", addresses, "give a list of them")
+    best: Any = None if name == "sendto" or Refused.sendmmsg else Sendmmsg
     try:
-        if name != "sendto" and Sendmmsg is not None and not Refused.sendmmsg:
+        if best is not None:
             sockaddrs = sockaddrs_of(family)
-            sender: Sender = Sendmmsg(SendFailure, items, sockaddrs, family, most, False, data)
+            sender: Sender = best(SendFailure, items, sockaddrs, family, most, False, data)
             return sender
         return Sendto(fan_columns(family, data, items))
     except WRONG as error:
