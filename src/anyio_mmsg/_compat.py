@@ -5,12 +5,60 @@ The floor is AnyIO 4.4.
 
 from __future__ import annotations
 
-import anyio
+import contextlib
+import socket
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
 
-# Renamed in AnyIO 4.7; since then each call by the old names warns.
+import anyio
+import anyio.lowlevel
+
+if sys.version_info < (3, 11):
+    # AnyIO requires it there.
+    from exceptiongroup import ExceptionGroup as ExceptionGroup
+else:
+    ExceptionGroup = ExceptionGroup
+
+__all__ = [
+    "ExceptionGroup",
+    "RunSoon",
+    "notify_closing",
+    "run_soon",
+    "wait_socket_readable",
+    "wait_socket_writable",
+]
+
+# Renamed in AnyIO 4.7; since then each call by the old name warns.
 wait_socket_readable = (
     anyio.wait_readable if hasattr(anyio, "wait_readable") else anyio.wait_socket_readable
 )
 wait_socket_writable = (
     anyio.wait_writable if hasattr(anyio, "wait_writable") else anyio.wait_socket_writable
 )
+
+RunSoon: TypeAlias = Callable[[Callable[[], object]], None]
+"""Has an event loop call a function soon. May be called from anywhere: a signal handler, a
+finalizer, another thread. Does nothing where the loop is over."""
+
+
+def run_soon() -> RunSoon:
+    """Return the entry to the running event loop that is safe from anywhere."""
+    token: Any = anyio.lowlevel.current_token()
+    token = getattr(token, "native_token", token)  # wrapped since AnyIO 4.11
+    # A TrioToken, or a loop of asyncio.
+    enter = getattr(token, "run_sync_soon", None) or token.call_soon_threadsafe
+    return partial(_enter, enter)
+
+
+def _enter(enter: RunSoon, function: Callable[[], object]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is over: trio.RunFinishedError is one too
+        enter(function)
+
+
+def notify_closing(sock: socket.socket) -> None:
+    """Tell the tasks that wait for a socket that it is about to be closed, where AnyIO can."""
+    notify = getattr(anyio, "notify_closing", None)  # since AnyIO 4.10
+    if notify is not None:
+        notify(sock)

@@ -58,6 +58,7 @@ typedef struct {
     PyTypeObject *slots;     /* Slots */
     PyTypeObject *recvmmsg;  /* Recvmmsg, Linux only */
     PyTypeObject *sendmmsg;  /* Sendmmsg, Linux only */
+    PyTypeObject *record;    /* Record, Linux only */
     PyObject *release;       /* memoryview.release, the method */
     PyObject *fileno;        /* "fileno" */
     Recent *recent;          /* RECENT_SENDERS entries */
@@ -110,6 +111,7 @@ typedef struct {
     PyObject *filler;   /* the coroutine that fills, or None */
     PyObject *borrower; /* for a pool */
     PyObject *checked;  /* for the receive functions: what they know the socket by */
+    Py_ssize_t pins;    /* sends that are under way with what is held: nothing is released */
     char reading;       /* a thread is in a system call that writes to free slots */
     char scribble;
     char ancillary;     /* packets give their control data */
@@ -147,6 +149,14 @@ typedef struct {
     char dry;                /* whether the last fill ended for want of packets, or by an error */
     char ancillary;          /* whether packets give their control data */
 } Recvmmsg;
+
+/* What has become of the packets of one send: the twin of Record in _send/record.py. */
+typedef struct {
+    PyObject_HEAD
+    long long sent;     /* without those in `taken` */
+    PyObject *taken;    /* a list with an item for each packet that a Python sender sent, or NULL */
+    PyObject *failures; /* a list */
+} Record;
 
 static inline Py_ssize_t
 slot_of(const Slots *self, long long number)
@@ -200,6 +210,8 @@ Py_ssize_t slots_hold(Slots *self, Py_ssize_t first, Py_ssize_t count);
 /* handout.c */
 /* The place of a held packet, by its number. */
 Place place_of(const Slots *self, long long number);
+/* The live packet at a place, a borrowed reference, or NULL. */
+Packet *live_at(const Slots *self, Place place);
 /* The bytes of the packet at a place, and where they begin in its slot. */
 Py_ssize_t size_at(const Slots *self, Place place, Py_ssize_t *offset);
 /* Which attribute of each packet, or the packet. */
@@ -233,6 +245,8 @@ int control_segment(const Recvmmsg *self, Py_ssize_t slot);
 PyObject *control_attribute(Recvmmsg *self, Py_ssize_t slot, enum control which);
 /* sendmmsg.c */
 int sendmmsg_add_types(PyObject *module, State *state);
+/* record.c */
+int record_add_types(PyObject *module, State *state);
 #endif
 
 #endif

@@ -179,9 +179,12 @@ def _drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> i
         _check_gro(sock, slots)
         slots.checked = outlook
     taken: int = engine.fill(slots, sock, limit)
+    outlook.reads += 1
     outlook.more = not engine.dry
     if outlook.more:
         return taken
+    if not taken:
+        outlook.empty_reads += 1
     if engine.refused:
         Refused.recvmmsg = True
         engine_for(slots, sock)

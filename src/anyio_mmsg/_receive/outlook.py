@@ -14,14 +14,17 @@ class Outlook:
     Attributes:
         more: The last receive took all that it asked for, so that there is probably more, or met
             an error: the next one need not wait first.
+        reads: How often the socket was read.
+        empty_reads: How often nothing was there.
     """
 
-    __slots__ = ("_error", "_inode", "_sock", "more")
+    __slots__ = ("_error", "_inode", "_sock", "empty_reads", "more", "reads")
 
     def __init__(self, sock: socket.socket) -> None:
         # Forgets this object with the socket, by C functions alone: no interrupt comes between.
         self._sock = ref(sock, partial(_outlooks.pop, id(sock)))
         self.more = False
+        self.reads = self.empty_reads = 0
         self._error: OSError | None = None
         self._inode = 0
 

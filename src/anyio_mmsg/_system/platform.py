@@ -11,6 +11,7 @@ from typing import Any
 from .._packets import why_not_compiled
 
 ON_LINUX = sys.platform == "linux"
+ON_WINDOWS = sys.platform == "win32"
 
 
 def _batch_call(name: str) -> Any:
@@ -24,6 +25,9 @@ Recvmmsg: Any = _batch_call("Recvmmsg")
 
 Sendmmsg: Any = _batch_call("Sendmmsg")
 """The sender that calls sendmmsg(2), or None where there is none."""
+
+Record: Any = _batch_call("Record")
+"""What `Sendmmsg` records in, or None where there is none."""
 
 MSG_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 """The flag that keeps a call from waiting, as a plain int: to combine Python's enums costs as
