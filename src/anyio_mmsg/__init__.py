@@ -2,16 +2,16 @@
 
 One wait, then a batch of packets into memory that was allocated once. The packet's way::
 
-    socket readable   _recv.py             the receive functions wait, and only they
-    filled            _engine_*.py         an engine writes bytes into free slots
-    committed         _batch.py            PacketBatch holds them, hands out Packet views
-    released          _batch.py            the consumer gives the slots back
+    wait       _receive/functions.py  until the socket is readable
+    fill       _receive/, _compiled/  an engine writes bytes, length and sender into free slots
+    commit     _packets/slots.py      the slots are held
+    hand out   _packets/              `PacketBatch` gives `Packet` views, oldest first
+    release    _packets/slots.py      the consumer gives the slots back
 
-The way back: _outgoing.py checks what is to be sent, _sender_*.py hands it to the socket, a call
-for a batch, and _send.py waits, only if there is no room.
-
-Above that way stands _stream/, what applications start in a nursery: open.py opens sockets,
-pool.py lends batches, receiver.py makes a stream of a socket, feed.py feeds consumers from it.
+Sending mirrors this in _send/: check and lay out first, then send, a call for a batch, and wait
+only if there is no room. Above both stands _stream/, what applications start in a nursery.
+_system/ has what the kernel offers, and _compiled/ the twins in C of what is hot.
+docs/architecture.md has the whole house, and how each promise is kept.
 """
 
 from ._packets import Packet, compiled
@@ -30,14 +30,21 @@ from ._stream.transient import TRANSIENT_ERRORS
 __all__ = [
     "NUM_RCVMMSGS",
     "PACKET_DATA_SIZE",
+    "TRANSIENT_ERRORS",
     "BatchFullError",
     "MulticastGroup",
+    "Overload",
     "Packet",
     "PacketBatch",
+    "PacketBatchPool",
+    "PacketReceiver",
+    "PoolStatistics",
+    "ReceiverStatistics",
     "SendFailure",
     "SendResult",
     "UnusableSocketError",
     "compiled",
+    "feed",
     "multi_target_send",
     "open_udp_socket",
     "recv_mmsg",
