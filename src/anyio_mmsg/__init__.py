@@ -1,23 +1,32 @@
 """Batched, nonblocking UDP for Trio and asyncio, in structured concurrency.
 
-One wait, then a batch of packets into memory that was allocated once. The packet's way::
+One wait, then a batch of packets into memory that was allocated once::
 
-    wait       _receive/functions.py  until the socket is readable
-    fill       _receive/, _compiled/  an engine writes bytes, length and sender into free slots
-    commit     _packets/slots.py      the slots are held
-    hand out   _packets/              `PacketBatch` gives `Packet` views, oldest first
-    release    _packets/slots.py      the consumer gives the slots back
+    batch = PacketBatch()
+    while True:
+        await recv_mmsg(sock, batch)
+        for packet in batch:
+            print(packet.address, bytes(packet.data))
+        batch.clear()
 
-Sending mirrors this in _send/: check and lay out first, then send, a call for a batch, and wait
-only if there is no room. Above both stands _stream/, what applications start in a nursery.
-_system/ has what the kernel offers, and _compiled/ the twins in C of what is hot.
-docs/architecture.md has the whole house, and how each promise is kept.
+The packet's way through the house, from the top down; a wing imports only from those above it::
+
+    _compiled/        the C module: twins of what is hot, and Linux's batch system calls
+    _packets/         Slots, the ring; Packet, what is handed out; PacketBatch, what consumers see
+    _system/          the kernel's names and options: addresses, control data, buffers
+    _receive/         an engine fills free slots; functions.py waits for packets
+    _send/            what is to be sent is checked, then a sender sends; functions.py waits for room
+    _stream/          what applications start in a nursery: sockets, pools, receivers, feed
+
+docs/architecture.md has the whole map.
 """
 
 from ._packets import Packet, compiled
 from ._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, PacketBatch
+from ._packets.packet import Address
 from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
 from ._send.functions import multi_target_send, send_mmsg, send_mmsg_nowait
+from ._send.outgoing import Data, Packets
 from ._send.result import SendFailure, SendResult, UnusableSocketError
 from ._stream.feed import Overload, feed
 from ._stream.multicast import MulticastGroup
@@ -31,13 +40,16 @@ __all__ = [
     "NUM_RCVMMSGS",
     "PACKET_DATA_SIZE",
     "TRANSIENT_ERRORS",
+    "Address",
     "BatchFullError",
+    "Data",
     "MulticastGroup",
     "Overload",
     "Packet",
     "PacketBatch",
     "PacketBatchPool",
     "PacketReceiver",
+    "Packets",
     "PoolStatistics",
     "ReceiverStatistics",
     "SendFailure",
@@ -53,3 +65,9 @@ __all__ = [
     "send_mmsg",
     "send_mmsg_nowait",
 ]
+
+# Where users import them from is where they say that they are.
+for _name in __all__:
+    if getattr(globals()[_name], "__module__", "").startswith("anyio_mmsg."):
+        globals()[_name].__module__ = "anyio_mmsg"
+del _name

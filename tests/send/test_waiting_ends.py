@@ -16,6 +16,7 @@ from anyio.lowlevel import checkpoint
 from anyio_mmsg import (
     SendResult,
     UnusableSocketError,
+    _compat,
     send_mmsg,
     send_mmsg_nowait,
 )
@@ -95,7 +96,7 @@ async def test_a_socket_that_something_else_waits_for(
     result = SendResult()
 
     async def wait() -> None:
-        await functions.wait_socket_writable(sender)
+        await _compat.wait_socket_writable(sender)
 
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:

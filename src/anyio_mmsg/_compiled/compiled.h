@@ -201,6 +201,9 @@ int packet_add_types(PyObject *module, State *state);
 /* Have a packet be in another state. */
 void packet_become(Packet *self, PyTypeObject *type);
 
+/* Drop a reference to a view, or to a packet and, if it was released, all that it refers to. */
+void packet_let_go(State *state, PyObject *thing);
+
 /* slots.c */
 int slots_add_types(PyObject *module, State *state);
 /* Take the next `count` free slots, from `first` on, as held: they were filled. Returns how many

@@ -359,7 +359,7 @@ recvmmsg_address(Recvmmsg *self, Py_ssize_t slot)
     return address;
 }
 
-/* addresses(first, count): see `Source` in _packets/slots.py. */
+/* addresses(first, count): see `Source` in _packets/source.py. */
 static PyObject *
 recvmmsg_addresses(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
 {

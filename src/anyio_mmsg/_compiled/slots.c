@@ -403,7 +403,9 @@ slots_take_back(Slots *self, PyObject *argument)
             return NULL;
         }
         free_oldest(self, place);
-        Py_XDECREF(leftover);
+        if (leftover != NULL) {
+            packet_let_go(self->state, leftover);
+        }
     }
     Py_RETURN_NONE;
 }

@@ -98,7 +98,7 @@ class Packet(_Fields):
 
     __slots__ = ()
 
-    def __new__(cls) -> NoReturn:
+    def __new__(cls) -> Packet:
         raise TypeError("cannot create 'anyio_mmsg.Packet' instances: batches do")
 
     @property

@@ -29,9 +29,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import repeat
 from operator import getitem
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from .packet import Address, Control, Packet, address_of, data_of, make_packets, mark_released
+from .packet import Address, Packet, address_of, data_of, make_packets, mark_released
+from .source import Source
 
 _T = TypeVar("_T")
 
@@ -41,22 +42,6 @@ nor zero, as debug allocators use it."""
 
 
 _cut: Any = getitem  # a view, by a slice
-
-
-class Source(Protocol):
-    """Knows who sent the packets in slots: the engine that filled them."""
-
-    def addresses(self, first: int, count: int) -> list[Address]:
-        """Return the senders of the packets in `count` slots from `first` on."""
-        ...
-
-    def control(self, slot: int) -> Control | None:
-        """Return the `Control` of the packet in a slot, or None if it keeps none.
-
-        Raises:
-            ValueError: The control data was cut.
-        """
-        ...
 
 
 class Slots:

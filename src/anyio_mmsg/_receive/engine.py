@@ -8,7 +8,7 @@ from typing import Protocol
 from anyio import BusyResourceError
 
 from .._packets import Slots
-from .._packets.slots import Source
+from .._packets.source import Source
 from .._system.addresses import ADDRESSES
 from .._system.control import CONTROLS
 from .._system.platform import (

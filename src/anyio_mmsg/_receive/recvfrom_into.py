@@ -97,11 +97,11 @@ class RecvfromInto:
         return self._turns.gi_running
 
     def addresses(self, first: int, count: int) -> list[Address]:
-        """See `anyio_mmsg._packets.slots.Source`."""
+        """See `anyio_mmsg._packets.source.Source`."""
         return self._addresses[first : first + count]
 
     def control(self, slot: int) -> Control | None:
-        """See `anyio_mmsg._packets.slots.Source`."""
+        """See `anyio_mmsg._packets.source.Source`."""
         messages, flags = self._controls[slot]
         if self._ancillary and flags & socket.MSG_CTRUNC:
             raise ValueError(
