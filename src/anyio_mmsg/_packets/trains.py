@@ -18,7 +18,7 @@ from .packet import Address, Packet, make_packets, mark_released
 from .slots import SCRIBBLE, Slots
 
 LOST = 2**32 - 1
-"""The segment size of a train whose own was cut off: nobody can tell its packets apart."""
+"""The segment size of a train whose own was cut off: its packets can't be told apart."""
 
 
 class TrainSlots(Slots):
@@ -115,7 +115,7 @@ class TrainSlots(Slots):
         return places
 
     def wire_sizes(self) -> list[int]:
-        """See `Slots.wire_sizes`. Packets of a train have no other length than they have."""
+        """See `Slots.wire_sizes`. A packet of a train was sent as long as it is."""
         return [sent for *_, sent in self._places(0, self.held)]
 
     def addresses(self, start: int, stop: int | None = None) -> list[Address]:

@@ -34,15 +34,14 @@ async def send_mmsg(
 ) -> SendResult:
     """Send packets, in order, as many as the socket takes in a call.
 
-    An error of one packet does not stop those after it: the result tells it. Waits only while the
-    socket's buffer is full; several tasks may send by one socket. The buffer is one for all
-    destinations: packets for neighbours whose link address is still asked for (ARP) stay in it,
-    and can hold up the others. Where the system says ENOBUFS, as Linux does if it has no room for
-    the fragments of one packet, that is the packet's error.
+    An error of one packet does not stop those after it: the result reports it. Waits only while
+    the socket's buffer is full; several tasks may send by one socket. The buffer is one for all
+    destinations: packets for neighbours whose link address is not known yet (ARP) stay in it, and
+    can hold up the others. ENOBUFS, which Linux reports if it has no room for the fragments of
+    one packet, is that packet's error.
 
     A checkpoint, always, before anything is sent. After that a cancellation can strike only while
-    the call waits; who wants to know how far it got then gives a `result`, which is kept up to
-    date::
+    the call waits. To know how far it got then, give a `result`, which is kept up to date::
 
         result = SendResult()
         with anyio.move_on_after(1):
@@ -51,9 +50,9 @@ async def send_mmsg(
 
     Args:
         sock: A datagram socket, nonblocking. To close it under a waiting send, do as `recv_mmsg`
-            says. One of AF_UNIX should be connected: of others the system says that there is room
-            when the receiver has none, so a call tries again and again, at the cost of a
-            processor, and packets for other receivers wait behind that one.
+            says. One of AF_UNIX should be connected: an unconnected one always reports itself
+            writable, even when the receiver's queue is full, so a call tries again and again, at
+            the cost of a processor, and packets for other receivers wait behind that one.
         packets: ``(data, address)`` pairs. The data is bytes-like. The address has the form of
             `socket.sendto`, with a numeric host; or it is a `Packet`, for its sender; or None,
             for the peer of a connected socket. Or `Packet`s, or a `PacketBatch`: they go
@@ -62,25 +61,24 @@ async def send_mmsg(
         gso: Have runs of packets of one size to one destination cut by the kernel or the network
             card (UDP_SEGMENT, Linux 4.18), at a fraction of the cost. The last of a run may be
             shorter. If the kernel or a route refuses, the rest of the call is sent as usual.
-        engine: "sendto", one call for a packet, on every platform; "sendmmsg", one call for up to
-            1,024, on Linux; "auto", the fastest that the platform has.
-        result: Is set to what is returned, as the call goes on; one for each call at a time. If a
-            signal's handler raises, KeyboardInterrupt for one, it may lack what the system was
-            just given.
+        engine: "sendto", one call for each packet, on every platform; "sendmmsg", one call for up
+            to 1,024, on Linux with the compiled module; "auto", the fastest available.
+        result: Is set to what is returned, as the call goes on; one for each call at a time. It
+            is exact even if a signal handler raises, as at Ctrl-C.
 
     Returns:
         How many were sent, and which were refused by the system, and why. All were handled.
 
     Raises:
-        TypeError: `sock` is no `socket.socket`; a packet is not of its kind. Nothing was sent.
-        ValueError: `sock` is blocking, or no datagram socket; `engine` is unknown or not to be
-            had; a payload is above what a datagram can carry (65,507 bytes over IPv4, 65,527 over
+        TypeError: `sock` is not a `socket.socket`; a packet has the wrong type. Nothing was sent.
+        ValueError: `sock` is blocking, or not a datagram socket; `engine` is unknown or
+            unavailable; a payload is above what a datagram can carry (65,507 bytes over IPv4, 65,527 over
             IPv6), or not contiguous; an address is of another family than the socket, out of
-            range, or a name; a packet was released. It tells the index. Nothing was sent.
+            range, or a name; a packet was released. The message has the index. Nothing was sent.
         UnusableSocketError: The socket is closed, or was closed meanwhile. It is an
             `anyio.ClosedResourceError`, and an OSError; it has the result so far.
-        anyio.BusyResourceError: Something else than these functions waits for the socket to be
-            writable. Nothing more was sent; `result` tells what was.
+        anyio.BusyResourceError: Something other than these functions waits for the socket to be
+            writable. Nothing more was sent; `result` says what was.
         OSError: The system does not let the event loop wait for the socket; the same.
         RuntimeError: Another thread resized a payload during the call; the same.
     """
@@ -156,7 +154,7 @@ def send_mmsg_nowait(
 
 
 def _begin(sock: socket.socket, engine: str, result: SendResult | None) -> SendResult:
-    """Refuse what can't work; return a result of nothing."""
+    """Refuse what can't work; return an empty result."""
     if result is None:
         result = SendResult()
     elif isinstance(result, SendResult):
@@ -176,7 +174,7 @@ def _after(sock: socket.socket, sender: Sender, code: int, result: SendResult) -
     """Deal with what ended a sender's `send`; return the sender to go on with, if there is more.
 
     Raises:
-        UnusableSocketError: The socket is none any more.
+        UnusableSocketError: The socket is closed.
     """
     if sender.refused:
         old, sender = sender, fall_back(sender)
