@@ -146,7 +146,7 @@ lay_raw_sender(Laying *laying, Py_ssize_t i, Recvmmsg *source, Py_ssize_t slot, 
     return 0;
 }
 
-/* Fill in the destination of packet `i`: the sender of `packet`, whether its slot is pinned or not. */
+/* Fill in the destination of packet `i`: the sender of `packet`, from a pinned slot or not. */
 static int
 lay_sender(Laying *laying, Py_ssize_t i, Packet *packet, int pinned)
 {

@@ -72,9 +72,10 @@ async def send_mmsg(
     Raises:
         TypeError: `sock` is not a `socket.socket`; a packet has the wrong type. Nothing was sent.
         ValueError: `sock` is blocking, or not a datagram socket; `engine` is unknown or
-            unavailable; a payload is above what a datagram can carry (65,507 bytes over IPv4, 65,527 over
-            IPv6), or not contiguous; an address is of another family than the socket, out of
-            range, or a name; a packet was released. The message has the index. Nothing was sent.
+            unavailable; a payload is above what a datagram can carry (65,507 bytes over IPv4,
+            65,527 over IPv6), or not contiguous; an address is of another family than the
+            socket, out of range, or a name; a packet was released. The message has the index.
+            Nothing was sent.
         UnusableSocketError: The socket is closed, or was closed meanwhile. It is an
             `anyio.ClosedResourceError`, and an OSError; it has the result so far.
         anyio.BusyResourceError: Something other than these functions waits for the socket to be

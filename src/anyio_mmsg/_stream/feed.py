@@ -108,7 +108,7 @@ async def feed(
             task_status.started()
             await feeder.run()
     finally:
-        # A batch without an owner goes back to the pool, and is counted, once nothing refers to it.
+        # A batch that nobody has goes back to the pool, and is counted, when nothing refers to it.
         # An exception refers to the frames that it has left, so these let go of it.
         feeder.let_go()
         del feeder, receiver, stream, oldest, on_drop
