@@ -296,6 +296,7 @@ class PacketBatch:
                 break
         if self._lease is not None:
             self._lease.end(slots)
+            self._lease = None
 
     @property
     def closed(self) -> bool:

@@ -194,6 +194,15 @@ class Slots:
         """Return the lengths, as sent, of all packets held."""
         return self._column(self._wire_sizes, *self._numbers(0, None))
 
+    def tally(self) -> tuple[int, int, int]:
+        """Return how many packets are held, their bytes, and how many of them were cut."""
+        sizes = self.wire_sizes()
+        octets, cut = sum(sizes), 0
+        if sizes and max(sizes) > self.slot_size:
+            octets = sum([min(size, self.slot_size) for size in sizes])
+            cut = sum([size > self.slot_size for size in sizes])
+        return len(sizes), octets, cut
+
     def addresses(self, start: int, stop: int | None = None) -> list[Address]:
         """Return the senders of held packets."""
         first, last = self._numbers(start, stop)

@@ -11,10 +11,9 @@ import socket
 from typing import SupportsIndex
 
 from anyio import BusyResourceError, ClosedResourceError, WouldBlock
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from .._arguments import whole_number
-from .._compat import wait_socket_readable
+from .._compat import checkpoint, checkpoint_if_cancelled, wait_socket_readable
 from .._packets import Slots
 from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch
 from .._system.control import has_gro

@@ -14,9 +14,9 @@ from weakref import WeakKeyDictionary
 
 import anyio
 from anyio import ClosedResourceError, WouldBlock
-from anyio.lowlevel import RunVar, checkpoint
+from anyio.lowlevel import RunVar
 
-from .._compat import wait_socket_writable
+from .._compat import checkpoint, wait_socket_writable
 from .._packets.packet import Address
 from .._receive.usable import ensure_usable
 from .engine import Sender, check_sender, fall_back, fan_sender_of, sender_of

@@ -18,10 +18,9 @@ from typing import cast
 from weakref import ref
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from .._arguments import whole_number
-from .._compat import RunSoon, run_soon
+from .._compat import RunSoon, checkpoint, run_soon
 from .._packets import Slots
 from .._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, PacketBatch, new_slots
 
@@ -227,14 +226,15 @@ class PacketBatchPool:
         return PoolStatistics(self._size, free, self._size - free, leaked, waiting)
 
     def _lend(self) -> PacketBatch | None:
-        if not self.free:
+        lent = self._lent
+        if (self._some_are_lost or len(lent) >= self._size) and not self.free:
             return None
         for place in range(self._size):
-            if place not in self._lent:
+            if place not in lent:
                 batch = _LentBatch.__new__(_LentBatch)
                 batch._lease = loan = _Loan(self._self, place, batch)
                 # From here on the batch ends the loan, whatever becomes of this call.
-                if self._lent.setdefault(place, loan) is loan:
+                if lent.setdefault(place, loan) is loan:
                     try:
                         batch._slots = self._slots_at(place)
                     except MemoryError:

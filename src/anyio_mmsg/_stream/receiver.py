@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -11,10 +10,9 @@ from typing import Any, Literal
 import anyio
 from anyio import BusyResourceError, ClosedResourceError, EndOfStream, WouldBlock
 from anyio.abc import ObjectReceiveStream
-from anyio.lowlevel import checkpoint
 
 from .._arguments import whole_number
-from .._compat import RunSoon, notify_closing, run_soon
+from .._compat import RunSoon, checkpoint, notify_closing, run_soon
 from .._packets.batch import NUM_RCVMMSGS, PacketBatch
 from .._receive.functions import receive_into, recv_mmsg_nowait
 from .._receive.outlook import outlook_for
@@ -152,7 +150,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                     return self._put_back.popleft()
             batch = counters.filling  # it stays there if the filling is cancelled
             if batch is None:
-                batch = counters.filling = await self._take_batch()
+                try:
+                    batch = counters.filling = self.pool.acquire_nowait()
+                except WouldBlock:
+                    batch = counters.filling = await self._wait_for_a_batch()
             if batch is None:
                 continue
             if batch:  # of a call that was cancelled while it lingered
@@ -169,24 +170,23 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             await self._fill_up(batch)
         return self._hand_out(batch)
 
-    async def _take_batch(self) -> PacketBatch | None:
+    async def _wait_for_a_batch(self) -> PacketBatch | None:
         """Return a batch of the pool, or None after a call of `_look`."""
-        try:
-            return self.pool.acquire_nowait()
-        except WouldBlock:
-            with anyio.CancelScope() as self._wait_for_batch:
-                return await self.pool.acquire()
-            self._ensure_open()
-            return None
+        with anyio.CancelScope() as self._wait_for_batch:
+            return await self.pool.acquire()
+        self._ensure_open()
+        return None
 
     async def _fill(self, batch: PacketBatch) -> None:
         """Receive into an empty batch, or return without a packet after a call of `_look`."""
         try:
             if self._outlook.more:  # a checkpoint and no wait, so it needs no scope
                 await checkpoint()
-                with contextlib.suppress(WouldBlock):
+                try:  # contextlib.suppress costs more than all of this
                     recv_mmsg_nowait(self._sock, batch, self._limit)
                     return
+                except WouldBlock:
+                    pass
             if self._run_soon is None:
                 self._run_soon = run_soon()
             with anyio.CancelScope() as self._wait:
@@ -208,9 +208,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
     def _hand_out(self, batch: PacketBatch) -> PacketBatch:
         slots = batch._slots
-        sizes = slots.wire_sizes()
         on_loss(batch, self.count_dropped)
-        self._counters.hand_out(sizes, slots.slot_size, len(sizes) >= self._limit)
+        messages = slots.capacity - slots.free
+        self._counters.hand_out(slots.tally(), messages >= self._limit)
         return batch
 
     # Lingering
