@@ -1,6 +1,6 @@
 /* Sendmmsg: sends by sendmmsg(2), the twin of _send/sendto.py. An object is one send.
  *
- * Who keeps alive what the headers point to, until `sendmmsg_drop`, which ends the send:
+ * What keeps alive what the headers point to, until `sendmmsg_drop`, which ends the send:
  *
  *   payloads that are bytes      a reference to them
  *   other payloads               an export of their buffer
@@ -12,7 +12,7 @@
  * `busy` keeps other threads from it meanwhile. The kernel keeps no pointer.
  *
  * The call, errno, and what is recorded of it are one C function: no bytecode ends in between, so
- * no signal's handler runs there.
+ * no signal handler runs there.
  */
 
 #include "compiled.h"
@@ -39,7 +39,7 @@
  * its header and 8 for that of UDP). */
 #define MOST_BYTES 65507
 
-/* The control message that tells the size of segments. */
+/* The control message that says the size of segments. */
 typedef union {
     struct cmsghdr header;
     char bytes[CMSG_SPACE(sizeof(uint16_t))];
@@ -70,7 +70,7 @@ make_runs(Py_ssize_t packets)
     return runs;
 }
 
-/* Let go of all that was kept. What that runs finds nothing here any more. */
+/* Let go of all that was kept. Code that this runs finds nothing here any more. */
 static void
 sendmmsg_drop(Sendmmsg *self)
 {
@@ -161,7 +161,7 @@ same_name(const Sendmmsg *self, Py_ssize_t one, Py_ssize_t other)
 
 /* How many packets from `first` on can be one message: of one size, but for the last, which may
  * be shorter, and to one destination. An empty packet is a run of its own, as nothing would be
- * cut off for it. Tells also the bytes, and whether they lie in one piece. */
+ * cut off for it. Reports also the bytes, and whether they lie in one piece. */
 static int
 run_length(const Sendmmsg *self, Py_ssize_t first, Py_ssize_t stop, size_t *bytes, int *whole)
 {

@@ -261,7 +261,7 @@ slots_commit(Slots *self, PyObject *const *args, Py_ssize_t nargs)
 
 /* What is held */
 
-/* The lengths of packets, as sent. Those of a train have no other than what they have. */
+/* The lengths of packets, as sent. A packet of a train was sent as long as it is. */
 static PyObject *
 slots_wire_sizes(Slots *self, PyObject *Py_UNUSED(ignored))
 {

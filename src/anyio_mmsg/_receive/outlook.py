@@ -40,7 +40,7 @@ class Outlook:
         if error is not None:
             self._error = None
             if self._inode != inode_of(sock):
-                return None  # of another socket: its object was initialised anew since then
+                return None  # of another socket: its object was initialised again since then
         return error
 
 
@@ -48,7 +48,7 @@ def inode_of(sock: socket.socket) -> int:
     """Return the number that the system has for this very socket, as opposed to its descriptor."""
     try:
         return os.fstat(sock.fileno()).st_ino
-    except OSError:  # closed; or on Windows, where sockets are no files
+    except OSError:  # closed; or on Windows, where sockets are not files
         return 0
 
 

@@ -72,7 +72,7 @@ class Sender(Protocol):
 
         Returns:
             0: all were handled. EAGAIN: there is no room for more. EBADF or ENOTSOCK: the socket
-            is none any more. Anything else: the call is refused, see `refused`.
+            is closed. Anything else: the call is refused, see `refused`.
         """
         ...
 
@@ -82,7 +82,7 @@ class Sender(Protocol):
 
 
 def check_sender(name: str) -> None:
-    """Raise ValueError if there is no sender of that name, or it can't be had here."""
+    """Raise ValueError if there is no sender of that name, or it is unavailable here."""
     if name not in SENDERS:
         raise ValueError(f"engine is {name!r}; give one of {SENDERS}")
     if name == "sendmmsg" and Sendmmsg is None:
@@ -95,7 +95,7 @@ def sender_of(sock: socket.socket, packets: Packets, gso: bool, name: str) -> Se
     """Return a sender for what `send_mmsg` was given, checked.
 
     Raises:
-        TypeError: Something is not of its kind.
+        TypeError: Something has the wrong type.
         ValueError: A payload is too long or not contiguous, an address of another family, out of
             range or a name, a packet or the batch is released.
     """

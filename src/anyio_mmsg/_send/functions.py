@@ -37,9 +37,9 @@ async def send_mmsg(
 
     An error of one packet does not stop those after it: the result reports it. Waits only while
     the socket's buffer is full; several tasks may send by one socket. The buffer is one for all
-    destinations: packets for neighbours whose link address is still being asked for (ARP) stay in
-    it, and can hold up the others. Where the system reports ENOBUFS, as Linux does if it has no
-    room for the fragments of one packet, that is the packet's error.
+    destinations: packets for neighbours whose link address is not known yet (ARP) stay in it, and
+    can hold up the others. ENOBUFS, which Linux reports if it has no room for the fragments of
+    one packet, is that packet's error.
 
     A checkpoint, always, before anything is sent. After that a cancellation can strike only while
     the call waits. To know how far it got then, give a `result`, which is kept up to date::
@@ -62,11 +62,10 @@ async def send_mmsg(
         gso: Have runs of packets of one size to one destination cut by the kernel or the network
             card (UDP_SEGMENT, Linux 4.18), at a fraction of the cost. The last of a run may be
             shorter. If the kernel or a route refuses, the rest of the call is sent as usual.
-        engine: "sendto", one call for a packet, on every platform; "sendmmsg", one call for up to
-            1,024, on Linux where the compiled module was built; "auto", the fastest that there
-            is.
+        engine: "sendto", one call for each packet, on every platform; "sendmmsg", one call for up
+            to 1,024, on Linux with the compiled module; "auto", the fastest available.
         result: Is set to what is returned, as the call goes on; one for each call at a time. It
-            is exact at any time, also if a signal's handler raises (KeyboardInterrupt for one).
+            is exact even if a signal handler raises, as at Ctrl-C.
 
     Returns:
         How many were sent, and which were refused by the system, and why. All were handled.
@@ -80,8 +79,8 @@ async def send_mmsg(
             index. Nothing was sent.
         UnusableSocketError: The socket is closed, or was closed meanwhile. It is an
             `anyio.ClosedResourceError`, and an OSError; it has the result so far.
-        anyio.BusyResourceError: Something else than these functions waits for the socket to be
-            writable. Nothing more was sent; `result` tells what was.
+        anyio.BusyResourceError: Something other than these functions waits for the socket to be
+            writable. Nothing more was sent; `result` says what was.
         OSError: The system does not let the event loop wait for the socket; the same.
     """
     result = _begin(sock, engine, result)
@@ -155,7 +154,7 @@ def send_mmsg_nowait(
 
 
 def _begin(sock: socket.socket, engine: str, result: SendResult | None) -> SendResult:
-    """Refuse what can't work; return a result of nothing."""
+    """Refuse what can't work; return an empty result."""
     if result is None:
         result = SendResult()
     elif isinstance(result, SendResult):
@@ -175,7 +174,7 @@ def _after(sock: socket.socket, sender: Sender, code: int, result: SendResult) -
     """Deal with what ended a sender's `send`; return the sender to go on with, if there is more.
 
     Raises:
-        UnusableSocketError: The socket is none any more.
+        UnusableSocketError: The socket is closed.
     """
     if sender.refused:
         old, sender = sender, fall_back(sender)

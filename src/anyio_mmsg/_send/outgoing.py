@@ -1,4 +1,4 @@
-"""What is to be sent. All that can be refused is refused before the first send.
+"""What is to be sent. Everything that can be refused is refused before the first send.
 
 `Sendmmsg` reads packets itself; for `Sendto` they are laid out here as columns. Both only say that
 something is wrong: `refuse` finds out which packet it is, and says so in words.
@@ -31,13 +31,13 @@ None, for the peer of a connected socket."""
 
 MAX_PAYLOAD = {int(socket.AF_INET): 65507, int(socket.AF_INET6): 65527}
 """Bytes that a datagram can carry, by family: 65,535 less 8 for the UDP header, and for IPv4 less
-20 for its own (RFC 768, 791, 8200; IPv6's payload length does not count its header). Those of
-other families have the socket's own limits."""
+20 for its own (RFC 768, 791, 8200; IPv6's payload length does not count its header). Other
+families have the socket's own limits."""
 
 UNLIMITED = 2**31 - 1
 
 WRONG = (TypeError, ValueError, BufferError)
-"""What is raised where a packet can't be sent."""
+"""What is raised for a packet that can't be sent."""
 
 GIVE = "give (data, address) pairs, Packets, or a PacketBatch"
 
@@ -61,7 +61,7 @@ class Columns:
     ) -> None:
         self.datas = datas
         self.addresses = addresses
-        # An export of each. A memoryview of a memoryview is none: it would outlive its release.
+        # An export of each. A memoryview of a memoryview is not one: it would outlive its release.
         # Bytes can't change.
         self._pins = () if only_bytes else list(map(PickleBuffer, datas))
 
@@ -71,7 +71,7 @@ class Columns:
 
 
 def columns(family: int, most: int, items: list[Any]) -> Columns:
-    """Lay out what `send_mmsg` was given.
+    """Return as columns what `send_mmsg` was given.
 
     Args:
         family: The socket's.
@@ -79,7 +79,7 @@ def columns(family: int, most: int, items: list[Any]) -> Columns:
         items: Pairs, and `Packet`s.
 
     Raises:
-        TypeError: Something is not of its kind. See `refuse` for which one.
+        TypeError: Something has the wrong type. `refuse` finds out which one.
         ValueError: A payload is too long, an address wrong, a packet released; likewise.
         BufferError: A payload is not contiguous; likewise.
     """
@@ -104,7 +104,7 @@ def columns(family: int, most: int, items: list[Any]) -> Columns:
 
 
 def batch_columns(family: int, batch: PacketBatch) -> Columns:
-    """Lay out what a batch holds, each packet to go back to its sender.
+    """Return as columns what a batch holds, each packet to go back to its sender.
 
     Raises:
         TypeError: As for `columns`.
@@ -114,7 +114,7 @@ def batch_columns(family: int, batch: PacketBatch) -> Columns:
 
 
 def fan_columns(family: int, data: Data, addresses: list[Address]) -> Columns:
-    """Lay out one payload, which was checked, for many addresses.
+    """Return as columns one payload, which was checked, for many addresses.
 
     Raises:
         TypeError: As for `columns`.
@@ -125,7 +125,7 @@ def fan_columns(family: int, data: Data, addresses: list[Address]) -> Columns:
 
 
 def _canonical(family: int, addresses: Sequence[Address]) -> list[Address]:
-    """Return checked addresses in the form that needs no look-up by `socket.sendto`."""
+    """Return checked addresses in the numeric form, which `socket.sendto` does not look up."""
     if not addresses:
         return []
     sockaddrs, first, count = sockaddrs_of(family), addresses[0], len(addresses)
@@ -172,7 +172,7 @@ def refuse(family: int, most: int, items: Iterable[Any], error: Exception) -> No
                 try:
                     data, address = item
                 except (TypeError, ValueError):
-                    raise TypeError(f"{item!r} is no pair; {GIVE}") from None
+                    raise TypeError(f"{item!r} is not a pair; {GIVE}") from None
             _check_data(most, data)
             if isinstance(address, Packet):
                 _check_sender(family, address)

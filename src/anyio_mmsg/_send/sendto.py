@@ -1,4 +1,4 @@
-"""Send by `sendto`, a call for a packet. The reference: it runs everywhere."""
+"""Send by `sendto`, one call for each packet. The reference: it runs everywhere."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _segments_of(size: int) -> list[tuple[int, int, bytes]]:
 
 
 def has_segmentation(sock: socket.socket) -> bool:
-    """Whether the kernel knows of it for this socket; an older one ignores the control message."""
+    """Whether the kernel has segmentation for this socket; an older one ignores the request."""
     if not ON_LINUX:
         return False
     try:
@@ -168,7 +168,7 @@ def runs(sizes: Sequence[int], addresses: Sequence[Address]) -> list[int]:
         stop = min(count, start + most)
         at = start + 1
         if sizes[start:stop].count(size) == addresses[start:stop].count(address) == stop - start:
-            at = stop  # a whole run, found in no time
+            at = stop  # a whole run, found quickly
         while at < stop and addresses[at] == address:
             if sizes[at] != size:
                 at += 0 < sizes[at] < size

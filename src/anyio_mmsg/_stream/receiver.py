@@ -51,7 +51,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             (``python -m benchmarks.linger``); a full batch may be that late. Where packets come
             too fast for a sleep, or on a unix socket, it waits for each packet. Below 1 ms it
             never sleeps, so it is precise and costs CPU; above, it may be a millisecond late.
-        errors: "count": errors of `TRANSIENT_ERRORS` are counted, told to `on_error`, and
+        errors: "count": errors of `TRANSIENT_ERRORS` are counted and given to `on_error`, and
             receiving goes on. "raise": they are raised.
         on_error: Called with each transient error that is counted.
         count_unread: Whether `aclose` reads what is left in the socket, to count it. That costs
@@ -283,7 +283,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         return self._stopped
 
     def _look(self) -> None:
-        """Have a task in `receive` look what is to be done now."""
+        """Wake a task in `receive`, so that it looks what has changed."""
         _cancel(self._wait)
         if self._put_back:
             _cancel(self._wait_for_batch)
@@ -334,7 +334,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         batch.close()
 
     def count_dropped(self, packets: int) -> None:
-        """Count packets that were received, and that nobody got."""
+        """Count packets that were received and that no consumer got."""
         self._counters.drop(packets)
 
     async def aclose(self) -> None:

@@ -31,8 +31,8 @@ class ReceiverStatistics:
         truncated: Packets longer than a slot.
         receive_calls: How often the socket was read.
         empty_calls: How often there was nothing to read.
-        dropped: Of these packets, those that nobody got: dropped by the policy of `feed`, held by
-            the receiver at its end, or in a batch that was dropped without being closed.
+        dropped: Of these packets, those that no consumer got: dropped by the policy of `feed`,
+            held by the receiver at its end, or in a batch that was dropped without being closed.
         unread: Packets that `PacketReceiver.aclose` found in the kernel and threw away. They are
             not in `packets`. 0 with ``count_unread=False``.
         transient_errors: How many of each, by errno.
@@ -128,7 +128,7 @@ class Counters:
         self._batches = (received, None)
 
     def drop(self, packets: int) -> None:
-        """Count packets that were received, and that nobody got."""
+        """Count packets that were received and that no consumer got."""
         # Unlike +=, this is one step: Counter counts an iterable's items in C.
         self._dropped.update(repeat("packets", packets))
 
