@@ -14,14 +14,13 @@ from . import Packet, Slots, make_slots
 from .packet import Address
 
 PACKET_DATA_SIZE = 1232
-"""Bytes of a slot, unless told otherwise: the UDP payload that every IPv6 path carries
-unfragmented. 1280 (the minimum MTU, RFC 8200 section 5) - 40 (IPv6 header) - 8 (UDP header).
+"""Bytes of a slot by default: the UDP payload that every IPv6 path carries unfragmented. 1280 (the
+minimum MTU, RFC 8200 section 5) - 40 (IPv6 header) - 8 (UDP header).
 """
 
 NUM_RCVMMSGS = 64
-"""The most packets that one receive call takes, and the slots of a batch, unless told
-otherwise. The number is that of Solana's streamer; from there on one wait for the socket costs
-less than the packets it brings."""
+"""The most packets that one receive call takes, and the slots of a batch, by default. The number
+comes from Solana's streamer; with this many, a wait for the socket costs less than its packets."""
 
 TRAIN_SIZE = 65_535
 """Bytes of a slot with ``gro=True``: the kernel coalesces packets up to the longest that an IP
@@ -104,7 +103,7 @@ class PacketBatch:
             handed out one by one. The slots have 65,535 bytes, of which the system provides only
             what is written to.
         ancillary: Have room for the control data of packets: timestamp, destination, interface,
-            ECN, hop limit. The socket has to be asked for them, see `open_udp_socket`.
+            ECN, hop limit. Ask the socket for them too, see `open_udp_socket`.
 
     Attributes:
         capacity: The argument; it can't be set. `slot_size` and `engine` likewise.
@@ -244,8 +243,8 @@ class PacketBatch:
         """Give the slots of the `count` oldest packets back.
 
         Their `Packet`s, and the views of them that the batch handed out, raise ValueError from
-        then on. 0 releases nothing. If a signal's handler raises meanwhile, either it is done or
-        the packets are still held and can be read anew; ``len(batch)`` says which.
+        then on. 0 releases nothing. If a signal handler raises meanwhile, either it is done or
+        the packets are still held and can be read again; ``len(batch)`` says which.
 
         Raises:
             TypeError: `count` is not an int, or is a bool.
@@ -291,16 +290,17 @@ class PacketBatch:
         while True:
             _release_all(slots)
             if self._slots is not slots:
-                return  # a signal's handler has closed it meanwhile
+                return  # a signal handler has closed it meanwhile
             if not slots.held:  # else one has received
                 self._slots = _CLOSED
                 break
         if self._lease is not None:
             self._lease.end(slots)
+            self._lease = None
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called; the one thing that a closed batch still tells."""
+        """Whether `close` was called; the only attribute of a closed batch that can be read."""
         return self._slots is _CLOSED
 
     def __enter__(self) -> PacketBatch:
