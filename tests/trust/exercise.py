@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import importlib
+import operator
 import os
 import pickle
 import socket
@@ -69,7 +71,7 @@ def new_batch_closed(bench: Bench) -> None:
 
 def read(bench: Bench) -> None:
     for packet in bench.batch:
-        packet.data, packet.address, packet.size, packet.truncated, packet.wire_size
+        repr((packet.data, packet.address, packet.size, packet.truncated, packet.wire_size))
         repr(packet)
 
 
@@ -235,7 +237,8 @@ def leaks(rounds: int = 300) -> list[str]:
                     for _ in range(rounds):
                         step(bench)
                     after = counts()
-                    grown = tuple(new - old for new, old in zip(after, before))  # noqa: B905
+                    references, blocks, objects = map(operator.sub, after, before)
+                    grown = references, blocks, objects
                     before = after
                     if max(grown) < rounds // 4:
                         break
@@ -252,7 +255,7 @@ def out_of_memory(most: int = 400) -> list[str]:
 
     Not with all that follow: where no exception's place can be kept, CPython 3.11 loops for ever.
     """
-    import _testcapi
+    testcapi: Any = importlib.import_module("_testcapi")
 
     found = []
     for engine in ENGINES:
@@ -269,7 +272,7 @@ def out_of_memory(most: int = 400) -> list[str]:
                         bench = Bench(engine, stack)
                         packets = list(bench.batch)
                         failed = 0
-                        _testcapi.set_nomemory(start, start + number)
+                        testcapi.set_nomemory(start, start + number)
                         try:
                             step(bench)
                         except MemoryError:
@@ -278,7 +281,7 @@ def out_of_memory(most: int = 400) -> list[str]:
                             failed = 2
                             kind, text = type(error), str(error)
                         finally:
-                            _testcapi.remove_mem_hooks()
+                            testcapi.remove_mem_hooks()
                         # Without memory CPython's own frames may end so; functions are named.
                         if failed == 2 and not (kind is SystemError and "method" not in text):
                             found.append(f"{engine} {step.__name__} {start}: {kind} {text}")
