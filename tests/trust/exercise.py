@@ -140,7 +140,7 @@ def wrong_arguments(bench: Bench) -> None:
     slots: Any = bench.batch._slots
     if not compiled:
         return  # where what is private checks nothing
-    for call, arguments in (
+    calls: list[tuple[Any, tuple[Any, ...]]] = [
         (bench.batch.release, (100,)),
         (bench.batch.release, ("x",)),
         (slots.take_back, (-1,)),
@@ -154,7 +154,8 @@ def wrong_arguments(bench: Bench) -> None:
         (type(slots), (bytearray(3), 1, 2)),
         (type(slots), (b"xy", 1, 2)),
         (PacketBatch, (0,)),
-    ):
+    ]
+    for call, arguments in calls:
         with contextlib.suppress(Exception):
             call(*arguments)
 
@@ -271,23 +272,22 @@ def out_of_memory(most: int = 400) -> list[str]:
                     with contextlib.ExitStack() as stack:
                         bench = Bench(engine, stack)
                         packets = list(bench.batch)
-                        failed = 0
+                        failed: Exception | None = None
                         testcapi.set_nomemory(start, start + number)
                         try:
                             step(bench)
-                        except MemoryError:
-                            failed = 1
                         except Exception as error:
-                            failed = 2
-                            kind, text = type(error), str(error)
+                            failed = error
                         finally:
                             testcapi.remove_mem_hooks()
                         # Without memory CPython's own frames may end so; functions are named.
-                        if failed == 2 and not (kind is SystemError and "method" not in text):
-                            found.append(f"{engine} {step.__name__} {start}: {kind} {text}")
+                        of_python = isinstance(failed, SystemError) and "method" not in str(failed)
+                        if failed and not isinstance(failed, MemoryError) and not of_python:
+                            found.append(f"{engine} {step.__name__} {start}: {failed!r}")
                         check(bench)
                         del packets
                         quiet = 0 if failed else quiet + 1
+                        failed = None  # and the frames that it has
     return found
 
 
