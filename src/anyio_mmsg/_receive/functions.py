@@ -232,7 +232,8 @@ def _check(
         raise BusyResourceError("receiving into")
     if slots.source is None:
         check_engine(slots.engine)  # before anything waits
-    if held_in(slots) >= slots.capacity:  # not batch.free, which a subclass may override
+    held_in(slots)  # what an interrupted receive has recorded is held too
+    if not slots.free:  # not batch.free, which a subclass may override
         raise BatchFullError(
             f"all {slots.capacity} slots of the batch hold packets; give some back with "
             f"batch.release(n) or batch.clear(), then receive again"
