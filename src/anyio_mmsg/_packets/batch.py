@@ -140,16 +140,16 @@ class PacketBatch:
     def free(self) -> int:
         """Slots that can take a packet now."""
         slots = self._slots
-        _held(slots)
+        held_in(slots)
         return slots.free
 
     def __len__(self) -> int:
-        return _held(self._slots)
+        return held_in(self._slots)
 
     def __iter__(self) -> Iterator[Packet]:
         """Iterate over the packets held now, oldest first; they may be released meanwhile."""
         slots = self._slots
-        _held(slots)
+        held_in(slots)
         return iter(slots.hand_out(0))
 
     @overload
@@ -160,7 +160,7 @@ class PacketBatch:
         if isinstance(index, slice):
             return list(PacketBatch.__iter__(self))[index]
         slots = self._slots
-        held = _held(slots)
+        held = held_in(slots)
         wanted = operator.index(index)
         position = wanted + held if wanted < 0 else wanted
         if not 0 <= position < held:
@@ -170,19 +170,19 @@ class PacketBatch:
     def payloads(self) -> list[memoryview]:
         """Return `Packet.data` of each packet held, oldest first."""
         slots = self._slots
-        _held(slots)
+        held_in(slots)
         return slots.payloads(0)
 
     def addresses(self) -> list[Address]:
         """Return `Packet.address` of each packet held, oldest first."""
         slots = self._slots
-        _held(slots)
+        held_in(slots)
         return slots.addresses(0)
 
     def sizes(self) -> list[int]:
         """Return `Packet.size` of each packet held, oldest first."""
         slots = self._slots
-        _held(slots)
+        held_in(slots)
         limit, sizes = slots.slot_size, slots.wire_sizes()
         if sizes and max(sizes) > limit:
             return [min(size, limit) for size in sizes]
@@ -256,7 +256,7 @@ class PacketBatch:
         if type(count) is not int or count < 0:
             count = whole_number("count", count, 0, "give the number of packets to release")
         slots = self._slots
-        held = _held(slots)
+        held = held_in(slots)
         if count > held:
             raise ValueError(
                 f"release of {count} packets from a batch that holds {held}; "
@@ -319,14 +319,15 @@ class PacketBatch:
         raise TypeError("a PacketBatch is memory in use: make a new one instead of a copy")
 
 
-def _held(slots: Slots) -> int:
+def held_in(slots: Slots) -> int:
+    """Return how many packets `slots` hold, whatever a subclass of `PacketBatch` says."""
     if slots.record is not None:  # an interrupted receive read more than it could commit
         slots.source.settle(slots)
     return slots.held
 
 
 def _release_all(slots: Slots) -> None:
-    _release(slots, _held(slots), None)
+    _release(slots, held_in(slots), None)
 
 
 def _release(slots: Slots, held: int, count: int | None) -> None:

@@ -317,17 +317,17 @@ class Slots:
         if last > tail:
             raise ValueError(f"{count} of {tail - first} packets taken back")
         while head < last:
-            self._dying = last
-            revivals = self._revivals
+            if self._dying < last:
+                self._dying = last
+            dying, revivals = self._dying, self._revivals
             number, error = head, None
             runs = self._runs(head, last)
             for run in runs:
-                number, error = self._kill(run, number)
+                number, error = self._kill(head, run, number)
                 if error is not None:
                     break
-            if self.head == head and self._dying == last and self._revivals == revivals:
+            if self.head == head and self._dying == dying and self._revivals == revivals:
                 self.head = number
-                self._dying = number
                 if self._scribble:
                     self._overwrite(runs, number - head, tail)
                 if error is not None:
@@ -337,22 +337,26 @@ class Slots:
                         del error  # as in `_kill`
             head = self.head
 
-    def _kill(self, run: slice, number: int) -> tuple[int, BufferError | None]:
-        """Make what was handed out for `run` raise ValueError, from packet `number` on.
+    def _kill(self, head: int, run: slice, number: int) -> tuple[int, BufferError | None]:
+        """Have what was handed out for `run` raise ValueError, from packet `number` on.
 
         Returns:
             The number of the packet where that ended, and the error if its memory is in use.
         """
         count, error = run.stop - run.start, None
-        if number < self._viewed:
+        views, packets = self._views[run], self._packets[run]
+        viewed, packed = self._viewed - number, self._packed - number
+        if self.head != head:
+            return number, None  # these are others: a signal's handler has released some
+        if viewed > 0:
             dead: list[None] = []
-            views = self._views[run][: self._viewed - number]
             try:
-                dead.extend(map(memoryview.release, views))
+                dead.extend(map(memoryview.release, views[:viewed]))
             except BufferError as stuck:
                 error, count = stuck, len(dead)
-            packed = max(0, min(count, self._packed - number))
-            mark_released(self._packets[run][:packed])
+            if packed > 0:
+                del packets[min(count, packed) :]
+                mark_released(packets)
         try:
             return number + count, error
         finally:

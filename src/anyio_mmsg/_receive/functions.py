@@ -15,7 +15,7 @@ from anyio import BusyResourceError, ClosedResourceError, WouldBlock
 from .._arguments import whole_number
 from .._compat import checkpoint, checkpoint_if_cancelled, wait_socket_readable
 from .._packets import Slots
-from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch
+from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, held_in
 from .._system.control import has_gro
 from .._system.platform import Refused, family_of
 from .engine import check_engine, engine_for
@@ -232,7 +232,7 @@ def _check(
         raise BusyResourceError("receiving into")
     if slots.source is None:
         check_engine(slots.engine)  # before anything waits
-    if not batch.free:
+    if held_in(slots) >= slots.capacity:  # not batch.free, which a subclass may override
         raise BatchFullError(
             f"all {slots.capacity} slots of the batch hold packets; give some back with "
             f"batch.release(n) or batch.clear(), then receive again"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Iterable
+from weakref import WeakKeyDictionary, ref
 
 import anyio
 from anyio import ClosedResourceError, WouldBlock
@@ -18,6 +18,7 @@ from anyio.lowlevel import RunVar
 
 from .._compat import checkpoint, wait_socket_writable
 from .._packets.packet import Address
+from .._receive.outlook import inode_of
 from .._receive.usable import ensure_usable
 from .engine import Sender, check_sender, fall_back, fan_sender_of, sender_of
 from .outgoing import Data, Packets
@@ -56,8 +57,8 @@ async def send_mmsg(
         packets: ``(data, address)`` pairs. The data is bytes-like. The address has the form of
             `socket.sendto`, with a numeric host; or it is a `Packet`, for its sender; or None,
             for the peer of a connected socket. Or `Packet`s, or a `PacketBatch`: they go
-            back to their senders as they are, and their payloads are not copied. From its first
-            wait on until the call ends, payloads can't be released or resized: BufferError.
+            back to their senders as they are. No payload is copied. Until the call ends,
+            payloads can't be released or resized, nor a batch that is sent: BufferError.
         gso: Have runs of packets of one size to one destination cut by the kernel or the network
             card (UDP_SEGMENT, Linux 4.18), at a fraction of the cost. The last of a run may be
             shorter. If the kernel or a route refuses, the rest of the call is sent as usual.
@@ -70,18 +71,17 @@ async def send_mmsg(
         How many were sent, and which were refused by the system, and why. All were handled.
 
     Raises:
-        TypeError: `sock` is not a `socket.socket`; a packet has the wrong type. Nothing was sent.
-        ValueError: `sock` is blocking, or not a datagram socket; `engine` is unknown or
-            unavailable; a payload is above what a datagram can carry (65,507 bytes over IPv4,
-            65,527 over IPv6), or not contiguous; an address is of another family than the
-            socket, out of range, or a name; a packet was released. The message has the index.
-            Nothing was sent.
+        TypeError: `sock` is not a `socket.socket`; a packet is not of its kind. Nothing was sent.
+        ValueError: `sock` is blocking, or not a datagram socket; `engine` is unknown, or can't be
+            had here; a payload is above what a datagram can carry (65,507 bytes over IPv4, 65,527
+            over IPv6), or not contiguous; an address is of another family than the socket, out of
+            range, or a name; a packet, or its view, was released. The message has the packet's
+            index. Nothing was sent.
         UnusableSocketError: The socket is closed, or was closed meanwhile. It is an
             `anyio.ClosedResourceError`, and an OSError; it has the result so far.
         anyio.BusyResourceError: Something other than these functions waits for the socket to be
             writable. Nothing more was sent; `result` says what was.
         OSError: The system does not let the event loop wait for the socket; the same.
-        RuntimeError: Another thread resized a payload during the call; the same.
     """
     result = _begin(sock, engine, result)
     await checkpoint()
@@ -98,8 +98,7 @@ async def multi_target_send(
 ) -> SendResult:
     """Send one payload to many addresses.
 
-    The payload is copied once, not for each. Otherwise as `send_mmsg` with a pair for each
-    address.
+    As `send_mmsg` with a pair for each address, but cheaper.
 
     Args:
         sock: As for `send_mmsg`.
@@ -198,36 +197,68 @@ async def _send_all(sock: socket.socket, sender: Sender, result: SendResult) -> 
 
 
 class _Turns:
-    """Serialises the tasks that wait to write to one socket: an event loop lets one do so."""
+    """Serialises the tasks that wait to write to one socket: an event loop lets one do so.
 
-    def __init__(self) -> None:
-        self.lock = anyio.Lock()
-        self.over = False  # the socket is about to be closed
+    Attributes:
+        holder: Whose turn it is: a weak reference to something that lives as long as that wait,
+            so that an interrupt can't leave the turn taken.
+        ended: Is set when that turn ends.
+        over: Whether the socket is about to be closed.
+        inode: Of which socket. Its object may become another one, by ``sock.__init__()``.
+    """
+
+    def __init__(self, inode: int) -> None:
+        self.holder: Callable[[], object] = _nobody
+        self.ended = anyio.Event()
+        self.over = False
+        self.inode = inode
+
+
+class _Turn:
+    __slots__ = ("__weakref__",)
+
+
+def _nobody() -> None:
+    return None
 
 
 # In each event loop. Entries go with their sockets.
 _turns: RunVar[WeakKeyDictionary[socket.socket, _Turns]] = RunVar("anyio_mmsg_turns")
 
 
-async def _until_writable(sock: socket.socket, result: SendResult) -> None:
+def _turns_of(sock: socket.socket) -> _Turns:
     try:
         every = _turns.get()
     except LookupError:
         every = WeakKeyDictionary()
         _turns.set(every)
-    turns = every.setdefault(sock, _Turns())
-    async with turns.lock:
-        # Whoever had the turn before may have met the end; the next must not wait for that.
-        closed = turns.over or sock.fileno() < 0
-        if not closed:
-            try:
-                await wait_socket_writable(sock)
-            except ClosedResourceError:
-                turns.over = closed = True
-                every.pop(sock, None)
-            except (OSError, ValueError) as error:
-                closed = sock.fileno() < 0 or getattr(error, "errno", None) in UNUSABLE
-                if not closed:
-                    raise
+    turns, inode = every.get(sock), inode_of(sock)
+    if turns is None or turns.over or turns.inode != inode:
+        turns = every[sock] = _Turns(inode)
+    return turns
+
+
+async def _until_writable(sock: socket.socket, result: SendResult) -> None:
+    turns = _turns_of(sock)
+    while turns.holder() is not None:
+        await turns.ended.wait()
+    turns.ended.set()  # for those whom an interrupted holder left asleep
+    # Whoever had the turn before may have met the end; the next must not wait for that.
+    closed = turns.over or sock.fileno() < 0
+    if not closed:
+        turn = _Turn()
+        turns.ended = anyio.Event()
+        try:
+            turns.holder = ref(turn)
+            await wait_socket_writable(sock)
+        except ClosedResourceError:
+            turns.over = closed = True
+        except (OSError, ValueError) as error:
+            closed = sock.fileno() < 0 or getattr(error, "errno", None) in UNUSABLE
+            if not closed:
+                raise
+        finally:
+            turns.holder = _nobody
+            turns.ended.set()
     if closed:
         raise UnusableSocketError(errno.EBADF, "the socket is closed", result)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Sequence
 from pickle import PickleBuffer
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 from .._packets import Packet
 from .._packets.batch import PacketBatch
@@ -51,20 +51,23 @@ class Columns:
         datas: Payloads.
         addresses: Where each goes, in the form that `socket.recvfrom` has, not as a caller may
             write it; None for the peer of a connected socket.
+        only_bytes: Whether all payloads are bytes.
     """
 
-    def __init__(self, datas: Sequence[Data], addresses: Sequence[Address]) -> None:
+    __slots__ = ("_pins", "addresses", "datas")
+
+    def __init__(
+        self, datas: Sequence[Data], addresses: Sequence[Address], only_bytes: bool = False
+    ) -> None:
         self.datas = datas
         self.addresses = addresses
         # An export of each. A memoryview of a memoryview is not one: it would outlive its release.
         # Bytes can't change.
-        only_bytes = set(map(type, datas)) <= {bytes}
-        self._pins = [] if only_bytes else list(map(PickleBuffer, datas))
+        self._pins = () if only_bytes else list(map(PickleBuffer, datas))
 
     def release(self) -> None:
         """Let go of the payloads."""
-        for pin in self._pins:
-            pin.release()
+        self._pins = ()
 
 
 def columns(family: int, most: int, items: list[Any]) -> Columns:
@@ -82,7 +85,7 @@ def columns(family: int, most: int, items: list[Any]) -> Columns:
     """
     if not items:
         return Columns([], [])
-    if isinstance(items[0], Packet) and all(issubclass(k, Packet) for k in set(map(type, items))):
+    if isinstance(items[0], Packet) and all(isinstance(item, Packet) for item in items):
         datas: Sequence[Data] = [packet.data for packet in items]
         addresses: Sequence[Address] = [packet.address for packet in items]
         return Columns(datas, _canonical(family, addresses))
@@ -91,13 +94,13 @@ def columns(family: int, most: int, items: list[Any]) -> Columns:
     except TypeError:
         items = [(item.data, item) if isinstance(item, Packet) else item for item in items]
         datas, addresses = zip(*items, strict=True)
-    if set(map(type, datas)) <= {bytes}:
-        if max(map(len, datas)) > most:  # type: ignore[arg-type]
-            raise ValueError(f"a payload of more than {most} bytes")
-    else:
+    only_bytes = set(map(type, datas)) == {bytes}
+    if not only_bytes:
         for data in datas:
             _check_data(most, data)
-    return Columns(datas, _canonical(family, addresses))
+    elif max(set(map(len, cast(Sequence[bytes], datas)))) > most:
+        raise ValueError(f"a payload of more than {most} bytes")
+    return Columns(datas, _canonical(family, addresses), only_bytes)
 
 
 def batch_columns(family: int, batch: PacketBatch) -> Columns:
@@ -117,18 +120,21 @@ def fan_columns(family: int, data: Data, addresses: list[Address]) -> Columns:
         TypeError: As for `columns`.
         ValueError: As for `columns`.
     """
-    return Columns([data] * len(addresses), _canonical(family, addresses))
+    only_bytes = type(data) is bytes
+    return Columns([data] * len(addresses), _canonical(family, addresses), only_bytes)
 
 
 def _canonical(family: int, addresses: Sequence[Address]) -> list[Address]:
     """Return checked addresses in the numeric form, which `socket.sendto` does not look up."""
     if not addresses:
         return []
-    if _has_packets(addresses):
+    sockaddrs, first, count = sockaddrs_of(family), addresses[0], len(addresses)
+    if first is addresses[-1] and (count == 1 or addresses.count(first) == count):
+        if isinstance(first, Packet):
+            first = first.address
+        return [ADDRESSES[sockaddrs[first]]] * count
+    if any(issubclass(kind, Packet) for kind in set(map(type, addresses))):
         addresses = [a.address if isinstance(a, Packet) else a for a in addresses]
-    sockaddrs, first = sockaddrs_of(family), addresses[0]
-    if first is addresses[-1] and addresses.count(first) == len(addresses):
-        return [ADDRESSES[sockaddrs[first]]] * len(addresses)
     return list(map(ADDRESSES.__getitem__, map(sockaddrs.__getitem__, addresses)))
 
 
@@ -203,7 +209,3 @@ def _check_sender(family: int, packet: Packet) -> None:
             "its sender's address is of another family than the socket; send its data to an "
             "address of the socket's"
         ) from None
-
-
-def _has_packets(things: Iterable[object]) -> bool:
-    return any(issubclass(kind, Packet) for kind in set(map(type, things)))

@@ -99,7 +99,7 @@ class Sendto:
         """See `anyio_mmsg._send.engine.Sender`."""
         self._columns.release()
 
-    def _next(self, start: int) -> tuple[Sequence[Data], list[Address]]:
+    def _next(self, start: int) -> tuple[Sequence[Data], Sequence[Address]]:
         chunk = slice(start - self._first, start - self._first + _CHUNK)
         return self._columns.datas[chunk], self._columns.addresses[chunk]
 
@@ -154,7 +154,7 @@ def has_segmentation(sock: socket.socket) -> bool:
     return True
 
 
-def runs(sizes: list[int], addresses: list[Address]) -> list[int]:
+def runs(sizes: Sequence[int], addresses: Sequence[Address]) -> list[int]:
     """Divide packets into runs that can be one datagram until it is cut; return their lengths.
 
     Those of a run go to one destination and are of one size, but for the last, which may be

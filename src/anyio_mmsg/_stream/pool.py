@@ -144,7 +144,7 @@ class PacketBatchPool:
         self._leaked: Counter[str] = Counter()
         self._waiters: deque[ref[_Waiter]] = deque()
         self._run_soon: RunSoon | None = None
-        self._self = ref(self)
+        self._self: ref[PacketBatchPool] = ref(self)
 
     @property
     def size(self) -> int:

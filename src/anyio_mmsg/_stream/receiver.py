@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
@@ -22,7 +24,7 @@ from .attributes import socket_attributes
 from .linger import TIMER_RESOLUTION, Pace
 from .pool import PacketBatchPool, on_loss
 from .statistics import Counters, ReceiverStatistics
-from .transient import TRANSIENT_ERRORS
+from .transient import pass_over
 
 
 class PacketReceiver(ObjectReceiveStream[PacketBatch]):
@@ -44,12 +46,11 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         pool: Where the batches come from. Without one the receiver makes its own, of 8 batches
             with 64 slots of 1232 bytes. One batch of it is always with the receiver.
         limit: The most packets of a batch, at least 1; the batches' capacity is a limit too.
-        linger: Seconds to wait for a fuller batch after its first packet. At 10,000 packets a
-            second 5 ms save most of the CPU time that the receiver takes. From some milliseconds
-            on the task sleeps for a quarter of it at a time, 5 ms at most, and then takes what
-            has come; a full batch may be that late. Where packets come too fast for that, or on a
-            unix socket, it waits for each packet. Below 1 ms it does not sleep at all, so it is
-            precise and costs CPU. Otherwise the end may be a millisecond late.
+        linger: Seconds to wait for a fuller batch after its first packet. The task sleeps for a
+            quarter of it at a time, 1 to 5 ms, then takes what has come, which saves CPU time
+            (``python -m benchmarks.linger``); a full batch may be that late. Where packets come
+            too fast for a sleep, or on a unix socket, it waits for each packet. Below 1 ms it
+            never sleeps, so it is precise and costs CPU; above, it may be a millisecond late.
         errors: "count": errors of `TRANSIENT_ERRORS` are counted and given to `on_error`, and
             receiving goes on. "raise": they are raised.
         on_error: Called with each transient error that is counted.
@@ -82,8 +83,6 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             raise TypeError(f"pool is a {type(pool).__name__}, and has to be a PacketBatchPool")
         if not linger >= 0:
             raise ValueError(f"linger is {linger}; give seconds, 0 for not at all")
-        if errors not in ("count", "raise"):
-            raise ValueError(f'errors is {errors!r}; give "count" or "raise"')
         self._sock = sock
         self.pool = PacketBatchPool() if pool is None else pool
         self._limit = min(
@@ -93,11 +92,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._linger = linger
         self._pace = Pace(linger, sock)
         self._since: float | None = None  # when lingering for the batch that is filled began
-        self._raise_errors = errors == "raise"
-        self._on_error = on_error
         self._count_unread = count_unread
         self._outlook = outlook_for(sock)
         self._counters = Counters(sock, self._outlook)
+        self._pass_over = pass_over(errors, self._counters.error, on_error)
         self._put_back: deque[PacketBatch] = deque()
         # The coroutine in `receive`. The interpreter knows whether it is at work; a flag could
         # stay set after an interrupt.
@@ -149,6 +147,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 if self._put_back:
                     return self._put_back.popleft()
             batch = counters.filling  # it stays there if the filling is cancelled
+            if batch is None and self._stopped and not self._left:
+                await checkpoint()
+                raise EndOfStream
             if batch is None:
                 try:
                     batch = counters.filling = self.pool.acquire_nowait()
@@ -180,31 +181,30 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     async def _fill(self, batch: PacketBatch) -> None:
         """Receive into an empty batch, or return without a packet after a call of `_look`."""
         try:
-            if self._outlook.more:  # a checkpoint and no wait, so it needs no scope
+            # A scope is entered only to really wait: it costs as much as some packets.
+            if self._outlook.more:
                 await checkpoint()
-                try:  # contextlib.suppress costs more than all of this
-                    recv_mmsg_nowait(self._sock, batch, self._limit)
+                if self._read_more(batch):
                     return
-                except WouldBlock:
-                    pass
-            if self._run_soon is None:
-                self._run_soon = run_soon()
-            with anyio.CancelScope() as self._wait:
-                # From here on `stop` wakes this task; one that was just before is seen here.
+            elif self._read_more(batch):
+                await checkpoint()  # if it is cancelled, the next call returns the batch
+                return
+            with self._scope() as self._wait:
                 if not self._stopped:
                     await receive_into(self._sock, batch._slots, self._limit)
             self._ensure_open()
         except OSError as error:
             self._pass_over(error)
+            await checkpoint()
 
-    def _pass_over(self, error: OSError) -> None:
-        """Count an error that passes, or raise it."""
-        number = error.errno
-        if self._raise_errors or number is None or number not in TRANSIENT_ERRORS:
-            raise error
-        self._counters.error(number)
-        if self._on_error is not None:
-            self._on_error(error)
+    def _scope(self, deadline: float = math.inf) -> anyio.CancelScope:
+        """Return a scope for `_wait`: from then on `stop` wakes this task.
+
+        One that was called just before is seen by `_stopped`, to be looked at inside the scope.
+        """
+        if self._run_soon is None:
+            self._run_soon = run_soon()
+        return anyio.CancelScope(deadline=deadline)
 
     def _hand_out(self, batch: PacketBatch) -> PacketBatch:
         slots = batch._slots
@@ -223,13 +223,13 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         deadline = began + self._linger
         try:
             if self._linger < TIMER_RESOLUTION:
-                while len(batch) < self._limit and anyio.current_time() < deadline:
-                    if self._stopped:
-                        break
+                while anyio.current_time() < deadline and not self._stopped:
                     self._read_more(batch)
+                    if len(batch) >= self._limit:
+                        break
                     await checkpoint()
             else:
-                with anyio.CancelScope(deadline=deadline) as scope:
+                with self._scope(deadline) as scope:
                     self._wait = scope
                     await self._fill_in_slices(batch, deadline)
                 if scope.cancelled_caught and not self._closed:
@@ -284,9 +284,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
     def _look(self) -> None:
         """Wake a task in `receive`, so that it looks what has changed."""
-        for scope in (self._wait, self._wait_for_batch if self._put_back else None):
-            if scope is not None:
-                scope.cancel()
+        _cancel(self._wait)
+        if self._put_back:
+            _cancel(self._wait_for_batch)
 
     async def _read_the_rest(self, batch: PacketBatch) -> None:
         """Read what had arrived when `stop` was called; raise EndOfStream if that is all."""
@@ -342,7 +342,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
         Reads what has arrived until now, without waiting, and counts it as
         `ReceiverStatistics.unread`; see `count_unread`. Packets of a batch that was not handed
-        out count as dropped. To lose nothing call `stop`, and receive until the end.
+        out count as dropped. To lose nothing call `stop` and receive until the end.
         """
         self._closed = True
         # Each step may be done again, should an interrupt end one, and somebody close it again.
@@ -352,9 +352,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             self._counters.ask_the_kernel()
             notify_closing(self._sock)
             self._sock.close()
-        for scope in (self._wait, self._wait_for_batch):
-            if scope is not None:
-                scope.cancel()
+        _cancel(self._wait)
+        _cancel(self._wait_for_batch)
         if not self._is_receiving():
             self._drop_batches()
         await checkpoint()
@@ -371,14 +370,13 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             self._counters.filling = None
             batch.close()
         while self._put_back:
-            self.drop(self._put_back.popleft())
+            with contextlib.suppress(BufferError):  # it goes back when nothing uses its memory
+                self.drop(self._put_back.popleft())
 
     @property
     def closed(self) -> bool:
         """Whether `aclose` was called."""
         return self._closed
-
-    # What is seen from outside
 
     def statistics(self) -> ReceiverStatistics:
         """Return what was seen so far; after the end, what was seen until then.
@@ -393,3 +391,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """The attributes of `anyio.abc.SocketAttribute` that the socket has."""
         return socket_attributes(self._sock)
+
+
+def _cancel(scope: anyio.CancelScope | None) -> None:
+    if scope is not None:
+        scope.cancel()
