@@ -226,7 +226,7 @@ PyObject *recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot);
 /* The same as the system has it: the bytes lie in `self->names` until the slot is filled anew. */
 const unsigned char *recvmmsg_sockaddr(const Recvmmsg *self, Py_ssize_t slot, uint32_t *length);
 /* control.c */
-/* The segment size that came with the message in a slot, 0 without; -1: the data was cut. */
+/* The segment size that came with the message in a slot, 0 without; -1: it may have been cut off. */
 int control_segment(const Recvmmsg *self, Py_ssize_t slot);
 /* An attribute of a packet that is read from its slot's control data: a new reference, or NULL
  * and an error. */

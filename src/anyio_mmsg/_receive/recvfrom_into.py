@@ -190,10 +190,11 @@ class RecvfromInto:
         if not self._gro:
             slots.commit(sizes)
             return
-        segments = [
-            LOST if seen & socket.MSG_CTRUNC else segment_of(control)
+        found = [
+            segment_of(control, bool(seen & socket.MSG_CTRUNC))
             for control, seen in self._controls[run]
         ]
+        segments = [LOST if segment is None else segment for segment in found]
         if LOST in segments:
             self.dry, self.error = True, OSError(errno.EMSGSIZE, _SEGMENT_SIZE_LOST)
         cast(TrainSlots, slots).commit(sizes, segments)

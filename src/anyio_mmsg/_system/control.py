@@ -81,13 +81,20 @@ def decode(messages: Iterable[Ancillary]) -> Control:
     return Control(None, destination, interface, ecn, hop_limit, local)
 
 
-def segment_of(messages: Iterable[Ancillary]) -> int:
-    """Return the segment size of a train, 0 for a single packet."""
+def segment_of(messages: Iterable[Ancillary], cut: bool = False) -> int | None:
+    """Return the segment size of a train, 0 for a single packet.
+
+    The kernel writes it before what IP's options ask for (`udp_recvmsg`, net/ipv4/udp.c and
+    net/ipv6/udp.c). So if control data was `cut`, it is lost only if nothing of these is there
+    either: None.
+    """
     for level, kind, data in messages:
-        if (level, kind) == (SOL_UDP, UDP_GRO):
-            size = _number(data)
-            return size if size is not None and 0 < size <= 65535 else 0
-    return 0
+        if (level, kind) == (SOL_UDP, UDP_GRO) and len(data) >= 4:
+            (size,) = struct.unpack_from("=i", data)
+            return int(size) if 0 < size <= 65535 else 0
+        if level in (SOL_IP, SOL_IPV6):
+            cut = False
+    return None if cut else 0
 
 
 _HEADER = struct.Struct("@nii")  # struct cmsghdr: length with this header, level, type
