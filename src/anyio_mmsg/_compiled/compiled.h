@@ -117,8 +117,8 @@ typedef struct {
 } Slots;
 
 /* The attributes of a packet that are read from control data, in the order of `Control` in
- * _packets/packet.py. */
-enum control { TIMESTAMP, DESTINATION, INTERFACE, ECN, HOP_LIMIT, LOCAL };
+ * _packets/packet.py; that has no timestamp. */
+enum control { TIMESTAMP = -1, DESTINATION, INTERFACE, ECN, HOP_LIMIT, LOCAL };
 
 /* Where a packet lies: in which slot, and which of its packets it is. */
 typedef struct {

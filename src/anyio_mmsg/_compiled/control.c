@@ -87,12 +87,12 @@ nanoseconds(const struct cmsghdr *message)
 {
     const unsigned char *data = CMSG_DATA(message);
     size_t size = bytes_in(message);
-    if (size >= 16) {
+    if (size == 16) {
         int64_t parts[2];
         memcpy(parts, data, sizeof(parts));
         return PyLong_FromLongLong(parts[0] * 1000000000LL + parts[1]);
     }
-    if (size >= 8) {
+    if (size == 8) {
         int32_t parts[2];
         memcpy(parts, data, sizeof(parts));
         return PyLong_FromLongLong(parts[0] * 1000000000LL + parts[1]);

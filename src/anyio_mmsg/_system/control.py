@@ -31,23 +31,24 @@ Ancillary: TypeAlias = tuple[int, int, bytes]
 """Level, type and data of one control message, as `socket.recvmsg` gives it."""
 
 
-def is_timestamp(message: Ancillary) -> bool:
-    """Whether a control message is a timestamp."""
-    return message[0] == socket.SOL_SOCKET and message[1] in (
-        SO_TIMESTAMPNS_OLD,
-        SO_TIMESTAMPNS_NEW,
-    )
+_SOL_SOCKET = int(socket.SOL_SOCKET)
+_TWO_INTS, _TWO_LONGS = struct.Struct("=ii").unpack, struct.Struct("=qq").unpack
 
 
-def nanoseconds(data: bytes) -> int | None:
-    """Decode a timestamp: seconds and nanoseconds, of 64 bits each, or of 32 in the old form."""
-    if len(data) >= 16:
-        seconds, rest = struct.unpack_from("=qq", data)
-    elif len(data) >= 8:
-        seconds, rest = struct.unpack_from("=ii", data)
-    else:
-        return None
-    return int(seconds) * 1_000_000_000 + int(rest)
+def timestamp_of(message: Ancillary) -> int | None:
+    """Return the timestamp in nanoseconds if that is what a control message is; else None.
+
+    Seconds and nanoseconds have 64 bits each, or 32 in the old form on 32-bit systems.
+    """
+    level, kind, data = message
+    if level == _SOL_SOCKET and (kind == SO_TIMESTAMPNS_NEW or kind == SO_TIMESTAMPNS_OLD):
+        if len(data) == 16:
+            seconds, rest = _TWO_LONGS(data)
+            return seconds * 1_000_000_000 + rest  # type: ignore[no-any-return]
+        if len(data) == 8:
+            seconds, rest = _TWO_INTS(data)
+            return seconds * 1_000_000_000 + rest  # type: ignore[no-any-return]
+    return None
 
 
 def _number(data: bytes) -> int | None:
@@ -78,7 +79,7 @@ def decode(messages: Iterable[Ancillary]) -> Control:
             ecn = None if number is None else number & 3
         elif (level, kind) in ((SOL_IP, IP_TTL), (SOL_IPV6, IPV6_HOPLIMIT)):
             hop_limit = _number(data)
-    return Control(None, destination, interface, ecn, hop_limit, local)
+    return Control(destination, interface, ecn, hop_limit, local)
 
 
 def segment_of(messages: Iterable[Ancillary], cut: bool = False) -> int | None:
@@ -131,10 +132,12 @@ CONTROLS = ControlCache()
 
 
 def control_of(messages: list[Ancillary]) -> Control:
-    """Return what control messages say."""
-    if messages and is_timestamp(messages[0]):
-        return CONTROLS[tuple(messages[1:])]._replace(timestamp=nanoseconds(messages[0][2]))
-    return CONTROLS[tuple(messages)]
+    """Return what control messages say, beside a timestamp.
+
+    The kernel writes that first (`sock_recv_cmsgs`, net/socket.c).
+    """
+    differs = bool(messages) and timestamp_of(messages[0]) is not None
+    return CONTROLS[tuple(messages[1:] if differs else messages)]
 
 
 def ask_for(
