@@ -104,9 +104,9 @@ class Child:
 
 
 def python(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module of this package."""
+    """Return the command that runs a worker."""
     warnings = [f"-W{option}" for option in sys.warnoptions]
-    return [sys.executable, *warnings, "-m", f"{__package__}.{module}", *arguments]
+    return [sys.executable, *warnings, "-m", f"{__package__}.workers.{module}", *arguments]
 
 
 def compile_floors(directory: Path) -> dict[str, Path]:
@@ -115,32 +115,27 @@ def compile_floors(directory: Path) -> dict[str, Path]:
     if compiler is None or sys.platform != "linux":
         return {}
     programs = {}
-    for source in HERE.glob("*.c"):
+    for source in (HERE / "floors").glob("*.c"):
         program = directory / source.stem
         command = [compiler, "-O2", "-o", str(program), str(source)]
         done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
         if done.returncode:
-            print(f"no {source.stem}: the compiler said: {done.stderr}", file=sys.stderr)
+            print(f"no floor {source.stem}: the compiler said: {done.stderr}", file=sys.stderr)
         else:
             programs[source.stem] = program
     return programs
 
 
-def missing(spec: AnySpec) -> str | None:
-    """Return why a candidate can't run here, or None."""
-    if spec.loop and spec.loop != "asyncio" and find_spec(spec.loop) is None:
-        return f"{spec.loop} is not installed"
-    if spec.key in ("sock-asyncio", "send-sock-asyncio") and sys.version_info < (3, 11):
-        return "sock_recvfrom_into and sock_sendto came with Python 3.11"
-    if spec.kind == "ours" and "mmsg-" in spec.key and sys.platform != "linux":
-        return "recvmmsg(2) and sendmmsg(2) are Linux's"
-    return None
-
-
 class Children:
-    """The candidates' processes, each started when it is first asked for, and the sender's.
+    """The candidates' processes, each started when it is first asked for, and the load's.
 
     A context manager: all end with it.
+
+    Attributes:
+        cores: That they may run on.
+        floors: The C programs, by name.
+        missing: Why candidates that can't run here are left out, by key.
+        granted: The smallest buffer that `start` was granted, as SO_RCVBUF reports it.
     """
 
     def __init__(self) -> None:
@@ -148,12 +143,15 @@ class Children:
         self._candidates: dict[str, Child] = {}
         self._ports: dict[str, int] = {}
         self._children: list[Child] = []
-        self._sender: Child | None = None
+        self._load: Child | None = None
         cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
-        # Candidates, of which one is busy at a time, share one core, the sender has the other.
+        # Candidates, of which one is busy at a time, share one core, the load has the other.
         self._core: int | None = cores[-1] if len(cores) > 1 else None
-        self._sender_core: int | None = cores[-2] if len(cores) > 1 else None
+        self._load_core: int | None = cores[-2] if len(cores) > 1 else None
+        self.cores = len(cores) or os.cpu_count() or 1
         self.floors: dict[str, Path] = {}
+        self.missing: dict[str, str] = {}
+        self.granted = 0
 
     def __enter__(self) -> Children:
         directory = self._stack.enter_context(tempfile.TemporaryDirectory())
@@ -170,30 +168,56 @@ class Children:
             child.end()
         self._stack.close()
 
-    def available(self, specs: Iterable[AnySpec]) -> list[AnySpec]:
-        """Return those that can run here."""
-        return [
-            spec
-            for spec in specs
-            if (spec.worker in self.floors if spec.kind == "floor" else missing(spec) is None)
-        ]
+    def lacks(self, spec: AnySpec) -> str | None:
+        """Return why a candidate can't be started here, or None."""
+        if spec.kind == "floor":
+            return None if spec.worker in self.floors else "C floors need Linux and a compiler"
+        for module in spec.modules:
+            if find_spec(module) is None:
+                return f"{module} is not installed"
+        return None
 
-    def start(self, specs: Iterable[AnySpec], buffer: int) -> int:
-        """Have these candidates run, with receive buffers of `buffer` bytes, or as near as can be.
+    def start(self, specs: Iterable[AnySpec], buffer: int) -> list[AnySpec]:
+        """Have candidates run, with socket buffers of `buffer` bytes, or as near as can be.
+
+        A candidate that can't be measured here is left out: `missing` says why.
 
         Returns:
-            The smallest buffer that was granted, as SO_RCVBUF tells.
+            Those that run.
         """
         specs = list(specs)
-        new = [spec for spec in specs if spec.key not in self._candidates]
-        for spec in new:  # all start at once, and are heard then
-            self._candidates[spec.key] = self.spawn(spec)
+        new = [spec for spec in specs if spec.key not in self._candidates.keys() | self.missing]
+        for spec in list(new):  # all start at once, and are heard then
+            reason = self.lacks(spec)
+            if reason is None:
+                self._candidates[spec.key] = self.spawn(spec)
+            else:
+                self.missing[spec.key] = reason
+                new.remove(spec)
         for spec in new:
-            self._ports[spec.key] = self[spec.key].hear()["port"]
-        return min(int(self[spec.key].ask("buffer", buffer)["granted"]) for spec in specs)
+            greeting = self[spec.key].hear()
+            if reason := greeting.get("missing"):
+                self.missing[spec.key] = reason
+                self._candidates.pop(spec.key).close()
+            else:
+                self._ports[spec.key] = greeting.get("port", 0)
+        running = [spec for spec in specs if spec.key in self._candidates]
+        for spec in running:
+            granted = int(self[spec.key].ask("buffer", buffer)["granted"])
+            self.granted = min(granted, self.granted) if spec is not running[0] else granted
+        return running
 
-    def spawn(self, spec: AnySpec, anywhere: bool = False) -> Child:
-        """Start a candidate's process; it greets with its port.
+    def left_out(self, specs: Iterable[AnySpec]) -> dict[str, list[str]]:
+        """Return what was left out of these, by reason."""
+        reasons: dict[str, list[str]] = {}
+        for spec in specs:
+            if spec.key in self.missing:
+                name = f"{spec.label}, {spec.loop}" if spec.loop else spec.label
+                reasons.setdefault(self.missing[spec.key], []).append(name)
+        return reasons
+
+    def spawn(self, spec: AnySpec, *, anywhere: bool = False) -> Child:
+        """Start a candidate's process; it greets.
 
         Args:
             spec: Which.
@@ -221,8 +245,8 @@ class Children:
         return self._ports[key]
 
     def share_core(self, share: bool) -> None:
-        """Have the sender run on the candidates' core, or on its own again."""
-        self.sender.move(self._core if share else self._sender_core)
+        """Have the load run on the candidates' core, or on its own again."""
+        self.load.move(self._core if share else self._load_core)
 
     @contextmanager
     def other_cores(self) -> Iterator[None]:
@@ -238,9 +262,9 @@ class Children:
             os.sched_setaffinity(0, cores)
 
     @property
-    def sender(self) -> Child:
-        """The process that sends to receivers (`sender`), started when it is first asked for."""
-        if self._sender is None:
-            self._sender = self._adopt(Child(python("sender"), {}, self._sender_core))
-            self._sender.hear()
-        return self._sender
+    def load(self) -> Child:
+        """The process that puts load on others (`workers.load`), started when first asked for."""
+        if self._load is None:
+            self._load = self._adopt(Child(python("load"), {}, self._load_core))
+            self._load.hear()
+        return self._load

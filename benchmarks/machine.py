@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-DISTRIBUTIONS = ("anyio-mmsg", "anyio", "trio", "uvloop")
+import anyio_mmsg
+
+DISTRIBUTIONS = ("anyio-mmsg", "anyio", "trio", "uvloop", "aiofastnet")
 
 
 def _processor() -> str:
@@ -43,29 +44,47 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def describe() -> dict[str, Any]:
-    """Return what the numbers depend on, and nothing that tells one such machine from another."""
+def describe(name: str = "") -> dict[str, Any]:
+    """Return what the numbers depend on.
+
+    Args:
+        name: What its owner calls it, or why it is of interest; "" for no more than its parts.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
     return {
+        "name": name,
         "processor": _processor(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "memory": _memory(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "compiler": platform.python_compiler(),
-        "optimized": not sys.flags.dev_mode,
+        "compiled": getattr(anyio_mmsg, "compiled", None),
         "rmem_default": _limit("rmem_default"),
         "rmem_max": _limit("rmem_max"),
         "versions": {name: _version(name) for name in DISTRIBUTIONS},
     }
 
 
-def sentence(machine: dict[str, Any]) -> str:
-    """Write it in two lines."""
+def short(machine: dict[str, Any]) -> str:
+    """Name the machine in a line."""
     memory = machine["memory"]
     size = f", {memory / 2**30:.0f} GiB" if memory else ""
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    name = f"{machine['name']}: " if machine["name"] else ""
     return (
-        f"{machine['processor']}, {machine['cores']} cores{size}; {machine['system']}\n"
-        f"{machine['python']} ({machine['compiler']}); {versions}"
+        f"{name}{machine['processor']}, {machine['cores']} cores{size}; {machine['system']}; "
+        f"{machine['python']}"
     )
+
+
+def sentence(machine: dict[str, Any]) -> str:
+    """Name the machine and what ran on it."""
+    versions = ", ".join(
+        f"{name} {number}" for name, number in machine["versions"].items() if number
+    )
+    compiled = {
+        True: "with its compiled module",
+        False: "without its compiled module",
+        None: "a version without a compiled module",
+    }[machine["compiled"]]
+    return f"{short(machine)} ({machine['compiler']}); {versions}; anyio-mmsg {compiled}."

@@ -1,177 +1,256 @@
-"""What a benchmark hands back, and how that becomes tables and JSON."""
+"""From results to words: tables for the terminal and for pages, the goals, who is better where."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from .children import Children
-from .spec import AnySpec
+from . import machine
+from .result import Goal, Result, Row, Table, read_json
+from .spec import LOOPS
 from .stats import Summary
 
-
-class Unavailable(Exception):  # noqa: N818  # it is no error
-    """A benchmark can't run here; its text says what it needs."""
-
-
-@dataclass
-class Context:
-    """What a benchmark works with.
-
-    Attributes:
-        children: The receivers' processes.
-        quick: Run for an instant: see that it works, believe no number.
-        rounds: How many interleaved rounds; None for the benchmark's own choice.
-        progress: Called with (done, total) after each measurement.
-    """
-
-    children: Children
-    quick: bool
-    rounds: int | None
-    progress: Callable[[int, int], None]
-
-    def steps(self, full: int, quick: int) -> int:
-        """Return the number of rounds: as the user says, or that of a full or a quick run."""
-        return self.rounds or (quick if self.quick else full)
+NAMES = {"asyncio": "asyncio", "uvloop": "uvloop", "trio": "Trio", "": ""}
+NOT_MEASURED = "not measured"
+CLEARLY = 1.05  # what is less apart is level
+LOSSES = 1.0  # percent of packets; who loses more than that is not better
 
 
-@dataclass
-class Goal:
-    """A bound that the project sets itself."""
+@dataclass(frozen=True)
+class Grid:
+    """Cells to print: a title, a header, and rows."""
 
-    text: str
-    measured: Summary | None
-    bound: float
-    at_most: bool = True
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the median keeps to the bound; None if it was not measured."""
-        if self.measured is None:
-            return None
-        median = self.measured.median
-        return median <= self.bound if self.at_most else median >= self.bound
-
-
-@dataclass
-class Bar:
-    """One bar of a plot."""
-
-    label: str
-    kind: str
-    value: Summary | None
-
-
-@dataclass
-class Result:
-    """A benchmark's outcome.
-
-    Attributes:
-        name: Of the benchmark, and of its files.
-        title: What was measured, for tables and the plot.
-        unit: Of the bars.
-        tables: Each a title, a header, and rows of cells.
-        rows: The measurements, for the JSON.
-        bars: For the plot, by panel.
-        notes: What a reader has to know besides.
-        goals: Those that this benchmark can tell of.
-    """
-
-    name: str
     title: str
-    unit: str
-    tables: list[tuple[str, Sequence[str], list[list[str]]]] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    bars: dict[str, list[Bar]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    goals: list[Goal] = field(default_factory=list)
-
-
-def identity(spec: AnySpec, role: str = "receiver") -> dict[str, Any]:
-    """Return the JSON fields that name a receiver, or what is measured instead."""
-    return {
-        role: spec.key,
-        "label": spec.label,
-        "loop": spec.loop,
-        "kind": spec.kind,
-        "limit": spec.limit,
-    }
-
-
-def name(spec: AnySpec) -> str:
-    """Return a receiver's name for people."""
-    return f"{spec.label}, {spec.loop}" if spec.loop else spec.label
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 def number(value: float) -> str:
     """Write a number with three digits or more, and thousands separated."""
-    if value >= 100:
+    if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def spread(summary: Summary | None) -> str:
     """Write a median, and half the distance of its quartiles in percent of it."""
-    if summary is None:
-        return "-"
-    percent = (summary.high - summary.low) / 2 / summary.median * 100 if summary.median else 0
-    return f"{number(summary.median)} ±{percent:.0f}%"
+    return "" if summary is None else f"{number(summary.median)} ±{summary.percent:.0f}%"
 
 
-def times(summary: Summary | None) -> str:
-    """Write a ratio."""
-    return "-" if summary is None else f"{summary.median:.2f}x"
+def grid(table: Table) -> Grid:
+    """Lay out a table: loops side by side if there is one column, else candidates in rows."""
+    way = f"{table.better} is better" if table.better else ""
+    title = ", ".join(text for text in (table.title, table.unit, way) if text)
+    if len(table.columns) > 1:
+        return Grid(
+            title,
+            ["", "loop", *table.columns],
+            [
+                [row.label, NAMES[row.loop], *(spread(row.cells.get(c)) for c in table.columns)]
+                for row in table.rows
+            ],
+        )
+    (column,) = table.columns
+    by_label: dict[str, dict[str, Row]] = {}
+    for row in table.rows:
+        by_label.setdefault(row.label, {})[row.loop] = row
+    rows = []
+    for label, found in by_label.items():
+        rows.append([label])
+        for loop in LOOPS:
+            row_of = found.get(loop) or found.get("")  # what needs no loop is the same on all
+            rows[-1].append(spread(row_of.cells[column]) if row_of else "")
+    return Grid(title, ["", *(NAMES[loop] for loop in LOOPS)], rows)
 
 
-def rich_table(title: str, header: Sequence[str], rows: list[list[str]]) -> Table:
-    """Lay out a table for the terminal; the first column is text, the others are numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column, heading in enumerate(header):
+def verdict(goal: Goal) -> str:
+    """Write what was measured, and whether it will do."""
+    if goal.measured is None:
+        return NOT_MEASURED
+    text = f"{goal.measured.median:.2f} ±{goal.measured.percent:.0f}%"
+    if goal.met:
+        return f"{text}, met"
+    off = abs(goal.measured.median / goal.bound - 1)
+    return f"{text}, missed by {off:.0%}" if off >= 0.01 else f"{text}, missed by {off:.1%}"
+
+
+def goals_grid(goals: Iterable[Goal]) -> Grid:
+    """Lay out goals: a row for each, loops side by side."""
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    for goal in goals:
+        rows.setdefault(_name(goal), {})[goal.loop] = verdict(goal)
+    return Grid(
+        "Goals: ratios within each round, medians",
+        ["what", "to what", "goal", *(NAMES[loop] for loop in LOOPS)],
+        [
+            [
+                *key,
+                *(
+                    found.get(loop, found.get("", "") if loop == LOOPS[0] else "")
+                    for loop in LOOPS
+                ),
+            ]
+            for key, found in rows.items()
+        ],
+    )
+
+
+def held(results: Sequence[Result], others: Sequence[Result]) -> str:
+    """Say which goals were met on this machine, and which on another."""
+    if not others:
+        return "These figures are of one machine."
+    columns = []
+    for of in (results, others):
+        met: dict[tuple[str, str, str], list[bool]] = {}
+        for goal in (goal for result in of for goal in result.goals):
+            met.setdefault(_name(goal), []).append(bool(goal.met))
+        columns.append(met)
+    first, second = columns
+    rows = [
+        [*key, *(f"{sum(met.get(key, []))} of {len(loops)}" for met in (first, second))]
+        for key, loops in first.items()
+    ]
+    header = ["what", "to what", "goal", "here", "there"]
+    grid = Grid("On how many loops a goal is met", header, rows)
+    return f"{markdown(grid)}\n\nThere: {machines(others)}"
+
+
+def _name(goal: Goal) -> tuple[str, str, str]:
+    return goal.what, goal.to, f"at {'most' if goal.at_most else 'least'} {goal.bound:g}"
+
+
+def rich_grid(cells: Grid) -> RichTable:
+    """Lay cells out for the terminal."""
+    table = RichTable(title=cells.title, title_justify="left", title_style="bold")
+    for column, heading in enumerate(cells.header):
         table.add_column(heading, justify="right" if column else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
+    for row in cells.rows:
+        table.add_row(*(cell.replace("`", "") for cell in row))
     return table
 
 
-def goals_table(goals: list[Goal]) -> Table:
-    """Lay out the goals."""
-    verdicts = {True: "yes", False: "no", None: "not measured"}
-    rows = [
-        [
-            goal.text,
-            f"{'<=' if goal.at_most else '>='} {goal.bound:g}",
-            spread(goal.measured),
-            verdicts[goal.met],
-        ]
-        for goal in goals
+def markdown(cells: Grid) -> str:
+    """Lay cells out for a page."""
+    lines = [f"| {' | '.join(cells.header)} |", f"|{'---|' * len(cells.header)}"]
+    lines += [f"| {' | '.join(row)} |" for row in cells.rows]
+    return f"*{cells.title}*\n\n" + "\n".join(re.sub(r"\|  (?=\|)", "| ", line) for line in lines)
+
+
+def better_elsewhere(results: Iterable[Result]) -> Grid:
+    """Find each figure in which a peer on the same loop is clearly better than all of ours.
+
+    Percentiles beyond the median, footnotes and what loses packets are left out.
+    """
+    rows = []
+    for table in (table for result in results for table in result.tables if table.better):
+        for column in table.columns:
+            if "Footnote" in table.title or column.startswith(("p99", "lost", "server's CPU, %")):
+                continue
+            # A column may go the other way than its table: of a rate, the processor's part.
+            lower = table.better == "lower" or "CPU" in column
+            cells = [_better(table, column, loop, lower=lower) for loop in LOOPS]
+            if not any(row.loop for row in table.rows):  # the same on all loops: once is enough
+                cells[1:] = [""] * (len(LOOPS) - 1)
+            if any(cells):
+                what = table.title if len(table.columns) == 1 else f"{table.title}: {column}"
+                rows.append([what, *cells])
+    title = f"A peer is more than {CLEARLY - 1:.0%} better than the best of ours on the same loop"
+    return Grid(title, ["what", *(NAMES[loop] for loop in LOOPS)], rows)
+
+
+def _better(table: Table, column: str, loop: str, *, lower: bool) -> str:
+    """Name the best peer on a loop with its figure and ours, if it is better than ours."""
+    found = [
+        row
+        for row in table.rows
+        if row.loop in (loop, "")
+        and column in row.cells
+        and all(cell.median < LOSSES for name, cell in row.cells.items() if "lost" in name)
     ]
-    return rich_table("Goals", ("goal", "bound", "measured", "met"), rows)
-
-
-def write_json(result: Result, machine: dict[str, Any], quick: bool, path: Path) -> None:
-    """Write a result, with the machine that it is of."""
-    document = {
-        "benchmark": result.name,
-        "title": result.title,
-        "unit": result.unit,
-        "quick": quick,
-        "machine": machine,
-        "notes": result.notes,
-        "goals": [
-            {
-                "goal": goal.text,
-                "bound": goal.bound,
-                "at_most": goal.at_most,
-                "measured": goal.measured.as_json() if goal.measured else None,
-                "met": goal.met,
-            }
-            for goal in result.goals
-        ],
-        "results": result.rows,
+    ours = [
+        row.cells[column].median
+        for row in found
+        if row.kind in ("ours", "plain") and "linger" not in row.label  # which gives up latency
+    ]
+    peers = {
+        row.cells[column].median: row.label
+        for row in found
+        if row.kind == "peer" and "alone" not in row.label
     }
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    if not ours or not peers:
+        return ""
+    choose = min if lower else max
+    own, value = choose(ours), choose(peers)
+    if choose(own, value) == own or max(own, value) < CLEARLY * min(own, value):
+        return ""
+    return f"{peers[value]} {number(value)}, ours {number(own)}"
+
+
+def left_out(results: Iterable[Result]) -> str:
+    """Say what was not measured, and why."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for reason, names in result.left_out.items():
+            known = found.setdefault(reason, [])
+            known += [name for name in names if name not in known]
+    lines = [f"- {reason}: {'; '.join(names)}" for reason, names in found.items()]
+    return "\n".join(["Not measured:", "", *lines]) if lines else "Nothing was left out."
+
+
+def read_results(directory: Path, order: Sequence[str]) -> list[Result]:
+    """Read the results that there are, in the order of the benchmarks."""
+    paths = [directory / f"{name}.json" for name in order]
+    return [read_json(path) for path in paths if path.exists()]
+
+
+def machines(results: Iterable[Result]) -> str:
+    """Name what the results are of."""
+    names: dict[str, list[str]] = {}
+    for result in results:
+        text = machine.sentence(result.machine)
+        text += " A quick run: these figures mean nothing." if result.quick else ""
+        names.setdefault(text, []).append(result.name)
+    if len(names) == 1:
+        return next(iter(names))
+    return "\n\n".join(f"{', '.join(of)}: {text}" for text, of in names.items())
+
+
+def blocks(results: Sequence[Result], others: Sequence[Result] = ()) -> dict[str, str]:
+    """Return what can stand in a page, by the name in its marker.
+
+    Args:
+        results: Of this machine.
+        others: Of another machine, for `held`.
+    """
+    found = {
+        "machine": machines(results),
+        "goals": markdown(goals_grid(goal for result in results for goal in result.goals)),
+        "held": held(results, others),
+        "better": markdown(better_elsewhere(results)),
+        "left-out": left_out(results),
+    }
+    for result in results:
+        found[f"notes-{result.name}"] = "\n".join(f"- {note}" for note in result.notes)
+        for table in result.tables:
+            found[table.name] = markdown(grid(table))
+    return found
+
+
+MARKED = re.compile(
+    r"(?P<begin><!-- benchmarks: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- /benchmarks -->)",
+    re.DOTALL,
+)
+PLACEHOLDER = "*Not measured yet.*"
+
+
+def fill(page: str, found: dict[str, str]) -> str:
+    """Write blocks between their markers: ``<!-- benchmarks: NAME -->``."""
+
+    def block(match: re.Match[str]) -> str:
+        return f"{match['begin']}{found.get(match['name'], PLACEHOLDER)}\n{match['end']}"
+
+    return MARKED.sub(block, page)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import socket
 import struct
 import sys
+from contextlib import ExitStack
+from typing import Any
 
 LOOPBACK = "127.0.0.1"
+
+LARGEST = 65_507  # bytes of a datagram over IPv4
 
 FILES = 100  # that a process has open besides its sockets, and to spare
 
@@ -68,15 +72,80 @@ def drops(sock: socket.socket) -> int:
     return int(_MEMINFO.unpack(info)[-1])
 
 
-def fill(sender: socket.socket, receiver: socket.socket, count: int, payload: int) -> int:
-    """Send `count` datagrams of `payload` bytes; return how many fit into the receiver's buffer.
+class Filler:
+    """Sends datagrams to one socket, the same each time: see `fill`. A context manager.
 
-    On the loopback interface a datagram is in the receiver's queue, or dropped, when the
-    send returns.
+    Args:
+        receiver: The socket to fill.
+        count: Datagrams.
+        payload: Bytes of each, if `least` is the same or 0.
+        least: If less than `payload`, sizes go round from here to one byte less than `payload`.
+        senders: Sockets that take turns in sending.
+
+    Attributes:
+        octets: Bytes of payload in all.
     """
-    data = bytes(payload)
-    before = drops(receiver)
-    send = sender.send
-    for _ in range(count):
-        send(data)
-    return count - (drops(receiver) - before)
+
+    STEP = 37  # between the sizes of datagrams that follow each other; arbitrary
+
+    def __init__(
+        self, receiver: socket.socket, count: int, payload: int, least: int = 0, senders: int = 1
+    ) -> None:
+        self.count = count
+        self._stack = ExitStack()
+        self._turn = 0
+        data = memoryview(bytes(payload))
+        if 0 < least < payload:
+            self._payloads = [
+                data[: least + i * self.STEP % (payload - least)] for i in range(count)
+            ]
+        else:
+            self._payloads = [data] * count
+        self.octets = sum(map(len, self._payloads))
+        allow_sockets(senders)
+        port = receiver.getsockname()[1]
+        self._sends = [self._stack.enter_context(open_sender(port)).send for _ in range(senders)]
+
+    def __enter__(self) -> Filler:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the sockets that it sends from."""
+        self._stack.close()
+
+    def fill(self, receiver: socket.socket) -> int:
+        """Send all; return how many fit into the receiver's buffer.
+
+        On the loopback interface a datagram is in the receiver's queue, or dropped, when the
+        send returns.
+        """
+        before = drops(receiver)
+        sends, turn = self._sends, self._turn
+        if len(sends) == 1:
+            send = sends[0]
+            for data in self._payloads:
+                send(data)
+        else:
+            for data in self._payloads:
+                sends[turn](data)
+                turn = (turn + 1) % len(sends)
+            self._turn = turn
+        return self.count - (drops(receiver) - before)
+
+
+def empty(sock: socket.socket, sender: Any = None) -> int:
+    """Receive all that came; return how many came from the address `sender`, if it is given.
+
+    Others may still send to whoever had a socket's port before.
+    """
+    buffer = bytearray(LARGEST)
+    got = 0
+    try:
+        while True:
+            address = sock.recvfrom_into(buffer)[1]
+            got += sender is None or address == sender
+    except BlockingIOError:
+        return got

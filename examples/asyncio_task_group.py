@@ -1,4 +1,4 @@
-"""A statsd server on asyncio: adds up the metrics it gets, and prints a report now and then.
+"""A statsd server on asyncio: adds up the metrics it receives, and prints a report now and then.
 
     python -m pip install -e .
     python examples/asyncio_task_group.py --host 127.0.0.1 --port 8125 --interval 10
@@ -8,96 +8,240 @@ Feed it from another terminal, with any statsd client or by hand:
     pip install statsd && python -c "import statsd; statsd.StatsClient().incr('a')"
     echo 'a:1|c' | nc -u -w0 127.0.0.1 8125
 
-It knows counters (`a:1|c`, sampled `a:1|c|@0.1`), gauges (`b:7|g`, changed by `b:+2|g`), timers
-(`c:320|ms`, and `h` for the same) and sets (`d:anna|s`), several in a packet on lines of their
-own. A bad line is counted and the last one shown. `--uvloop` runs it on uvloop, `--port 0`
-listens on any free port. Ctrl-C stops it: what has arrived is still counted, and the last report
-printed. The exit status is 0 then.
+It takes counters (`a:1|c`, sampled `a:1|c|@0.1`), gauges (`b:7|g`, changed by `b:+2|g`), timers
+(`c:320|ms`; `h` and `d` are the same here) and sets (`d:anna|s`). A packet may hold many lines,
+with LF or CR LF between them; blanks around a line and empty lines are ignored. Beyond that:
 
-The task group is AnyIO's, which asyncio.TaskGroup (Python 3.11) is a younger sister of: it is
-there on Python 3.10 too, and it has a cancel scope, with which the stop is one call.
+- Several metrics in a line, `a:1|c:2|c`, as Etsy's statsd server splits them (stats.js).
+- Several values in a metric, `a:1:2|c`, as the DogStatsD protocol 1.1 packs them. Not for sets: a
+  member may contain a colon, as in Datadog's agent.
+- DogStatsD tags, `a:1|c|#env:test,web`. As in Datadog's agent a name with other tags is another
+  metric, and the order of the tags doesn't matter; it is shown as `a{env:test,web}`.
+- DogStatsD's container (`|c:...`), external data (`|e:...`), cardinality (`|card:...`) and
+  timestamp (`|T...`) are accepted and ignored.
+
+Any other line is refused as a whole and counted, and the report shows the last one. So are
+DogStatsD events and service checks, and numbers above 1e300, whose sums could become infinite.
+
+A datagram longer than a slot is cut. Its last line is not counted, since its number may be cut too
+(10 to 1), and the report says how many packets were truncated. Names, members of sets and values
+of timers take a bounded amount of memory, whatever senders make up: metrics that would exceed it
+are refused and counted, while the ones that are known go on.
+
+`--uvloop` runs it on uvloop, `--port 0` listens on any free port. Ctrl-C or SIGTERM stops it: what
+has arrived is still counted, then it prints the last report. A second signal ends it at once,
+and it says how many packets that left. The exit status is 0.
+
+The task group is AnyIO's, the model of asyncio.TaskGroup (Python 3.11): it works on Python 3.10
+too, and has a cancel scope.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import io
 import math
 import re
-import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import anyio
 
-from anyio_mmsg import PacketBatch, recv_mmsg, recv_mmsg_nowait
-
-SLOT_SIZE = 8192  # clients keep to 512 or 1432 bytes, those on loopback to 8192 at most
-RECEIVE_BUFFER = 2**20  # bytes; the kernel's usual 208 KiB is full soon if packets come in bursts
-NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
-METRIC = re.compile(
-    rf"(?P<name>[^:|\s]+):(?:(?P<number>{NUMBER})\|(?P<kind>c|g|ms|h)|(?P<member>[^|]+)\|s)"
-    rf"(?:\|@(?P<rate>{NUMBER}))?"
+from anyio_mmsg import PacketBatchPool, PacketReceiver, open_udp_socket
+from shared import (
+    announce,
+    escape_what_cannot_be_printed,
+    left,
+    print_at_intervals,
+    stop_on_signal,
 )
+
+# statsd's documentation tells clients to send 512 bytes over the Internet, 1432 over Ethernet, and
+# 8932 with jumbo frames. The library's default, 1232, would cut the latter two.
+SLOT_SIZE = 8932
+RECEIVE_BUFFER = 2**20  # bytes; the usual 208 KiB fill up quickly when packets come in bursts
+ROOM = 2**25  # bytes for what senders name; arbitrary: some 70,000 metrics, or a million timings
+LARGEST = 1e300  # of a number or a sum; so no sum, mean or rate of a report overflows
+
+NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+NAME = re.compile(r"[^:|\s]+")
+KINDS = {"c": "counter", "g": "gauge", "ms": "timer", "h": "timer", "d": "timer", "s": "set"}
+IGNORED = re.compile(r"(?:c|e|card):.+|T[0-9]+")  # sections of a metric
+# CPython's cost of an entry: room in two dicts, two floats, and an empty list or set.
+NAME_COST, MEMBER_COST, VALUE_COST = 400, 64, 36
+
+
+class Metric(NamedTuple):
+    """One value of a metric."""
+
+    kind: str
+    name: str  # with its tags
+    text: str
+    rate: float = 1.0
+
+    @property
+    def number(self) -> float:
+        """The value as a number."""
+        return float(self.text)
+
+
+class MalformedError(ValueError):
+    """A line that is not a metric."""
+
+
+def parse(line: str) -> Iterator[Metric]:
+    """Split a line into metrics.
+
+    A line is NAME:GROUP:GROUP..., a group is VALUE:VALUE...|KIND|SECTION|SECTION.... The colon of
+    the next group stands behind a kind or a sample rate; in other sections it is a part of them.
+
+    Raises:
+        MalformedError: Some part of it is malformed.
+    """
+    name, _, rest = line.partition(":")
+    if not NAME.fullmatch(name) or not line.isprintable():
+        raise MalformedError
+    values, *sections = rest.split("|")
+    another = ":"
+    while another:
+        if not sections:
+            raise MalformedError  # values without a kind
+        kind, another, following = sections.pop(0).partition(":")
+        rate, tags = None, ""
+        while sections and not another:
+            section = sections.pop(0)
+            if section.startswith("@") and rate is None:
+                rate, another, following = section[1:].partition(":")
+            elif section.startswith("#") and not tags:
+                tags = ",".join(sorted(filter(None, section[1:].split(","))))
+            elif not IGNORED.fullmatch(section):
+                raise MalformedError
+        tagged = f"{name}{{{tags}}}" if tags else name
+        yield from group(tagged, kind, values, "1" if rate is None else rate)
+        values = following
+
+
+def group(name: str, kind: str, values: str, rate: str) -> Iterator[Metric]:
+    """Return the metrics of one group.
+
+    Raises:
+        MalformedError: One of them is malformed.
+    """
+    if kind not in KINDS or not NUMBER.fullmatch(rate) or not 0 < float(rate) <= 1:
+        raise MalformedError
+    for text in [values] if kind == "s" else values.split(":"):
+        if not text:
+            raise MalformedError
+        if kind != "s" and not (NUMBER.fullmatch(text) and abs(float(text)) <= LARGEST):
+            raise MalformedError
+        yield Metric(KINDS[kind], name, text, float(rate))
 
 
 @dataclass
 class Metrics:
-    """What came since the last report, and all gauges."""
+    """What came since the last report, and all gauges.
 
+    Attributes:
+        room: The most bytes for what senders name, once for gauges, which stay, and once for
+            all others, which end with each report.
+        packets, metrics: How many came.
+        truncated: Packets that were longer than a slot.
+        refused: Metrics that found no room, or would have made a sum larger than `LARGEST`.
+        bad_lines, last_bad_line: Lines that are not metrics.
+    """
+
+    room: int = ROOM
     counters: dict[str, float] = field(default_factory=dict)
     gauges: dict[str, float] = field(default_factory=dict)
     timers: dict[str, list[float]] = field(default_factory=dict)
-    timer_counts: dict[str, float] = field(default_factory=dict)  # with those not sampled
+    timer_counts: dict[str, float] = field(default_factory=dict)  # with what sampling left out
     sets: dict[str, set[str]] = field(default_factory=dict)
     packets: int = 0
     metrics: int = 0
+    truncated: int = 0
+    refused: int = 0
     bad_lines: int = 0
     last_bad_line: str = ""
     since: float = field(default_factory=time.monotonic)
+    used: int = 0  # bytes, by all but gauges
+    used_by_gauges: int = 0
 
-    def add_packet(self, data: memoryview) -> None:
-        """Add the metrics of a packet, one on each line."""
+    def add_packet(self, data: memoryview, truncated: bool = False) -> None:
+        """Add the metrics of a packet, at least one on each line."""
         self.packets += 1
-        for line in str(data, "utf-8", "backslashreplace").split("\n"):
-            if self.add(line):
-                self.metrics += 1
-            elif line:
-                self.bad_lines += 1
-                self.last_bad_line = line
+        lines = str(data, "utf-8", "backslashreplace").split("\n")
+        if truncated:
+            self.truncated += 1
+            del lines[-1]  # its end is unknown
+        for line in map(str.strip, lines):
+            if line:
+                self.add_line(line)
 
-    def add(self, line: str) -> bool:
-        """Add a metric; return whether the line was one."""
-        metric = METRIC.fullmatch(line)
-        if metric is None or not line.isprintable():
-            return False
-        name = metric["name"]
-        number, rate = float(metric["number"] or 0), float(metric["rate"] or 1)
-        if not (math.isfinite(number) and 0 < rate <= 1):
-            return False
-        if metric["member"]:
-            self.sets.setdefault(name, set()).add(metric["member"])
-        elif metric["kind"] == "c":
-            self.counters[name] = self.counters.get(name, 0.0) + number / rate
-        elif metric["kind"] == "g":
-            change = metric["number"][0] in "+-"
-            self.gauges[name] = number + (self.gauges.get(name, 0.0) if change else 0.0)
+    def add_line(self, line: str) -> None:
+        """Add the metrics of a line: all of them, or none if the line is malformed."""
+        try:
+            metrics = list(parse(line))
+        except MalformedError:
+            self.bad_lines += 1
+            self.last_bad_line = line
+            return
+        for metric in metrics:
+            if self.add(metric):
+                self.metrics += 1
+            else:
+                self.refused += 1
+
+    def add(self, metric: Metric) -> bool:
+        """Add a metric; return False if there is no room for it, or its sum grows too large."""
+        name = metric.name
+        if metric.kind == "set":
+            members = self.sets.get(name, set())
+            cost = 0 if metric.text in members else MEMBER_COST + sys.getsizeof(metric.text)
+            if not self.take_room(name, self.sets, cost):
+                return False
+            self.sets.setdefault(name, members).add(metric.text)
+        elif metric.kind == "counter":
+            count = self.counters.get(name, 0.0) + metric.number / metric.rate
+            if not abs(count) <= LARGEST or not self.take_room(name, self.counters):
+                return False
+            self.counters[name] = count
+        elif metric.kind == "gauge":
+            change = metric.text[0] in "+-"
+            level = metric.number + (self.gauges.get(name, 0.0) if change else 0.0)
+            if not abs(level) <= LARGEST or not self.take_room(name, self.gauges):
+                return False
+            self.gauges[name] = level
         else:
-            self.timers.setdefault(name, []).append(number)
-            self.timer_counts[name] = self.timer_counts.get(name, 0.0) + 1 / rate
+            times = self.timer_counts.get(name, 0.0) + 1 / metric.rate
+            if not times <= LARGEST or not self.take_room(name, self.timers, VALUE_COST):
+                return False
+            self.timers.setdefault(name, []).append(metric.number)
+            self.timer_counts[name] = times
+        return True
+
+    def take_room(self, name: str, table: Mapping[str, object], cost: int = 0) -> bool:
+        """Take `cost` bytes, and what a name costs that the table lacks, if there is room."""
+        if name not in table:
+            cost += NAME_COST + sys.getsizeof(name)
+        if table is self.gauges:
+            if self.used_by_gauges + cost > self.room:
+                return False
+            self.used_by_gauges += cost
+        else:
+            if self.used + cost > self.room:
+                return False
+            self.used += cost
         return True
 
     def flush(self) -> str:
         """Return the report of the time since the last one, and start anew. Gauges stay."""
         now = time.monotonic()
-        seconds = max(now - self.since, 1e-9)
-        report = [f"-- {seconds:.1f} s: {self.metrics} metrics in {self.packets} packets"]
-        if self.bad_lines:
-            report[0] += f", {self.bad_lines} bad lines, the last {self.last_bad_line[:200]!a}"
+        seconds = max(now - self.since, 1e-3)
+        report = [self.heading(seconds)]
         for name, value in sorted(self.counters.items()):
             report.append(f"counter {name} {value:.10g} ({value / seconds:.4g}/s)")
         for name, value in sorted(self.gauges.items()):
@@ -114,9 +258,21 @@ class Metrics:
             report.append(f"set     {name} {len(members)} different")
         for table in (self.counters, self.timers, self.timer_counts, self.sets):
             table.clear()
-        self.packets = self.metrics = self.bad_lines = 0
+        self.packets = self.metrics = self.truncated = self.refused = self.bad_lines = 0
+        self.used = 0
         self.since = now
         return "\n".join(report)
+
+    def heading(self, seconds: float) -> str:
+        """Return the first line of a report."""
+        text = f"-- {seconds:.1f} s: {self.metrics} metrics in {self.packets} packets"
+        if self.truncated:
+            text += f", {self.truncated} truncated packets without their last line"
+        if self.refused:
+            text += f", {self.refused} metrics refused for lack of room or too large a sum"
+        if self.bad_lines:
+            text += f", {self.bad_lines} bad lines, the last {self.last_bad_line[:200]!a}"
+        return text
 
 
 def percentile(ordered: list[float], percent: int) -> float:
@@ -124,47 +280,24 @@ def percentile(ordered: list[float], percent: int) -> float:
     return ordered[math.ceil(len(ordered) * percent / 100) - 1]
 
 
-async def receive(sock: socket.socket, batch: PacketBatch, metrics: Metrics) -> None:
-    """Add up what arrives: one wait, then a batch of packets."""
-    while True:
-        await recv_mmsg(sock, batch)
-        for packet in batch:
-            metrics.add_packet(packet.data)
-        batch.clear()
-
-
-async def report(interval: float, metrics: Metrics) -> None:
-    """Print a report at each interval."""
-    due = anyio.current_time()
-    while True:
-        due += interval  # not "now and so many seconds": the reports would drift
-        await anyio.sleep_until(due)
-        print(metrics.flush(), flush=True)
-
-
 async def serve(host: str, port: int, interval: float) -> None:
     """Receive and report until Ctrl-C, then print the last report."""
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    batch, metrics = PacketBatch(slot_size=SLOT_SIZE), Metrics()
-    with socket.socket(family, kind) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        sock.bind(address)
-        sock.setblocking(False)
-        async with anyio.create_task_group() as group:
-            if sys.platform != "win32":  # asyncio has no signal handlers there
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    asyncio.get_running_loop().add_signal_handler(
-                        number, group.cancel_scope.cancel
-                    )
-            host, port = sock.getsockname()[:2]
-            print(f"listening on {f'[{host}]' if ':' in host else host}:{port}", flush=True)
-            group.start_soon(receive, sock, batch, metrics)
-            group.start_soon(report, interval, metrics)
-        # What came before the stop; one batch of it, since senders may never pause.
-        with contextlib.suppress(anyio.WouldBlock):
-            recv_mmsg_nowait(sock, batch)
-        for packet in batch:
-            metrics.add_packet(packet.data)
+    metrics = Metrics()
+    sock = await open_udp_socket(host, port)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # or what is allowed
+    # One batch is enough: nothing is received while its metrics are added.
+    receiver = PacketReceiver(sock, PacketBatchPool(1, slot_size=SLOT_SIZE))
+    async with receiver, anyio.create_task_group() as group:
+        await group.start(stop_on_signal, receiver.stop, group.cancel_scope.cancel)
+        announce(sock)
+        group.start_soon(print_at_intervals, interval, metrics.flush)
+        async for batch in receiver:
+            with batch:
+                for packet in batch:
+                    metrics.add_packet(packet.data, packet.truncated)
+        group.cancel_scope.cancel()
+    if count := left(receiver.statistics()):
+        print(f"left: {count} packets")
     print(metrics.flush(), flush=True)
 
 
@@ -176,8 +309,7 @@ def main() -> None:
     parser.add_argument("--interval", type=float, default=10, help="seconds between reports")
     parser.add_argument("--uvloop", action="store_true", help="run on uvloop")
     options = parser.parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a letter is no error
-        sys.stdout.reconfigure(errors="backslashreplace")
+    escape_what_cannot_be_printed()
     server = serve(options.host, options.port, options.interval)
     if options.uvloop:
         import uvloop

@@ -1,4 +1,4 @@
-"""An echo server (RFC 862) over UDP: what comes goes back to its sender, a batch at a time.
+"""An echo server (RFC 862) over UDP: each datagram goes back to its sender, a batch at a time.
 
     python -m pip install -e '.[trio]'
     python examples/echo.py --port 7777
@@ -9,32 +9,31 @@ Talk to it from another terminal:
     nc -u 127.0.0.1 7777
     socat - UDP:127.0.0.1:7777
 
-`--port 0` listens on any free port, `--backend` is asyncio, trio or uvloop. Replies are sent from
-the ring that the packets came into; nothing is copied. A slot holds the longest datagram that
-there is, so none is cut. A reply that the system refuses is counted by its errno, and does not
-hold up others. While the socket's send buffer is full nothing is received, and packets queue in
-the kernel. Ctrl-C stops it, and it prints what it did in all; the exit status is 0 then.
+`--port 0` listens on any free port. `--backend` is asyncio, trio or uvloop. Replies are sent from
+the ring that received the packets, without a copy. A slot holds the longest possible datagram, so
+none is cut. A reply that the system refuses is counted by its errno, and the other replies still
+go out. While the socket's send buffer is full the server receives nothing, and packets queue in
+the kernel.
 
-Two servers that answer each other's answers do so for ever, once somebody has forged a packet
-from one to the other. So packets from ports below 1024, where such services are (echo, daytime,
-chargen, DNS ...), and from this server's own port number get no answer. That is no protection
-from a server on another port, nor does it hinder those who forge a victim's address: leave
-it on 127.0.0.1, or behind a packet filter. Give `--host` one address: bound to all of a machine
-that has several, the kernel would choose the one that a reply comes from.
+Ctrl-C or SIGTERM stops it: what has arrived is still answered, then it prints totals. A second
+signal ends it at once; the totals then say what was not answered. The exit status is 0.
+
+One forged packet could make two echo servers answer each other for ever. So packets from ports
+below 1024, where such services are (echo, daytime, chargen, DNS ...), and from this server's own
+port number get no answer. That does not protect it from a server on another port, nor a victim
+whose address somebody forges: leave it on 127.0.0.1, or behind a packet filter. Give `--host` one
+address: on a machine with several, a server bound to all of them may reply from the wrong one.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
-import signal
 import socket
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
 import anyio
-from anyio.abc import TaskStatus
 
 from anyio_mmsg import (
     Packet,
@@ -45,48 +44,53 @@ from anyio_mmsg import (
     open_udp_socket,
     send_mmsg,
 )
+from shared import (
+    Rate,
+    add_backend_option,
+    announce,
+    losses,
+    print_at_intervals,
+    run_on,
+    stop_on_signal,
+)
 
-SLOT_SIZE = 65527  # any datagram over IPv6; over IPv4 they have 65507 at most
-# Port 0 is not one of them: who forges that gets no answer by sendto(2), and is counted for it.
+SLOT_SIZE = 65527  # any datagram over IPv6; over IPv4 the most is 65507
+# Port 0 is not in here: sendto(2) refuses a reply to it, and that is counted.
 WELL_KNOWN_PORTS = range(1, 1024)
 
 
 @dataclass
 class Report:
-    """Says how it goes, as totals and the rate since it said so last."""
+    """What the server did, as one line of totals."""
 
     receiver: PacketReceiver
-    started: float
+    rate: Rate
     echoed: int = 0
     refused: Counter[int] = field(default_factory=Counter)
     not_answered: int = 0
     unsent: int = 0  # when it was stopped
-    _packets: int = 0
-    _since: float = 0.0
 
     def add(self, packets: int, result: SendResult) -> None:
-        """Count what became of replies."""
+        """Count what became of the replies to so many packets."""
         self.echoed += result.sent
         self.unsent += packets - result.handled
         self.refused.update(result.errors)
 
-    def line(self, now: float, *, last: bool = False) -> str:
-        """Return a line; the last one has the rate of the whole time."""
-        seen = self.receiver.statistics()
-        since, before = (self.started, 0) if last else (self._since or self.started, self._packets)
-        rate = (seen.packets - before) / max(now - since, 1e-9)
-        self._packets, self._since = seen.packets, now
+    def line(self, *, last: bool = False) -> str:
+        """Return totals and the rate since the last line; the last line has the overall rate."""
+        seen, now = self.receiver.statistics(), anyio.current_time()
+        rate = self.rate.since_start if last else self.rate.since_last_look
         refused = ", ".join(
             f"{count:,} {errno.errorcode.get(number, number)}"
             for number, count in sorted(self.refused.items())
         )
-        kernel = "unknown" if seen.dropped_by_kernel is None else f"{seen.dropped_by_kernel:,}"
         return (
-            f"{'in all' if last else '--'} {seen.packets:,} packets ({rate:,.0f}/s), "
+            f"{'in all' if last else '--'} {seen.packets:,} packets "
+            f"({rate(now, seen.packets):,.0f}/s), "
             f"{seen.bytes:,} bytes, {seen.batches:,} batches: echoed {self.echoed:,}, "
             f"not answered {self.not_answered:,}, unsent {self.unsent:,}, "
             f"refused {sum(self.refused.values()):,}{f' ({refused})' if refused else ''}; "
-            f"dropped by kernel {kernel}"
+            f"{losses(seen)}"
         )
 
 
@@ -102,42 +106,23 @@ async def echo(sock: socket.socket, report: Report) -> None:
             result = SendResult()
             try:
                 await send_mmsg(sock, replies, result=result)
-            finally:  # if it was stopped, then that is how far it got
+            finally:  # a cancelled call fills in `result` too: it says how far it got
                 report.add(len(replies), result)
-
-
-async def show(report: Report, interval: float) -> None:
-    """Print a line at each interval."""
-    while True:
-        await anyio.sleep(interval)
-        print(report.line(anyio.current_time()), flush=True)
-
-
-async def stop_on_signal(
-    scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-) -> None:
-    """Cancel the scope when Ctrl-C is pressed."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        await anext(signals)
-        scope.cancel()
 
 
 async def run(options: argparse.Namespace) -> None:
     """Serve until Ctrl-C, then print what was done."""
     sock = await open_udp_socket(options.host, options.port, receive_buffer_size=options.buffer)
-    # One batch, of 4 MB, is enough: nothing is received while it is sent back.
+    # One batch, of 4 MB, is enough: nothing is received while its replies are sent.
     receiver = PacketReceiver(sock, PacketBatchPool(1, slot_size=SLOT_SIZE))
-    report = Report(receiver, anyio.current_time())
-    async with receiver:
-        async with anyio.create_task_group() as nursery:
-            if sys.platform != "win32":  # asyncio has no signal handlers there
-                await nursery.start(stop_on_signal, nursery.cancel_scope)
-            host, port = sock.getsockname()[:2]
-            print(f"listening on {f'[{host}]' if ':' in host else host}:{port}", flush=True)
-            nursery.start_soon(show, report, options.interval)
-            nursery.start_soon(echo, sock, report)
-        print(report.line(anyio.current_time(), last=True), flush=True)
+    report = Report(receiver, Rate(anyio.current_time()))
+    async with receiver, anyio.create_task_group() as nursery:
+        await nursery.start(stop_on_signal, receiver.stop, nursery.cancel_scope.cancel)
+        announce(sock)
+        nursery.start_soon(print_at_intervals, options.interval, report.line)
+        await echo(sock, report)
+        nursery.cancel_scope.cancel()
+    print(report.line(last=True), flush=True)
 
 
 def main() -> None:
@@ -145,16 +130,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=7777, help="0 for any free one")
-    parser.add_argument("--backend", default="asyncio", choices=["asyncio", "trio", "uvloop"])
+    add_backend_option(parser)
     parser.add_argument("--interval", type=float, default=10, help="seconds between reports")
     parser.add_argument("--buffer", type=int, help="bytes of the kernel's buffer to ask for")
     options = parser.parse_args()
-    anyio.run(
-        run,
-        options,
-        backend="trio" if options.backend == "trio" else "asyncio",
-        backend_options={"use_uvloop": True} if options.backend == "uvloop" else {},
-    )
+    run_on(options.backend, run, options)
 
 
 if __name__ == "__main__":

@@ -1,35 +1,35 @@
-"""Ask for an exact number of packets, under a deadline, and see what a timeout leaves behind.
+"""Ask for an exact number of packets, with a deadline, and see what a timeout leaves behind.
 
     python -m pip install -e '.[trio]'
     python examples/exact.py
     python examples/exact.py --backend trio --deadline 2
 
-It feeds itself: a task sends packets over loopback, now as many as are asked for, now too few.
-`--backend` is asyncio, trio or uvloop. Ctrl-C stops it, and it prints what the batch holds then;
-nothing that was read is lost. The exit status is 0, stopped or not.
+It feeds itself: a task sends packets over loopback, first as many as are asked for, then too few.
+`--backend` is asyncio, trio or uvloop. Ctrl-C or SIGTERM cancels the call that waits, and the
+program prints what the batch holds: nothing that was read is lost. The exit status is always 0.
 """
 
 from __future__ import annotations
 
 import argparse
-import signal
 import socket
-import sys
 
 import anyio
-from anyio.abc import TaskStatus
 
 from anyio_mmsg import PacketBatch, recv_mmsg_exact
+from shared import add_backend_option, announce, run_on, stop_on_signal
+
+SLOT_SIZE = 64  # it receives only what it sends itself: one letter a packet
 
 
 def held(batch: PacketBatch) -> str:
-    """Return in words what the batch holds."""
+    """Say what the batch holds."""
     texts = [bytes(packet.data).decode() for packet in batch]
     return f"the batch holds {len(batch)} of {batch.capacity}: {' '.join(texts) or 'nothing'}"
 
 
 def say(text: str) -> None:
-    """Print a line at once, into a pipe too."""
+    """Print a line now, even into a pipe."""
     print(text, flush=True)
 
 
@@ -43,7 +43,7 @@ async def send(sock: socket.socket, names: str) -> None:
 async def demonstrate(
     receiver: socket.socket, sender: socket.socket, batch: PacketBatch, deadline: float
 ) -> None:
-    """Receive exactly so many packets, or fail to, in four ways."""
+    """Ask for an exact number of packets in four ways; two of them time out."""
     say("1. As many as asked for: it returns when the last one is there.")
     async with anyio.create_task_group() as nursery:
         nursery.start_soon(send, sender, "abcd")
@@ -77,19 +77,9 @@ async def demonstrate(
         say(f"   TimeoutError; {held(batch)}")
 
 
-async def stop_on_signal(
-    scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-) -> None:
-    """Cancel the scope when Ctrl-C is pressed."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for _ in signals:
-            scope.cancel()
-
-
 async def run(deadline: float) -> None:
     """Open the sockets, then demonstrate until the end or Ctrl-C."""
-    batch = PacketBatch(capacity=8, slot_size=64)
+    batch = PacketBatch(capacity=8, slot_size=SLOT_SIZE)
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
@@ -98,11 +88,10 @@ async def run(deadline: float) -> None:
         sender.connect(receiver.getsockname())
         for sock in (receiver, sender):
             sock.setblocking(False)
-        host, port = receiver.getsockname()
         async with anyio.create_task_group() as nursery:
-            if sys.platform != "win32":  # asyncio has no signal handlers there
-                await nursery.start(stop_on_signal, nursery.cancel_scope)
-            say(f"listening on {host}:{port}")
+            cancel = nursery.cancel_scope.cancel
+            await nursery.start(stop_on_signal, cancel, cancel)
+            announce(receiver)
             await demonstrate(receiver, sender, batch, deadline)
             nursery.cancel_scope.cancel()
     say(f"At the end {held(batch)}")
@@ -111,15 +100,10 @@ async def run(deadline: float) -> None:
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--backend", default="asyncio", choices=["asyncio", "trio", "uvloop"])
+    add_backend_option(parser)
     parser.add_argument("--deadline", type=float, default=0.5, help="seconds for each call")
     options = parser.parse_args()
-    anyio.run(
-        run,
-        options.deadline,
-        backend="trio" if options.backend == "trio" else "asyncio",
-        backend_options={"use_uvloop": True} if options.backend == "uvloop" else {},
-    )
+    run_on(options.backend, run, options.deadline)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@
     python examples/loopback.py --packets 1000000 --backend trio --engine recvfrom_into
 
 It feeds itself: a sender and a receiver in one nursery, on asyncio, then on Trio, then on uvloop
-if that is installed. Ctrl-C stops the sender; packets on their way still arrive, and the table
-tells of those that were sent. The exit status is 0, or 1 if a packet was lost or corrupt; a stop
-by Ctrl-C changes nothing about that.
+if that is installed. Ctrl-C or SIGTERM stops the sender; packets on their way still arrive, and
+the table covers those that were sent. A second signal ends it at once, and packets on their way
+then count as lost. The exit status is 0, or 1 if a packet was lost or corrupt, stopped or not.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
-import signal
 import socket
 import struct
 import sys
@@ -24,36 +23,41 @@ import zlib
 from dataclasses import dataclass, field
 
 import anyio
-from anyio.abc import TaskStatus
 
 from anyio_mmsg import PACKET_DATA_SIZE, PacketBatch, recv_mmsg
+from shared import run_on, stop_on_signal
 
-# A packet: the checksum of all that follows it, the sequence number, 0 to 1220 bytes of body.
+# A packet: the checksum of all that follows it, the sequence number, 0 to 1220 bytes of body. The
+# longest one fills a slot of the default size, and none is longer.
 CHECKSUM = struct.Struct("!I")
 SEQUENCE = struct.Struct("!Q")
 MAX_BODY = PACKET_DATA_SIZE - CHECKSUM.size - SEQUENCE.size
-NOISE = bytes(range(256)) * 6  # bodies are cut from here
+NOISE = bytes(range(256)) * 6  # bodies are slices of this
 
-RECEIVE_BUFFER = 2**20  # bytes to ask the kernel for; what it grants is read back
-PACKET_OVERHEAD = 2048  # what Linux counts for a packet beside its bytes, rounded up
-PATIENCE = 5.0  # seconds without any packet arriving until those on their way count as lost
+RECEIVE_BUFFER = 2**20  # bytes to ask the kernel for; it may grant fewer
+PACKET_OVERHEAD = 2048  # what Linux counts for a packet on top of its bytes, rounded up
+PATIENCE = 5.0  # seconds; if nothing arrives for so long, packets on their way count as lost
 
 
 @dataclass
 class Run:
-    """One backend's run: how it is going, and in the end its row of the table."""
+    """One backend's run: its progress, and at the end its row of the table."""
 
     backend: str
     packets: int
-    window: int = 0  # the most bytes, by the kernel's count, that may be on their way
+    window: int = 0  # the most bytes that may be on their way, as the kernel counts them
     on_the_way: int = 0
     credit: anyio.Event = field(default_factory=anyio.Event)  # set when some have arrived
-    stopped: bool = False
+    stopped: bool = False  # the sender is to stop
     sent: int = 0
     intact: int = 0
     corrupt: int = 0
     batches: int = 0
     seconds: float = 0.0
+
+    def stop(self) -> None:
+        """Send no more."""
+        self.stopped = True
 
     @property
     def arrived(self) -> int:
@@ -62,7 +66,7 @@ class Run:
 
     @property
     def lost(self) -> int:
-        """Packets sent that did not arrive, or not yet."""
+        """Packets that were sent and have not arrived (yet)."""
         return max(0, self.sent - self.arrived)
 
 
@@ -75,7 +79,7 @@ def make_packet(number: int) -> bytes:
 
 
 def read_packet(data: memoryview) -> int | None:
-    """Return the sequence number, or None if the packet is not as it was sent."""
+    """Return the sequence number, or None if the packet was changed on its way."""
     if len(data) < CHECKSUM.size + SEQUENCE.size:
         return None
     (checksum,) = CHECKSUM.unpack_from(data)
@@ -86,7 +90,7 @@ def read_packet(data: memoryview) -> int | None:
 
 
 async def credit_came(run: Run) -> bool:
-    """Wait until packets were read; False if that takes too long."""
+    """Wait until packets were read; return False if that takes too long."""
     run.credit = anyio.Event()
     with anyio.move_on_after(PATIENCE):
         await run.credit.wait()
@@ -94,7 +98,7 @@ async def credit_came(run: Run) -> bool:
 
 
 async def send(sock: socket.socket, run: Run, everything: anyio.CancelScope) -> None:
-    """Send while the receiver's buffer surely has room, else wait until packets were read."""
+    """Send while the receiver's buffer has room for certain, otherwise wait for the receiver."""
     while run.sent < run.packets and not run.stopped:
         packet = make_packet(run.sent)
         cost = len(packet) + PACKET_OVERHEAD
@@ -104,7 +108,7 @@ async def send(sock: socket.socket, run: Run, everything: anyio.CancelScope) -> 
             continue
         try:
             sock.send(packet)
-        except BlockingIOError:  # the send buffer is full: of packets that were not read yet
+        except BlockingIOError:  # the send buffer is full of packets that were not read yet
             if not await credit_came(run):
                 break
             continue
@@ -135,15 +139,15 @@ async def receive(sock: socket.socket, run: Run, engine: str) -> None:
 
 
 async def show_progress(run: Run) -> None:
-    """On a terminal, one line that is written over; elsewhere a line at each quarter."""
-    on_terminal, told = sys.stdout.isatty(), -1
+    """On a terminal rewrite one line; elsewhere print a line at each quarter."""
+    on_terminal, shown = sys.stdout.isatty(), -1
     try:
         while True:
             quarter = 4 * run.arrived // run.packets
             if on_terminal:
                 print(f"\r{progress(run)}", end="", flush=True)
-            elif told < quarter < 4:
-                told = quarter
+            elif shown < quarter < 4:
+                shown = quarter
                 print(progress(run), flush=True)
             await anyio.sleep(0.1)
     finally:
@@ -151,19 +155,9 @@ async def show_progress(run: Run) -> None:
 
 
 def progress(run: Run) -> str:
-    """Return the line that tells how far the run is."""
+    """Return the line that shows how far the run is."""
     percent = 100 * run.arrived // run.packets
     return f"{run.backend:>8}: {run.arrived:>11,} of {run.packets:,} packets, {percent:>3} %"
-
-
-async def stop_on_signal(
-    run: Run, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-) -> None:
-    """Stop the sender when Ctrl-C is pressed."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        async for _ in signals:
-            run.stopped = True
 
 
 async def loopback(run: Run, engine: str) -> None:
@@ -173,7 +167,7 @@ async def loopback(run: Run, engine: str) -> None:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
     ):
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        # Half: Linux books the room of packets that were read as free a quarter late.
+        # Half of it: Linux gives back the room of packets that were read late, by up to a quarter.
         run.window = receiver.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
         receiver.bind(("127.0.0.1", 0))
         sender.connect(receiver.getsockname())
@@ -181,8 +175,7 @@ async def loopback(run: Run, engine: str) -> None:
             sock.setblocking(False)
         started = time.perf_counter()
         async with anyio.create_task_group() as nursery:
-            if sys.platform != "win32":  # asyncio has no signal handlers there
-                await nursery.start(stop_on_signal, run)
+            await nursery.start(stop_on_signal, run.stop, nursery.cancel_scope.cancel)
             nursery.start_soon(show_progress, run)
             nursery.start_soon(receive, receiver, run, engine)
             nursery.start_soon(send, sender, run, nursery.cancel_scope)
@@ -211,17 +204,11 @@ def main() -> int:
     if options.packets < 1:
         parser.error("--packets has to be at least 1")
     runs: list[Run] = []
-    with contextlib.suppress(KeyboardInterrupt):  # between two runs nobody watches for it
+    with contextlib.suppress(KeyboardInterrupt):  # between two runs nothing handles the signal
         for backend in options.backend or ["asyncio", *installed]:
             run = Run(backend, options.packets)
             runs.append(run)
-            anyio.run(
-                loopback,
-                run,
-                options.engine,
-                backend="trio" if backend == "trio" else "asyncio",
-                backend_options={"use_uvloop": True} if backend == "uvloop" else {},
-            )
+            run_on(backend, loopback, run, options.engine)
             if run.stopped:
                 break
     print_table(runs)

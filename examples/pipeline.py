@@ -4,22 +4,22 @@
     python examples/pipeline.py --demo 20000 --work 400 --overload drop_oldest
     python examples/pipeline.py --host 127.0.0.1 --port 9999 --workers 8 --overload block
 
-`--demo` feeds it with so many packets a second, and `--work` lets the workers wait so many
-microseconds for each, as they would for a database: by the numbers above they get half of the
-packets done, and what becomes of the other half is the policy's choice. "block" leaves them in
-the kernel, which drops them; "drop_newest" and "drop_oldest" drop them here. See what each does
-to the age of the packets that workers get.
+`--demo 20000` feeds it with 20,000 packets a second. `--work 400` lets the workers wait 400
+microseconds for each packet, as they would for a database. With the numbers above they can work
+off half of the packets, and the policy decides about the other half. "block" leaves them in the
+kernel, which drops them; "drop_newest" and "drop_oldest" drop them here. Watch what each does to
+the age of the packets that the workers get.
 
-On a terminal the table is live; elsewhere a line is printed at each interval. Ctrl-C stops it:
-what was received is worked off, for a while (a second Ctrl-C cuts that short), and the books are
-closed to the packet. The exit status is 0, or 1 if they do not balance.
+On a terminal the table is live; elsewhere it prints a line at each interval. Ctrl-C or SIGTERM
+stops it: what has arrived is still received and worked off, for `--grace` seconds at most; a
+second signal cuts that short. Then it prints what became of each packet, and says so if something
+is left. The exit status is 0, or 1 if the counts don't add up.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
 import socket
 import struct
 import sys
@@ -29,7 +29,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio.abc import TaskStatus
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from anyio_mmsg import (
@@ -40,28 +39,41 @@ from anyio_mmsg import (
     feed,
     open_udp_socket,
 )
+from shared import (
+    add_backend_option,
+    announce,
+    run_on,
+    show_at_intervals,
+    stop_on_signal,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+# What fills an Ethernet frame: 1500 - 20 (IPv4) - 8 (UDP). The library's default, 1232, would cut
+# it. A longer packet is cut, and counted as truncated.
+SLOT_SIZE = 1472
 STAMP = struct.Struct("!d")  # what a packet of the demonstration begins with: when it was sent
-TICK = 0.002  # seconds between two bursts of the demonstration: small ones, for the kernel
+TICK = 0.002  # seconds between two bursts of the demonstration; short, so that bursts are small
 
 
 @dataclass
 class Pipeline:
-    """What is where, and the counts that the library does not keep."""
+    """The receiver, the stream, and the counts that the library does not keep."""
 
     receiver: PacketReceiver
     stream: MemoryObjectReceiveStream[PacketBatch]
     sent: int = 0  # by the demonstration
     in_work: int = 0
-    queued: int = 0  # when workers were cut short
+    queued: int = 0  # left in the stream when the workers were cut short
     consumed: int = 0
     age: float = 0.0  # of the packet that a worker took last, in seconds
 
+    def __post_init__(self) -> None:
+        self._last = anyio.current_time(), self.counts()
+
     def counts(self) -> dict[str, int]:
-        """Return packets by what became of them."""
+        """Return how many packets were received, consumed and dropped."""
         seen = self.receiver.statistics()
         return {
             "received": seen.packets,
@@ -71,7 +83,7 @@ class Pipeline:
         }
 
     def state(self) -> dict[str, str]:
-        """Return what is neither a count nor a rate."""
+        """Return the figures that are neither counts nor rates."""
         seen, pool = self.receiver.statistics(), self.receiver.pool.statistics()
         waiting = self.stream.statistics()
         return {
@@ -85,11 +97,49 @@ class Pipeline:
             "age at work": f"{1000 * self.age:.1f} ms" if self.sent else "-",
         }
 
+    def look(self) -> Look:
+        """Return all there is to see, with rates since the last look."""
+        (then, before), self._last = self._last, (anyio.current_time(), self.counts())
+        now, counts = self._last
+        seconds = max(now - then, 1e-9)
+        rates = {what: (counts[what] - before[what]) / seconds for what in counts}
+        return Look(counts, rates, self.state())
+
+
+@dataclass
+class Look:
+    """What happened up to one moment."""
+
+    counts: dict[str, int]
+    rates: dict[str, float]  # a second, by what is counted
+    state: dict[str, str]
+
+    def line(self) -> str:
+        """Return it for a log."""
+        parts = [f"{what} {n:,} ({self.rates[what]:,.0f}/s)" for what, n in self.counts.items()]
+        if (age := self.state["age at work"]) != "-":
+            parts.append(f"age at work {age}")
+        return ", ".join(parts)
+
+    def table(self) -> Table:
+        """Return it for a terminal."""
+        from rich.table import Table
+
+        rows = Table("", "packets/s", "packets", min_width=50)
+        for column in rows.columns[1:]:
+            column.justify = "right"
+        for what, count in self.counts.items():
+            rows.add_row(what, f"{self.rates[what]:,.0f}", f"{count:,}")
+        rows.add_section()
+        for what, value in self.state.items():
+            rows.add_row(what, "", value)
+        return rows
+
 
 async def work(
     stream: MemoryObjectReceiveStream[PacketBatch], seconds: float, pipeline: Pipeline
 ) -> None:
-    """Take batches until the stream ends. A batch is the worker's until it is closed."""
+    """Take batches until the stream ends. A batch belongs to the worker until it is closed."""
     async with stream:
         async for batch in stream:
             with batch:
@@ -97,7 +147,7 @@ async def work(
                 pipeline.in_work += count
                 if pipeline.sent and batch[0].size >= STAMP.size:
                     pipeline.age = time.monotonic() - STAMP.unpack_from(batch[0].data)[0]
-                await anyio.sleep(seconds * count)  # here your own work would be
+                await anyio.sleep(seconds * count)  # replace it by your own work
                 pipeline.in_work -= count
                 pipeline.consumed += count
 
@@ -105,7 +155,7 @@ async def work(
 async def demonstrate(
     address: tuple[str, int], rate: float, pipeline: Pipeline, until: anyio.CancelScope
 ) -> None:
-    """Send so many packets a second, in bursts."""
+    """Send `rate` packets a second, in bursts."""
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     with until, socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.setblocking(False)
@@ -120,89 +170,40 @@ async def demonstrate(
             await anyio.sleep(TICK)
 
 
-async def show(pipeline: Pipeline, interval: float) -> None:
-    """On a terminal a table that is written over; elsewhere a line at each interval."""
-    with contextlib.ExitStack() as stack:
-        live = None
-        if sys.stdout.isatty():
-            from rich.live import Live
-
-            live = stack.enter_context(Live(auto_refresh=False))
-        before, then = pipeline.counts(), anyio.current_time()
-        while True:
-            await anyio.sleep(interval)
-            counts, now = pipeline.counts(), anyio.current_time()
-            rates = {what: (counts[what] - before[what]) / (now - then) for what in counts}
-            before, then = counts, now
-            if live is None:
-                parts = [f"{what} {counts[what]:,} ({rates[what]:,.0f}/s)" for what in counts]
-                if pipeline.sent:
-                    parts.append(f"age at work {1000 * pipeline.age:.1f} ms")
-                print(", ".join(parts), flush=True)
-            else:
-                live.update(table(counts, rates, pipeline.state()), refresh=True)
-
-
-def table(counts: dict[str, int], rates: dict[str, float], state: dict[str, str]) -> Table:
-    """Return all there is to see."""
-    from rich.table import Table
-
-    rows = Table("", "packets/s", "packets", min_width=50)
-    for column in rows.columns[1:]:
-        column.justify = "right"
-    for what, count in counts.items():
-        rows.add_row(what, f"{rates[what]:,.0f}", f"{count:,}")
-    rows.add_section()
-    for what, value in state.items():
-        rows.add_row(what, "", value)
-    return rows
-
-
-async def stop_on_signal(
-    pipeline: Pipeline,
-    sending: anyio.CancelScope,
-    workers: anyio.CancelScope,
-    grace: float,
-    *,
-    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
-) -> None:
-    """At Ctrl-C end the receiver: then `feed` ends, and so do the workers, as they are done."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        await anext(signals)
-        sending.cancel()
-        await pipeline.receiver.aclose()
-        with anyio.move_on_after(grace):
-            await anext(signals)  # from who can't wait
-        workers.cancel()
-
-
 async def run(options: argparse.Namespace) -> int:
     """Run the pipeline until Ctrl-C; return the exit status."""
     sock = await open_udp_socket(options.host, options.port, receive_buffer_size=options.buffer)
-    host, port = sock.getsockname()[:2]
-    # As many as can be in use: in the stream, at work, in the hands of feed, at the receiver.
-    pool = PacketBatchPool(options.queue + options.workers + 2, options.batch)
+    # As many as can be in use: in the stream, at work, one that feed holds, one at the receiver.
+    pool = PacketBatchPool(options.queue + options.workers + 2, options.batch, SLOT_SIZE)
     send_stream, stream = anyio.create_memory_object_stream[PacketBatch](options.queue)
-    pipeline = Pipeline(PacketReceiver(sock, pool, limit=options.batch), stream)
+    receiver = PacketReceiver(sock, pool, limit=options.batch)
+    pipeline = Pipeline(receiver, stream)
     oldest = stream if options.overload == "drop_oldest" else None
     policy = partial(feed, overload=options.overload, oldest=oldest)
     sending = anyio.CancelScope()
 
-    async with pipeline.receiver, anyio.create_task_group() as around:
+    async with receiver, anyio.create_task_group() as around:
         async with stream, anyio.create_task_group() as nursery:
-            nursery.start_soon(policy, pipeline.receiver, send_stream)
+            nursery.start_soon(policy, receiver, send_stream)
             async with anyio.create_task_group() as workers:
-                if sys.platform != "win32":  # asyncio has no signal handlers there
-                    scopes = sending, workers.cancel_scope
-                    await around.start(stop_on_signal, pipeline, *scopes, options.grace)
-                print(f"listening on {f'[{host}]' if ':' in host else host}:{port}", flush=True)
-                around.start_soon(show, pipeline, options.interval)
+
+                def stop() -> None:
+                    """End the receiver: then `feed` ends, then the stream, then the workers."""
+                    sending.cancel()
+                    receiver.stop()
+                    workers.cancel_scope.deadline = anyio.current_time() + options.grace
+
+                await around.start(stop_on_signal, stop, workers.cancel_scope.cancel)
+                announce(sock)
+                around.start_soon(show_at_intervals, options.interval, pipeline.look)
                 if options.demo:
-                    around.start_soon(demonstrate, (host, port), options.demo, pipeline, sending)
+                    address = sock.getsockname()[:2]
+                    around.start_soon(demonstrate, address, options.demo, pipeline, sending)
                 for _ in range(options.workers):
                     workers.start_soon(work, stream.clone(), options.work / 1e6, pipeline)
-            async for batch in stream:  # if they were cut short: what is left, till feed has ended
+            # If the workers were cut short: this ends feed, and counts what the kernel still has.
+            await receiver.aclose()
+            async for batch in stream:
                 with batch:
                     pipeline.queued += len(batch)
         around.cancel_scope.cancel()
@@ -210,9 +211,11 @@ async def run(options: argparse.Namespace) -> int:
 
 
 def summarize(pipeline: Pipeline) -> int:
-    """Print what became of each packet; return 1 if that leaves any of them out, else 0."""
+    """Print what became of each packet; return 1 if that doesn't add up, else 0."""
     seen, consumed = pipeline.receiver.statistics(), pipeline.consumed
     queued = pipeline.queued + pipeline.in_work
+    if queued or seen.unread:
+        print(f"left: {queued:,} packets not worked off, {seen.unread:,} not even received")
     if pipeline.sent:
         print(f"sent {pipeline.sent:,}")
     print(
@@ -233,7 +236,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
-    parser.add_argument("--backend", default="asyncio", choices=["asyncio", "trio", "uvloop"])
+    add_backend_option(parser)
     parser.add_argument(
         "--overload", default="block", choices=["block", "drop_newest", "drop_oldest"]
     )
@@ -248,12 +251,7 @@ def main() -> int:
     options = parser.parse_args()
     if min(options.workers, options.queue, options.batch) < 1:
         parser.error("--workers, --queue and --batch have to be at least 1")
-    return anyio.run(
-        run,
-        options,
-        backend="trio" if options.backend == "trio" else "asyncio",
-        backend_options={"use_uvloop": True} if options.backend == "uvloop" else {},
-    )
+    return run_on(options.backend, run, options)
 
 
 if __name__ == "__main__":

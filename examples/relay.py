@@ -1,4 +1,4 @@
-"""A relay: what comes to one UDP port is sent on to many destinations.
+"""A relay: each datagram that arrives at one UDP port goes on to many destinations.
 
     python -m pip install -e '.[trio]'
     python examples/relay.py --port 5000 --to 127.0.0.1:5001 --to 127.0.0.1:5002
@@ -9,25 +9,30 @@ Watch it from other terminals:
     nc -u -l 127.0.0.1 5001
     echo hello | nc -u -w0 127.0.0.1 5000
 
-`--port 0` listens on any free port, `--backend` is asyncio, trio or uvloop. `--gso` has the kernel
-cut packets of one size out of large ones, at a fraction of the cost where they are of one size (on
-Linux; `python -m benchmarks send` tells). Names are looked up once, at the start. Ctrl-C stops it,
-and it prints what each destination got; the exit status is 0 then.
+`--port 0` listens on any free port. `--backend` is asyncio, trio or uvloop. `--gso` lets the
+kernel split large sends into packets of one size, which is much cheaper where packets are of one
+size (Linux only; measure it with `python -m benchmarks send`). Names are looked up once, at the
+start.
 
-A batch goes out in one `send_mmsg` call, to all destinations. Its alternative is a
-`multi_target_send` for each packet. That has the fixed cost of a call for each, too much for a few
-destinations; for dozens of them, or payloads of many kilobytes, it is the faster one, since it
-copies a payload once and not for each destination.
+Ctrl-C or SIGTERM stops it: what has arrived is still sent on, then it prints what each destination
+got. A second signal ends it at once; "unsent" and "left" then say what did not go out. The
+exit status is 0.
 
-What the system refuses to send is counted by destination, and does not hold up others. But UDP
-does not tell whether anybody listens: a destination that is there no more counts as sent to.
-For some three seconds at a time Linux keeps packets to a host of the local network that does not
-say where it is, and charges them to the send buffer. So that buffer has room for such a queue for
-each destination, as far as net.core.wmem_max lets it; when it is full, all wait.
+A batch goes out in one `send_mmsg` call, to all destinations. The alternative is one
+`multi_target_send` for each packet. It pays the fixed cost of a call for each packet, which is too
+much for a few destinations. For dozens of them, or payloads of many kilobytes, it is faster, since
+it copies a payload once and not once for each destination.
 
-Packets are sent from a socket of their own, which nobody reads: what destinations answer
-is not relayed. A destination that is the relay's own port is refused, since that would go round
-for ever; two relays that send to each other do that too, and are for you to avoid.
+A packet that the system refuses to send is counted for its destination, and the other packets
+still go out. UDP does not say whether anybody listens, so packets to a destination that is gone
+count as sent. If a host of the local network does not answer ARP, Linux keeps packets to it for
+about three seconds and charges them to the send buffer. So that buffer is made large enough for
+one such queue for each destination, as far as net.core.wmem_max allows; when it is full, all
+destinations wait.
+
+The relay sends from a socket of its own, which nobody reads: answers of destinations are not
+relayed. A destination that is the relay's own port is refused, since its packets would go round
+for ever. Two relays that send to each other would do that too: avoid it.
 """
 
 from __future__ import annotations
@@ -36,15 +41,12 @@ import argparse
 import contextlib
 import errno
 import ipaddress
-import signal
 import socket
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
-from anyio.abc import TaskStatus
 
 from anyio_mmsg import (
     PacketBatchPool,
@@ -53,21 +55,30 @@ from anyio_mmsg import (
     open_udp_socket,
     send_mmsg,
 )
+from shared import (
+    Rate,
+    add_backend_option,
+    announce,
+    losses,
+    print_at_intervals,
+    run_on,
+    stop_on_signal,
+)
 
-SLOT_SIZE = 65527  # any datagram over IPv6, so that none is sent on without its end
+SLOT_SIZE = 65527  # any datagram over IPv6, so that none is cut and sent on
 BATCH = 64  # packets
 NEIGHBOUR_QUEUE = 212_992  # bytes, as the kernel counts them (arp(7), unres_qlen_bytes)
 
 
 class RefusedError(Exception):
-    """A command line that can't work. Its text says why."""
+    """The command line asks for what can't work. The text says why."""
 
 
 @dataclass
 class Destination:
-    """Where packets are sent on to, and what became of them."""
+    """A peer that packets are sent on to, and what became of them."""
 
-    name: str  # as it was given
+    name: str  # as given on the command line
     family: int
     address: Any  # as `socket.sendto` takes it
     sent: int = 0
@@ -83,13 +94,13 @@ class Destination:
 
 
 def resolve(names: list[str]) -> list[Destination]:
-    """Look up destinations, HOST:PORT or [HOST]:PORT; all get addresses of one family.
+    """Look up destinations, each HOST:PORT or [HOST]:PORT, in one address family for all.
 
     Raises:
         RefusedError: One is malformed or unknown, or they have no family in common.
     """
-    # Not anyio.getaddrinfo: it writes the scope of a link-local address into the host. Nothing
-    # else runs yet that this could block.
+    # Not anyio.getaddrinfo, which moves the scope of a link-local address into the host. This one
+    # blocks, but nothing else runs yet.
     found = {}
     for name in names:
         host, _, port = name.rpartition(":")
@@ -101,7 +112,7 @@ def resolve(names: list[str]) -> list[Destination]:
             raise RefusedError(f"{name}: give HOST:PORT, the port from 1 to 65535")
         try:
             answers = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)
-        except (OSError, UnicodeError) as error:  # the latter for what can't be a name
+        except (OSError, UnicodeError) as error:  # UnicodeError: what can't be encoded as a name
             raise RefusedError(f"{name}: {error}") from error
         found[name] = {family: address for family, _, _, _, address in reversed(answers)}
     for family in next(iter(found.values())):
@@ -111,7 +122,7 @@ def resolve(names: list[str]) -> list[Destination]:
 
 
 def leads_back(destination: Destination, listening: Any) -> bool:
-    """Whether a destination is the address that the relay listens on, or one of these."""
+    """Return whether a destination is an address that the relay listens on."""
     host, own = _host(destination.address), _host(listening)
     if destination.address[1] != listening[1]:
         return False
@@ -123,7 +134,7 @@ def leads_back(destination: Destination, listening: Any) -> bool:
         try:
             sock.bind((destination.address[0], 0, *destination.address[2:]))
         except OSError:
-            return False  # it is not this machine's
+            return False  # it is not an address of this machine
     return True
 
 
@@ -134,15 +145,13 @@ def _host(address: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 @dataclass
 class Relay:
-    """The sockets, the destinations, and the count of what happened."""
+    """The sockets, the destinations, and the counts of what happened."""
 
     receiver: PacketReceiver
     out: socket.socket
     destinations: list[Destination]
     gso: bool
-    started: float
-    _packets: int = 0
-    _since: float = 0.0
+    rate: Rate
 
     async def work(self) -> None:
         """Send on what arrives: one wait, a batch of packets, one call for all of the copies."""
@@ -151,18 +160,18 @@ class Relay:
                 payloads = batch.payloads()
                 result = SendResult()
                 try:
-                    # By destination, then by packet: so GSO finds runs to one destination.
+                    # By destination, then by packet, so that GSO finds runs to one destination.
                     await send_mmsg(
                         self.out,
                         [(data, to.address) for to in self.destinations for data in payloads],
                         gso=self.gso,
                         result=result,
                     )
-                finally:  # if it was stopped, then that is how far it got
+                finally:  # a cancelled call fills in `result` too: it says how far it got
                     self.count(len(payloads), result)
 
     def count(self, packets: int, result: SendResult) -> None:
-        """Tell destinations what became of their copies of so many packets."""
+        """Count for each destination what became of its copies of so many packets."""
         for index, to in enumerate(self.destinations):
             handled = min(max(result.handled - index * packets, 0), packets)
             to.sent += handled
@@ -173,42 +182,24 @@ class Relay:
             to.refused[errno.errorcode.get(number, str(number))] += 1
             to.sent -= 1
 
-    def line(self, now: float, *, last: bool = False) -> str:
-        """Return totals, and the rate since the last line; the last has that of all the time."""
-        seen = self.receiver.statistics()
-        since, before = (self.started, 0) if last else (self._since or self.started, self._packets)
-        rate = (seen.packets - before) / max(now - since, 1e-9)
-        self._packets, self._since = seen.packets, now
-        kernel = "unknown" if seen.dropped_by_kernel is None else f"{seen.dropped_by_kernel:,}"
+    def line(self, *, last: bool = False) -> str:
+        """Return totals and the rate since the last line; the last line has the overall rate."""
+        seen, now = self.receiver.statistics(), anyio.current_time()
+        rate = self.rate.since_start if last else self.rate.since_last_look
         refused = sum(sum(to.refused.values()) for to in self.destinations)
         return (
-            f"{'in all' if last else '--'} {seen.packets:,} packets ({rate:,.0f}/s), "
+            f"{'in all' if last else '--'} {seen.packets:,} packets "
+            f"({rate(now, seen.packets):,.0f}/s), "
             f"{seen.bytes:,} bytes, {seen.batches:,} batches: "
             f"sent on {sum(to.sent for to in self.destinations):,}, refused {refused:,}; "
-            f"dropped by kernel {kernel}"
+            f"{losses(seen)}"
         )
-
-    async def show(self, interval: float) -> None:
-        """Print a line at each interval."""
-        while True:
-            await anyio.sleep(interval)
-            print(self.line(anyio.current_time()), flush=True)
-
-
-async def stop_on_signal(
-    scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-) -> None:
-    """Cancel the scope when Ctrl-C is pressed."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        await anext(signals)
-        scope.cancel()
 
 
 async def run(options: argparse.Namespace, destinations: list[Destination]) -> None:
     """Relay until Ctrl-C, then print what each destination got."""
     sock = await open_udp_socket(options.host, options.port, receive_buffer_size=options.buffer)
-    # One batch, of 4 MB, is enough: nothing is received while it is sent on.
+    # One batch, of 4 MB, is enough: nothing is received while its packets are sent on.
     receiver = PacketReceiver(sock, PacketBatchPool(1, BATCH, SLOT_SIZE))
     async with receiver:
         for to in destinations:
@@ -218,15 +209,14 @@ async def run(options: argparse.Namespace, destinations: list[Destination]) -> N
             wanted = min(NEIGHBOUR_QUEUE * len(destinations), 2**30 - 1)  # half a C int
             with contextlib.suppress(OSError):
                 out.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, wanted)
-            relay = Relay(receiver, out, destinations, options.gso, anyio.current_time())
+            relay = Relay(receiver, out, destinations, options.gso, Rate(anyio.current_time()))
             async with anyio.create_task_group() as nursery:
-                if sys.platform != "win32":  # asyncio has no signal handlers there
-                    await nursery.start(stop_on_signal, nursery.cancel_scope)
-                host, port = sock.getsockname()[:2]
-                print(f"listening on {f'[{host}]' if ':' in host else host}:{port}", flush=True)
-                nursery.start_soon(relay.show, options.interval)
-                nursery.start_soon(relay.work)
-    print(relay.line(anyio.current_time(), last=True), *destinations, sep="\n", flush=True)
+                await nursery.start(stop_on_signal, receiver.stop, nursery.cancel_scope.cancel)
+                announce(sock)
+                nursery.start_soon(print_at_intervals, options.interval, relay.line)
+                await relay.work()
+                nursery.cancel_scope.cancel()
+    print(relay.line(last=True), *destinations, sep="\n", flush=True)
 
 
 def main() -> None:
@@ -241,19 +231,13 @@ def main() -> None:
         metavar="HOST:PORT",
         help="a destination, [HOST]:PORT for an IPv6 address; again for each further one",
     )
-    parser.add_argument("--gso", action="store_true", help="have the kernel cut packets of a size")
-    parser.add_argument("--backend", default="asyncio", choices=["asyncio", "trio", "uvloop"])
+    parser.add_argument("--gso", action="store_true", help="let the kernel split large sends")
+    add_backend_option(parser)
     parser.add_argument("--interval", type=float, default=10, help="seconds between reports")
     parser.add_argument("--buffer", type=int, help="bytes of the kernel's buffer to ask for")
     options = parser.parse_args()
     try:
-        anyio.run(
-            run,
-            options,
-            resolve(options.to),
-            backend="trio" if options.backend == "trio" else "asyncio",
-            backend_options={"use_uvloop": True} if options.backend == "uvloop" else {},
-        )
+        run_on(options.backend, run, options, resolve(options.to))
     except RefusedError as error:
         parser.error(str(error))
 

@@ -1,4 +1,4 @@
-"""A port shared by processes, one to a core: the kernel gives each its share of the senders.
+"""A port shared by processes, one for each core: the kernel gives each its share of the senders.
 
     python -m pip install -e '.[examples]'
     python examples/reuseport_workers.py --host 127.0.0.1 --port 9999
@@ -6,10 +6,14 @@
 
 Each worker is a process with an event loop and a socket of its own, all bound to one port by
 SO_REUSEPORT. By default Linux chooses the socket by a hash of both ends' addresses and ports, so
-one sender's packets all go to one worker, in order; docs/scaling.md tells of other ways. (macOS
-has the option too, and gives all packets to one of them.) The parent receives nothing: it starts
-the workers, shows their rates live (where its output is no terminal, in lines), and stops them.
-Ctrl-C stops all, with a summary. The exit status is 0 then, or 1 if a worker failed.
+one sender's packets all go to one worker, in order; docs/scaling.md describes other ways. (macOS
+has the option too, but gives all packets to one of the sockets.) The parent receives nothing: it
+starts the workers, shows their rates (live on a terminal, else a line at each interval), and stops
+them.
+
+Ctrl-C or SIGTERM stops them all: each worker still handles what has arrived, then the parent
+prints a summary. A second signal kills the workers at once, and they count as failed. The exit
+status is 0, or 1 if a worker failed.
 """
 
 from __future__ import annotations
@@ -30,13 +34,17 @@ import anyio
 from anyio.abc import Process, TaskGroup, TaskStatus
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from anyio_mmsg import PacketBatch, PacketReceiver, open_udp_socket
+from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, open_udp_socket
+from shared import add_backend_option, run_on, show_at_intervals, stop_on_signal
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-MAX_LINE = 4096  # bytes of a worker's report; a pipe takes so much in one piece (PIPE_BUF)
-GRACE = 5.0  # seconds for workers to end
+# What fills an Ethernet frame: 1500 - 20 (IPv4) - 8 (UDP). The library's default, 1232, would cut
+# it. Use more for longer packets.
+SLOT_SIZE = 1472
+MAX_LINE = 4096  # bytes of a worker's report; a pipe takes this much in one piece (PIPE_BUF)
+GRACE = 5.0  # seconds until workers that don't end are killed
 COUNTS = "packets", "bytes", "batches", "dropped_by_kernel"
 
 
@@ -44,39 +52,29 @@ COUNTS = "packets", "bytes", "batches", "dropped_by_kernel"
 
 
 def handle(batch: PacketBatch) -> None:
-    """Do something with a batch: here your own work would be."""
+    """Do something with a batch. Replace it by your own work."""
 
 
 def report(receiver: PacketReceiver, port: int) -> None:
-    """Write a line to the parent: its port, the time, and the counts."""
+    """Write a line for the parent: the port, the time, and the counts."""
     seen = receiver.statistics()
-    told = {name: getattr(seen, name) or 0 for name in COUNTS}
-    line = json.dumps({"port": port, "time": time.monotonic(), **told})
+    counts = {name: getattr(seen, name) or 0 for name in COUNTS}
+    line = json.dumps({"port": port, "time": time.monotonic(), **counts})
     with contextlib.suppress(BrokenPipeError):
         os.write(sys.stdout.fileno(), line.encode() + b"\n")
         return
     os.kill(os.getpid(), signal.SIGTERM)  # the parent is gone
 
 
-async def stop_when_told(
-    scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-) -> None:
-    """Wait for the parent's word."""
-    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
-        task_status.started()
-        await anext(signals)
-        scope.cancel()
-
-
 async def report_at_intervals(receiver: PacketReceiver, port: int, interval: float) -> None:
-    """Tell the parent, at once for a start."""
+    """Report to the parent, the first time at once."""
     while True:
         report(receiver, port)
         await anyio.sleep(interval)
 
 
 async def work(options: argparse.Namespace) -> int:
-    """Receive until the parent says stop, or is gone."""
+    """Receive until the parent sends SIGTERM, or is gone."""
     if sys.platform == "linux" and options.pin:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[options.worker % len(cores)]})
@@ -84,13 +82,15 @@ async def work(options: argparse.Namespace) -> int:
         options.host, options.port, reuse_port=True, receive_buffer_size=options.buffer
     )
     port: int = sock.getsockname()[1]
-    receiver = PacketReceiver(sock)
+    # One batch is enough: nothing is received while it is handled.
+    receiver = PacketReceiver(sock, PacketBatchPool(1, slot_size=SLOT_SIZE))
     async with receiver, anyio.create_task_group() as nursery:
-        await nursery.start(stop_when_told, nursery.cancel_scope)
+        await nursery.start(stop_on_signal, receiver.stop, nursery.cancel_scope.cancel)
         nursery.start_soon(report_at_intervals, receiver, port, options.interval)
         async for batch in receiver:
             with batch:
                 handle(batch)
+        nursery.cancel_scope.cancel()
     report(receiver, port)
     return 0
 
@@ -100,42 +100,42 @@ async def work(options: argparse.Namespace) -> int:
 
 @dataclass
 class Worker:
-    """What the parent knows of a worker: its last report, and the one before."""
+    """What the parent knows about a worker: its last report, and the one before."""
 
     process: Process
-    told: dict[str, Any] = field(default_factory=dict)
+    latest: dict[str, Any] = field(default_factory=dict)
     before: dict[str, Any] = field(default_factory=dict)
     status: int | None = None
 
     def count(self, what: str) -> int:
         """Return what it counted in all."""
-        return int(self.told.get(what, 0))
+        return int(self.latest.get(what, 0))
 
     def rate(self, what: str) -> float:
-        """Return what it counted by second, between its last two reports."""
+        """Return what it counted per second, between its last two reports."""
         if not self.before:
             return 0.0
-        seconds = self.told["time"] - self.before["time"]
-        return float((self.told[what] - self.before[what]) / max(seconds, 1e-9))
+        seconds = self.latest["time"] - self.before["time"]
+        return float((self.latest[what] - self.before[what]) / max(seconds, 1e-9))
 
 
 @dataclass
 class Parent:
-    """The workers, by number, and whether they are to end."""
+    """The workers, by number, and whether they have to end."""
 
     options: argparse.Namespace
     workers: dict[int, Worker] = field(default_factory=dict)
     stopping: anyio.Event = field(default_factory=anyio.Event)
 
     async def run_worker(self, number: int, port: int, *, task_status: TaskStatus[int]) -> None:
-        """Start a worker and read its reports to the end; tell its port when it listens."""
+        """Start a worker and read its reports to the end; pass on its port when it listens."""
         options = self.options
         command = [sys.executable, __file__, "--worker", str(number), "--port", str(port)]
         command += ["--host", options.host, "--backend", options.backend]
         command += ["--interval", str(options.interval)]
         command += ["--buffer", str(options.buffer)] if options.buffer else []
         command += ["--pin"] if options.pin else []
-        # In a session of its own a worker gets no Ctrl-C: it ends when the parent says so.
+        # In a session of its own a worker gets no Ctrl-C: it ends when the parent asks it to.
         process = await anyio.open_process(
             command, stdin=subprocess.DEVNULL, stderr=None, start_new_session=True
         )
@@ -147,26 +147,17 @@ class Parent:
             lines = BufferedByteReceiveStream(process.stdout)
             with contextlib.suppress(anyio.IncompleteRead, anyio.EndOfStream):
                 while True:
-                    told = json.loads(await lines.receive_until(b"\n", MAX_LINE))
-                    worker.before, worker.told = worker.told, told
+                    latest = json.loads(await lines.receive_until(b"\n", MAX_LINE))
+                    worker.before, worker.latest = worker.latest, latest
                     if not worker.before:
-                        task_status.started(told["port"])
+                        task_status.started(latest["port"])
             worker.status = await process.wait()
-            self.stopping.set()  # if it was not, it failed
-            if not worker.told:  # it never listened
+            self.stopping.set()  # a worker that ends earlier has failed
+            if not worker.latest:  # it never listened
                 task_status.started(0)
 
-    async def stop_on_signal(
-        self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Stop the workers when Ctrl-C is pressed."""
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            task_status.started()
-            async for _ in signals:
-                self.stopping.set()
-
     async def end_all(self, everyone: anyio.CancelScope) -> None:
-        """When it is time, tell all workers to end; who does not is killed after a while."""
+        """When it is time, ask all workers to end, and kill those that don't after a while."""
         await self.stopping.wait()
         for worker in self.workers.values():
             if worker.status is None:
@@ -176,7 +167,7 @@ class Parent:
         everyone.cancel()
 
     async def start_all(self, nursery: TaskGroup) -> int:
-        """Start the workers; return the port, 0 if it came to nothing."""
+        """Start the workers; return the port, or 0 if they were stopped meanwhile."""
         port: int = await nursery.start(self.run_worker, 0, self.options.port)
         async with anyio.create_task_group() as starting:
             for number in range(1, self.options.workers):
@@ -187,35 +178,21 @@ class Parent:
     async def run(self) -> int:
         """Run the workers until Ctrl-C; return the exit status."""
         async with anyio.create_task_group() as around:
-            await around.start(self.stop_on_signal)
             async with anyio.create_task_group() as nursery:
+                kill = nursery.cancel_scope.cancel
+                await around.start(stop_on_signal, self.stopping.set, kill)
                 around.start_soon(self.end_all, nursery.cancel_scope)
                 if port := await self.start_all(nursery):
                     host = self.options.host
                     where = f"[{host}]" if ":" in host else host
                     print(f"listening on {where}:{port}", flush=True)
-                    around.start_soon(self.show)
+                    around.start_soon(show_at_intervals, self.options.interval, lambda: self)
             around.cancel_scope.cancel()
         return self.summarize()
 
     def total(self, what: str) -> int:
-        """Return what all of them counted."""
+        """Return what all of them counted together."""
         return sum(worker.count(what) for worker in self.workers.values())
-
-    async def show(self) -> None:
-        """On a terminal a table that is written over; elsewhere a line at each interval."""
-        with contextlib.ExitStack() as stack:
-            live = None
-            if sys.stdout.isatty():
-                from rich.live import Live
-
-                live = stack.enter_context(Live(auto_refresh=False))
-            while True:
-                await anyio.sleep(self.options.interval)
-                if live is None:
-                    print(self.line(), flush=True)
-                else:
-                    live.update(self.table(), refresh=True)
 
     def line(self) -> str:
         """Return the rate of each worker, and what came in all."""
@@ -250,13 +227,14 @@ class Parent:
         """Print what each worker received; return 1 if one failed, else 0."""
         failed = 0
         for number, worker in sorted(self.workers.items()):
-            # Who is stopped before it listens has no handler for that yet.
-            well = worker.status == 0 or (worker.status == -signal.SIGTERM and not worker.told)
+            # A worker that is stopped before it listens handles no signals yet.
+            well = worker.status == 0 or (worker.status == -signal.SIGTERM and not worker.latest)
             failed += not well
+            ended = "killed" if worker.status is None else f"failed with status {worker.status}"
             print(
                 f"worker {number}: {worker.count('packets'):,} packets, "
                 f"{worker.count('dropped_by_kernel'):,} dropped by kernel"
-                + ("" if well else f", failed with status {worker.status}")
+                + ("" if well else f", {ended}")
             )
         print(
             f"all: {self.total('packets'):,} packets, {self.total('bytes'):,} bytes, "
@@ -282,23 +260,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
     parser.add_argument("--port", type=int, default=0, help="0 for any free one")
-    parser.add_argument("--workers", type=int, default=cores(), help="one for each core without")
+    parser.add_argument("--workers", type=int, default=cores(), help="default: one a core")
     parser.add_argument("--pin", action="store_true", help="keep each to a core (Linux)")
     parser.add_argument("--buffer", type=int, help="bytes of each kernel buffer to ask for")
     parser.add_argument("--interval", type=float, default=0.5, help="seconds between two reports")
-    parser.add_argument("--backend", default="asyncio", choices=["asyncio", "trio", "uvloop"])
+    add_backend_option(parser)
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # it is one, of this number
     options = parser.parse_args()
     if options.workers < 1:
         parser.error("--workers has to be at least 1")
     if not hasattr(socket, "SO_REUSEPORT"):
         parser.error("this platform has no SO_REUSEPORT")
-    return anyio.run(
-        supervise if options.worker is None else work,
-        options,
-        backend="trio" if options.backend == "trio" else "asyncio",
-        backend_options={"use_uvloop": True} if options.backend == "uvloop" else {},
-    )
+    role = supervise if options.worker is None else work
+    return run_on(options.backend, role, options)
 
 
 if __name__ == "__main__":

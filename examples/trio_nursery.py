@@ -1,4 +1,4 @@
-"""A syslog collector on Trio: prints each message it gets, and a summary now and then.
+r"""A syslog collector on Trio: prints each message it receives, and a summary now and then.
 
     python -m pip install -e '.[trio]'
     python examples/trio_nursery.py --host 127.0.0.1 --port 5514
@@ -8,30 +8,60 @@ Feed it from another terminal, with the `logger` command of Linux:
     logger -n 127.0.0.1 -P 5514 -d --rfc5424 'text'
     logger -n 127.0.0.1 -P 5514 -d --rfc3164 'text'
 
-It reads both formats, RFC 5424 and the older RFC 3164; whatever is neither is counted and shown
-escaped. `--host ::1` listens on IPv6, `--port 0` on any free port. Ctrl-C stops it: what has
-arrived is still read, and the last summary printed. The exit status is 0 then.
+`--host ::1` listens on IPv6, `--port 0` on any free port. It prints one line for each message:
+
+    facility.severity timestamp host app[pid] msgid [structured data] text
+
+It reads RFC 5424, and the older BSD format that RFC 3164 describes, as programs really write it.
+The rules for BSD messages, in which every part but the `<PRI>` may be missing:
+
+- Timestamp: `Oct  1 10:00:00` (RFC 3164 section 4.1.2), also with a year, a fraction, or a colon
+  after it, as network equipment writes it; or an ISO 8601 time with or without an offset.
+  rsyslog's parser (pmrfc3164) reads both. Anything else belongs to the text (RFC 3164 section
+  4.3.3).
+- Host: rsyslog's rule. The word after the timestamp is the host if it is made of letters, digits,
+  ".", "_" and "-" and ends in a letter or digit; an IP address is one too (RFC 3164 section
+  4.1.2). A word with other characters, such as `app[12]:`, is the tag: local log sockets, BusyBox,
+  log drivers of containers and some proxies send no host.
+- Tag: `app:`, `app[pid]:` or `app[pid]` (RFC 3164 section 4.1.3 and 5.3). Without a timestamp the
+  colon of `app:` has to be followed by a space, so that a plain sentence keeps its first words.
+- A lone word after the timestamp is text: a message that is only a host says nothing.
+
+A message that names no host gets the address of its sender (RFC 3164 section 4.3.2). That includes
+"-", which is how RFC 5424 section 6.2.4 writes a host that is not known.
+
+A message that is neither format is counted and shown escaped. A datagram longer than a slot is
+cut; its line says so, and the summary counts it.
+
+Ctrl-C or SIGTERM stops it: what has arrived is still printed, then the last summary. A second
+signal ends it at once, and it says how many packets that left. The exit status is 0.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
+import ipaddress
 import re
-import signal
 import socket
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
-import anyio
 import trio
 
-from anyio_mmsg import Packet, PacketBatch, recv_mmsg, recv_mmsg_nowait
+from anyio_mmsg import Packet, PacketBatchPool, PacketReceiver, open_udp_socket
+from shared import (
+    announce,
+    escape_what_cannot_be_printed,
+    left,
+    print_at_intervals,
+    stop_on_signal,
+)
 
-SLOT_SIZE = 8192  # RFC 5426 section 3.2 asks for 2048 bytes, and for more if one can
-RECEIVE_BUFFER = 2**20  # bytes; the kernel's usual 208 KiB is full soon if packets come in bursts
+# RFC 5426 section 3.2 asks for at least 2048 bytes, and for more if possible. 8 KiB is the longest
+# message that rsyslog takes by default. The library's default, 1232, would cut many messages.
+SLOT_SIZE = 8192
+RECEIVE_BUFFER = 2**20  # bytes; the usual 208 KiB fill up quickly when packets come in bursts
 
 # Names by number (RFC 5424 section 6.2.1), as they are written in syslog.conf.
 SEVERITIES = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"]
@@ -42,34 +72,52 @@ FACILITY_NAMES = (
 FACILITIES = FACILITY_NAMES.split()
 
 # In verbose patterns a space is written [ ].
+PRI = r"<(?P<pri> 0 | [1-9][0-9]{0,2} )>"
+# Names may be longer than the RFC says (48 characters for APP-NAME): Docker's tags are.
 RFC5424 = re.compile(
-    r"""
-    <(?P<pri> 0 | [1-9][0-9]{0,2} )> 1 [ ]
-    (?P<timestamp> - | [0-9]{4}-[0-9]{2}-[0-9]{2} T [0-9]{2}:[0-9]{2}:[0-9]{2}
-                       (?: \.[0-9]{1,6} )? (?: Z | [+-][0-9]{2}:[0-9]{2} ) ) [ ]
-    (?P<host> [!-~]{1,255} ) [ ]
-    (?P<app> [!-~]{1,48} ) [ ]
-    (?P<procid> [!-~]{1,128} ) [ ]
-    (?P<msgid> [!-~]{1,32} ) [ ]
+    rf"""
+    {PRI} 1 [ ]
+    (?P<timestamp> - | [0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} T [0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}
+                       (?: \.[0-9]{{1,6}} )? (?: Z | [+-][0-9]{{2}}:[0-9]{{2}} ) ) [ ]
+    (?P<host> [!-~]{{1,255}} ) [ ]
+    (?P<app> [!-~]{{1,255}} ) [ ]
+    (?P<procid> [!-~]{{1,255}} ) [ ]
+    (?P<msgid> [!-~]{{1,255}} ) [ ]
     (?P<structured> - | (?: \[ [^ =\]"]+ (?: [ ][^ =\]"]+ = "(?: [^"\\\]] | \\. )*" )* \] )+ )
     (?: [ ] (?P<text> .* ) )?
     """,
     re.VERBOSE | re.DOTALL,
 )
-# As programs write it: the RFC tells what is common, and that anything may come.
-RFC3164 = re.compile(
-    r"""
-    <(?P<pri> 0 | [1-9][0-9]{0,2} )>
-    (?: (?P<timestamp> [A-Z][a-z]{2} [ ] [ 0-9][0-9] [ ] [0-9]{2}:[0-9]{2}:[0-9]{2} ) [ ]
-        (?P<host> [!-~]{1,255} ) [ ]
-        (?: (?P<app> [!-9;-Z\\^-~]{1,48} ) (?: \[ (?P<procid> [!-Z\\^-~]{1,128} ) \] )? : [ ]? )?
+ELEMENT = re.compile(r'\[([^ =\]"]+)((?:"(?:[^"\\\]]|\\.)*"|[^"\]])*)\]', re.DOTALL)
+PARAMETER = re.compile(r' ([^ =\]"]+)="((?:[^"\\\]]|\\.)*)"', re.DOTALL)
+
+BSD = re.compile(
+    rf"""
+    {PRI}
+    (?: [ ]?
+        (?P<timestamp>
+            (?: Jan | Feb | Mar | Apr | May | Jun | Jul | Aug | Sep | Oct | Nov | Dec )
+            [ ]{{1,2}} [0-9]{{1,2}} (?: [ ][0-9]{{4}} )?
+            [ ][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}} (?: \.[0-9]{{1,9}} )?
+        |
+            [0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} [T ] [0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}
+            (?: [.,][0-9]{{1,9}} )? (?: Z | [+-][0-9]{{2}} (?: :?[0-9]{{2}} )? )?
+        )
+        :? (?: [ ]+ | \Z )
     )?
-    (?P<text> .* )
+    (?P<rest> .* )
     """,
     re.VERBOSE | re.DOTALL,
 )
-ELEMENT = re.compile(r'\[([^ =\]"]+)((?:"(?:[^"\\\]]|\\.)*"|[^"\]])*)\]', re.DOTALL)
-PARAMETER = re.compile(r' ([^ =\]"]+)="((?:[^"\\\]]|\\.)*)"', re.DOTALL)
+HOST_NAME = re.compile(r"[A-Za-z0-9._-]{0,254}[A-Za-z0-9]")
+TAG = re.compile(
+    r"""
+    (?: (?P<app> [^\s:\[\]]* ) \[ (?P<procid> [^\s\[\]]+ ) \] (?: : [ ]? | [ ] | \Z )
+      | (?P<app_alone> [^\s:\[\]]+ ) : (?P<space> [ ] | \Z )?
+    )
+    """,
+    re.VERBOSE,
+)
 
 
 @dataclass(frozen=True)
@@ -94,40 +142,74 @@ class Message:
             f"{self.facility}.{self.severity} {self.timestamp} {self.host} "
             f"{self.app}[{self.procid}] {self.msgid} {elements}{self.text}"
         )
-        # Whoever sends must not be able to steer the terminal.
+        # A sender must not be able to control the terminal.
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
-def parse(data: bytes) -> Message | None:
-    """Return the message, or None if it is malformed."""
-    # RFC 3164 has no encoding; bytes that are not UTF-8 show as \xff.
+def parse(data: bytes, source: str = "-") -> Message | None:
+    """Return the message, or None if it is malformed.
+
+    Args:
+        data: The datagram.
+        source: The address that it came from, which stands in for a host that is not named.
+    """
+    # RFC 3164 knows no encoding; bytes that are not UTF-8 show as \xff.
     line = data.decode("utf-8", "backslashreplace").rstrip("\r\n\0")
-    found = (RFC5424 if re.match(r"<[0-9]{1,3}>1 ", line) else RFC3164).fullmatch(line)
+    is_rfc5424 = re.match(r"<[0-9]{1,3}>1 ", line)
+    found = (RFC5424 if is_rfc5424 else BSD).fullmatch(line)
     if not found or int(found["pri"]) >= 8 * len(FACILITIES):
         return None
-    fields = {name: value or "-" for name, value in found.groupdict().items()}
+    fields = {name: value or "" for name, value in found.groupdict().items()}
+    if not is_rfc5424:
+        fields |= split_bsd(fields["rest"], had_timestamp=bool(fields["timestamp"]))
+    host = fields["host"]
     return Message(
         facility=FACILITIES[int(found["pri"]) // 8],
         severity=SEVERITIES[int(found["pri"]) % 8],
-        timestamp=fields["timestamp"],
-        host=fields["host"],
-        app=fields["app"],
-        procid=fields["procid"],
-        msgid=fields.get("msgid", "-"),
+        timestamp=fields["timestamp"] or "-",
+        host=source if host in ("", "-") else host,
+        app=fields["app"] or "-",
+        procid=fields["procid"] or "-",
+        msgid=fields.get("msgid") or "-",
         structured={
             name: [
                 (key, re.sub(r'\\(["\\\]])', r"\1", value))
                 for key, value in PARAMETER.findall(parameters)
             ]
-            for name, parameters in ELEMENT.findall(fields.get("structured", "-"))
+            for name, parameters in ELEMENT.findall(fields.get("structured", ""))
         },
-        text=(found["text"] or "").removeprefix("\ufeff"),  # the BOM that says: UTF-8
+        text=fields["text"].removeprefix("\ufeff"),  # the BOM that says: UTF-8
     )
+
+
+def split_bsd(rest: str, *, had_timestamp: bool) -> dict[str, str]:
+    """Split what follows the timestamp of a BSD message into host, app, procid and text."""
+    host = app = procid = ""
+    word, space, after = rest.partition(" ")
+    if had_timestamp and space and (is_host(word) or (word == "-" and TAG.match(after))):
+        host, rest = word, after
+    tag = TAG.match(rest)
+    # Without a timestamp "http://..." is no tag, and without a host "12:30" is none either.
+    if tag and (had_timestamp or tag["procid"] or tag["space"] is not None):
+        app, procid = tag["app"] or tag["app_alone"] or "", tag["procid"] or ""
+        rest = rest[tag.end() :]
+    return {"host": host, "app": app, "procid": procid, "text": rest}
+
+
+def is_host(word: str) -> bool:
+    """Return whether a word can be a host name or is an IP address."""
+    if HOST_NAME.fullmatch(word):
+        return True
+    try:
+        ipaddress.ip_address(word.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass
 class Statistics:
-    """What was counted so far."""
+    """The counts so far."""
 
     messages: int = 0
     malformed: int = 0
@@ -144,59 +226,38 @@ class Statistics:
 
 def collect(packet: Packet, statistics: Statistics) -> None:
     """Print and count one packet."""
-    data = bytes(packet.data)
+    data, source = bytes(packet.data), packet.address[0]
     end = f" ... (truncated, {packet.wire_size} bytes)" if packet.truncated else ""
     statistics.truncated += packet.truncated
-    message = parse(data)
+    message = parse(data, source)
     if message is None:
         statistics.malformed += 1
-        print(f"malformed, from {packet.address[0]}: {data!r}{end}")
+        print(f"malformed, from {source}: {data!r}{end}")
     else:
         statistics.messages += 1
         statistics.severities[message.severity] += 1
         print(f"{message}{end}")
 
 
-async def receive(sock: socket.socket, batch: PacketBatch, statistics: Statistics) -> None:
-    """Print what arrives: one wait, then a batch of packets."""
-    while True:
-        await recv_mmsg(sock, batch)
-        for packet in batch:
-            collect(packet, statistics)
-        batch.clear()
-        sys.stdout.flush()
-
-
-async def report(interval: float, statistics: Statistics) -> None:
-    """Print a summary at each interval."""
-    while True:
-        await trio.sleep(interval)
-        print(statistics, flush=True)
-
-
 async def serve(host: str, port: int, interval: float) -> None:
     """Receive and report until Ctrl-C, then print the last summary."""
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-    batch, statistics = PacketBatch(slot_size=SLOT_SIZE), Statistics()
-    with (
-        socket.socket(family, kind) as sock,
-        trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals,
-    ):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-        sock.bind(address)
-        sock.setblocking(False)
-        host, port = sock.getsockname()[:2]
-        print(f"listening on {f'[{host}]' if ':' in host else host}:{port}", flush=True)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(receive, sock, batch, statistics)
-            nursery.start_soon(report, interval, statistics)
-            await anext(signals)
-            nursery.cancel_scope.cancel()
-        # What came before the stop; one batch of it, since senders may never pause.
-        with contextlib.suppress(anyio.WouldBlock):
-            recv_mmsg_nowait(sock, batch)
-        for packet in batch:
-            collect(packet, statistics)
+    statistics = Statistics()
+    sock = await open_udp_socket(host, port)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)  # or what is allowed
+    # One batch is enough: nothing is received while its messages are printed.
+    receiver = PacketReceiver(sock, PacketBatchPool(1, slot_size=SLOT_SIZE))
+    async with receiver, trio.open_nursery() as nursery:
+        await nursery.start(stop_on_signal, receiver.stop, nursery.cancel_scope.cancel)
+        announce(sock)
+        nursery.start_soon(print_at_intervals, interval, lambda: statistics)
+        async for batch in receiver:
+            with batch:
+                for packet in batch:
+                    collect(packet, statistics)
+            sys.stdout.flush()
+        nursery.cancel_scope.cancel()
+    if count := left(receiver.statistics()):
+        print(f"left: {count} packets")
     print(statistics, flush=True)
 
 
@@ -207,8 +268,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=5514, help="0 for any free one")
     parser.add_argument("--interval", type=float, default=10, help="seconds between summaries")
     options = parser.parse_args()
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that lacks a letter is no error
-        sys.stdout.reconfigure(errors="backslashreplace")
+    escape_what_cannot_be_printed()
     trio.run(serve, options.host, options.port, options.interval)
 
 

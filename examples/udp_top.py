@@ -6,21 +6,23 @@
     python examples/udp_top.py --port 5000 --group 232.1.2.3 --source 192.0.2.1 --source 192.0.2.2
 
 It shows packets and bits per second (of payload), what the kernel dropped, how full batches are,
-and who sends most, by address, or with `--ports` by address and port. On a terminal the picture is
-live; elsewhere a line is printed at each interval. Senders can be forged, so the table of them has
-a fixed size (`--senders`), and tells how far its counts may be too low for it. Ctrl-C stops it,
-with a summary. The exit status is 0 then.
+and the top senders, by address, or with `--ports` by address and port. On a terminal the picture
+is live; elsewhere it prints a line at each interval. Anybody can forge senders, so the table of
+them has a fixed size (`--senders`), and the summary says by how much its counts may be too low.
+
+Ctrl-C or SIGTERM stops it, and on a terminal the key `q`: what has arrived is still counted, then
+it prints a summary. A second signal ends it at once. The exit status is 0.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
+import os
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -33,12 +35,23 @@ from anyio_mmsg import (
     ReceiverStatistics,
     open_udp_socket,
 )
+from shared import (
+    add_backend_option,
+    announce,
+    losses,
+    run_on,
+    show_at_intervals,
+    stop_on_signal,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-SLOT_SIZE = 9216  # a jumbo frame; longer datagrams count as truncated
+# More than the payload of a jumbo frame. Longer datagrams are counted, as truncated. With the
+# library's default, 1232, what fills an Ethernet frame (1472) would count as truncated.
+SLOT_SIZE = 9216
 SHOWN = 10  # senders
+WAIT_READABLE = getattr(anyio, "wait_readable", None)  # since AnyIO 4.7
 
 
 @dataclass
@@ -46,9 +59,10 @@ class TopSenders:
     """Counts of the most frequent senders, in a table that does not grow with their number.
 
     The algorithm of Misra and Gries (1982), as Agarwal et al. merge such tables ("Mergeable
-    summaries", 2012): a table that is twice too long is cut by the count of the first sender that
-    does not stay. So each count is at most `too_low` below the truth and never above it; who
-    sent more than one packet in `limit` + 1 is in the table.
+    summaries", 2012): when a table is twice as long as it should be, the count of the first
+    sender that has to go is subtracted from all counts. So each count is at most `too_low` below
+    the truth and never above it, and a sender of more than one packet in `limit` + 1 is in the
+    table.
     """
 
     limit: int
@@ -72,13 +86,14 @@ class Interval:
     before: ReceiverStatistics
     now: ReceiverStatistics
     senders: TopSenders
+    how_to_quit: str
 
     def rate(self, of: Callable[[ReceiverStatistics], int | None]) -> float:
-        """Return how much more there is of something, by second."""
+        """Return by how much something grew, per second."""
         return ((of(self.now) or 0) - (of(self.before) or 0)) / max(self.seconds, 1e-9)
 
     def figures(self) -> dict[str, str]:
-        """Return what to show, by name."""
+        """Return the figures to show, by name."""
         batches = self.now.batches - self.before.batches
         full = self.now.full_batches - self.before.full_batches
         packets = self.now.packets - self.before.packets
@@ -94,55 +109,61 @@ class Interval:
         }
 
     def line(self) -> str:
-        """Return it for those who read lines."""
+        """Return it for a log."""
         first = self.senders.counts.most_common(1)
         top = f", top {first[0][0]}" if first else ""
-        total = f"{self.now.packets:,} packets, {kernel_drops(self.now)} dropped by kernel"
+        total = f"{self.now.packets:,} packets, {kernel_count(self.now)} dropped by kernel"
         return ", ".join(f"{name} {value}" for name, value in self.figures().items()) + (
             f"{top}; in all {total}"
         )
 
     def table(self) -> Table:
-        """Return it for those who watch a terminal."""
+        """Return it for a terminal, of 60 columns or more."""
+        from rich.columns import Columns
         from rich.table import Table
 
-        figures, senders, both = Table.grid(padding=(0, 2)), Table(box=None), Table.grid()
+        figures, senders = Table.grid(padding=(0, 1)), Table(box=None, padding=(0, 2, 0, 0))
         for name, value in {
             **self.figures(),
             "packets in all": f"{self.now.packets:,}",
-            "dropped by kernel": kernel_drops(self.now),
+            "dropped by kernel": kernel_count(self.now),
         }.items():
             figures.add_row(f"[bold]{value}", name)
         figures.columns[0].justify = "right"
-        senders.add_column("top senders")
-        senders.add_column("packets/s", justify="right")
-        senders.add_column("share", justify="right")
+        figures.columns[0].no_wrap = figures.columns[1].no_wrap = True
+        senders.add_column("top senders", overflow="fold")
+        senders.add_column("packets/s", justify="right", no_wrap=True)
+        senders.add_column("share", justify="right", no_wrap=True)
         packets = max(1, self.now.packets - self.before.packets)
         for who, count in self.senders.counts.most_common(SHOWN):
             share, rate = 100 * count / packets, count / max(self.seconds, 1e-9)
             senders.add_row(who, f"{rate:,.0f}", f"{share:.1f} %")
-        both.add_row(figures, senders)
-        both.columns[0].width = 40
-        return both
+        screen = Table.grid()
+        # Side by side if there is room, else one below the other.
+        screen.add_row(Columns([figures, senders], padding=(1, 3)))
+        screen.add_row(f"[dim]{self.how_to_quit}")
+        return screen
 
 
-def kernel_drops(seen: ReceiverStatistics) -> str:
-    """Return the number, if the system tells it."""
+def kernel_count(seen: ReceiverStatistics) -> str:
+    """Return how many packets the kernel dropped, if the system counts them."""
     return "unknown" if seen.dropped_by_kernel is None else f"{seen.dropped_by_kernel:,}"
 
 
 @dataclass
 class Monitor:
-    """The receiver, and who sent what it got: since the last look, and in all."""
+    """The receiver, and the senders of its packets: since the last look, and in all."""
 
     receiver: PacketReceiver
     limit: int
     by_port: bool
+    how_to_quit: str
     recent: TopSenders = field(init=False)
     total: TopSenders = field(init=False)
 
     def __post_init__(self) -> None:
         self.recent, self.total = TopSenders(self.limit), TopSenders(self.limit)
+        self._last = anyio.current_time(), self.receiver.statistics()
 
     async def receive(self) -> None:
         """Count what arrives."""
@@ -155,24 +176,12 @@ class Monitor:
                 self.recent.add(senders)
                 self.total.add(senders)
 
-    async def show(self, interval: float) -> None:
-        """On a terminal a picture that is drawn over; elsewhere a line at each interval."""
-        with contextlib.ExitStack() as stack:
-            live = None
-            if sys.stdout.isatty():
-                from rich.live import Live
-
-                live = stack.enter_context(Live(auto_refresh=False))
-            before, then = self.receiver.statistics(), anyio.current_time()
-            while True:
-                await anyio.sleep(interval)
-                now, seen = anyio.current_time(), self.receiver.statistics()
-                picture = Interval(now - then, before, seen, self.recent)
-                before, then, self.recent = seen, now, TopSenders(self.limit)
-                if live is None:
-                    print(picture.line(), flush=True)
-                else:
-                    live.update(picture.table(), refresh=True)
+    def look(self) -> Interval:
+        """Return what happened since the last look."""
+        (then, before), self._last = self._last, (anyio.current_time(), self.receiver.statistics())
+        senders, self.recent = self.recent, TopSenders(self.limit)
+        now, seen = self._last
+        return Interval(now - then, before, seen, senders, self.how_to_quit)
 
     def summarize(self, seconds: float) -> None:
         """Print what came in all."""
@@ -183,7 +192,7 @@ class Monitor:
             f"({rate:,.0f} packets/s, {bits / 1e6:,.3f} Mbit/s)"
         )
         print(
-            f"dropped by kernel {kernel_drops(seen)}, truncated {seen.truncated:,}, "
+            f"{losses(seen)}, truncated {seen.truncated:,}, "
             f"packets a batch {seen.packets / max(1, seen.batches):.1f}, "
             f"the largest {seen.largest_batch}"
         )
@@ -207,7 +216,7 @@ async def open_socket(options: argparse.Namespace) -> socket.socket:
         if ":" in options.group:
             family = socket.AF_INET6
         elif sys.platform != "win32":
-            host = options.group  # so that what is sent to other groups does not get in
+            host = options.group  # so that packets to other groups on this port stay out
     return await open_udp_socket(
         host,
         options.port,
@@ -217,28 +226,59 @@ async def open_socket(options: argparse.Namespace) -> socket.socket:
     )
 
 
+@contextlib.contextmanager
+def single_keys() -> Iterator[bool]:
+    """Let the terminal give each key at once, without Enter; False where that can't be had."""
+    keys_can_be_had = WAIT_READABLE is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    if sys.platform == "win32" or not keys_can_be_had or in_background():
+        yield False
+        return
+    import termios
+    import tty
+
+    before = termios.tcgetattr(sys.stdin)
+    tty.setcbreak(sys.stdin)
+    try:
+        yield True
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def in_background() -> bool:
+    """Return whether this is a background job, which the terminal would stop for using it."""
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp()
+    except OSError:  # it is not the terminal that controls this process
+        return False
+
+
+async def stop_on_q(stop: Callable[[], object]) -> None:
+    """Call `stop` when the key q is pressed."""
+    while WAIT_READABLE is not None:
+        await WAIT_READABLE(sys.stdin.fileno())
+        keys = os.read(sys.stdin.fileno(), 64)
+        if b"q" in keys.lower():
+            stop()
+        if not keys:  # the terminal was closed
+            return
+
+
 async def run(options: argparse.Namespace) -> None:
-    """Watch until Ctrl-C."""
+    """Watch until Ctrl-C or q."""
     sock = await open_socket(options)
     # One batch is enough: it is given back before the next is asked for.
     receiver = PacketReceiver(sock, PacketBatchPool(1, slot_size=SLOT_SIZE))
-    monitor = Monitor(receiver, options.senders, options.ports)
     started = anyio.current_time()
-    async with receiver, anyio.create_task_group() as nursery:
-        with contextlib.ExitStack() as stack:
-            signals = None
-            if sys.platform != "win32":  # asyncio has no signal handlers there
-                signals = stack.enter_context(
-                    anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM)
-                )
-            host, port = sock.getsockname()[:2]
-            print(f"listening on {f'[{host}]' if ':' in host else host}:{port}", flush=True)
-            nursery.start_soon(monitor.receive)
-            nursery.start_soon(monitor.show, options.interval)
-            if signals is None:
-                await anyio.sleep_forever()
-            else:
-                await anext(signals)
+    with single_keys() as have_keys:
+        how_to_quit = "q quits" if have_keys else "Ctrl-C quits"
+        monitor = Monitor(receiver, options.senders, options.ports, how_to_quit)
+        async with receiver, anyio.create_task_group() as nursery:
+            await nursery.start(stop_on_signal, receiver.stop, nursery.cancel_scope.cancel)
+            announce(sock)
+            nursery.start_soon(show_at_intervals, options.interval, monitor.look)
+            if have_keys:
+                nursery.start_soon(stop_on_q, receiver.stop)
+            await monitor.receive()
             nursery.cancel_scope.cancel()
     monitor.summarize(anyio.current_time() - started)
 
@@ -246,7 +286,7 @@ async def run(options: argparse.Namespace) -> None:
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--host", help="the address to listen on; all of IPv4 without")
+    parser.add_argument("--host", help="the address to listen on; default: all of IPv4")
     parser.add_argument("--port", type=int, required=True, help="0 for any free one")
     parser.add_argument("--group", help="a multicast group to join, 239.1.2.3 or ff02::1:2")
     parser.add_argument("--interface", help="the interface to hear the group on")
@@ -255,18 +295,13 @@ def main() -> None:
     parser.add_argument("--ports", action="store_true", help="tell a sender's ports apart")
     parser.add_argument("--buffer", type=int, help="bytes of the kernel's buffer to ask for")
     parser.add_argument("--interval", type=float, default=1, help="seconds between two looks")
-    parser.add_argument("--backend", default="asyncio", choices=["asyncio", "trio", "uvloop"])
+    add_backend_option(parser)
     options = parser.parse_args()
     if options.senders < 1:
         parser.error("--senders has to be at least 1")
     if options.group is None and (options.interface or options.source):
         parser.error("--interface and --source are for a --group")
-    anyio.run(
-        run,
-        options,
-        backend="trio" if options.backend == "trio" else "asyncio",
-        backend_options={"use_uvloop": True} if options.backend == "uvloop" else {},
-    )
+    run_on(options.backend, run, options)
 
 
 if __name__ == "__main__":

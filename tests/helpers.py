@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio.testing
@@ -154,7 +154,7 @@ def stub_engine(batch: PacketBatch) -> types.SimpleNamespace:
         return [senders[slot] for slot in range(first, first + count)]
 
     slots = batch._slots
-    slots.plug(types.SimpleNamespace(addresses=addresses))
+    slots.plug(cast(Any, types.SimpleNamespace(addresses=addresses)))
     return types.SimpleNamespace(put=put)
 
 

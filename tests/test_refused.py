@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from anyio_mmsg._system.platform import why_no_batch_calls
+
 # System call numbers by machine and bits, from the kernel's tables (arch/*/entry/syscalls). A
 # 32-bit C library has two recvmmsg: one for 64-bit times, tried first, and the older one.
 BITS = 8 * struct.calcsize("P")
@@ -29,8 +31,7 @@ PROGRAM = """
 import ctypes, errno, socket, struct, sys
 import anyio
 from anyio_mmsg import PacketBatch, recv_mmsg, recv_mmsg_nowait, send_mmsg, send_mmsg_nowait
-from anyio_mmsg import _engine
-from anyio_mmsg._engine_portable import PortableEngine
+from anyio_mmsg._system.platform import Refused
 
 refusal, backend = getattr(errno, sys.argv[1]), sys.argv[2]
 numbers = [int(number) for number in sys.argv[3:]]
@@ -66,7 +67,7 @@ async def main():
     assert await recv_mmsg(receiver, before) == 2
     kept = before.payloads()
     assert send_mmsg_nowait(sender, [(b"3", None)]).sent == 1
-    assert not _engine._sendmmsg_refused
+    assert not Refused.sendmmsg
     forbid_calls()
     for data in (b"4", b"5"):
         sender.send(data)
@@ -80,7 +81,7 @@ async def main():
         sender.send(b"6")
         assert await recv_mmsg(receiver, after) == 1
         assert after.payloads() == [b"6"]
-        assert isinstance(after._engine, PortableEngine)
+        assert type(after._slots.source).__name__ == "RecvfromInto"
         try:
             recv_mmsg_nowait(receiver, after)
         except anyio.WouldBlock:
@@ -92,7 +93,7 @@ async def main():
         sent = await send_mmsg(sender, [(data, None) for data in datas], engine=engine, gso=True)
         assert (sent.sent, sent.failures) == (9, [])
         assert [receiver.recv(10) for _ in datas] == datas
-        assert _engine._sendmmsg_refused
+        assert Refused.sendmmsg
     print("fell back")
 
 with receiver, sender:
@@ -100,7 +101,7 @@ with receiver, sender:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="seccomp is a part of Linux")
+@pytest.mark.skipif(bool(why_no_batch_calls()), reason=why_no_batch_calls())
 @pytest.mark.skipif(NUMBERS is None, reason="the system calls' numbers here are not known to us")
 @pytest.mark.parametrize("refusal", ["ENOSYS", "EPERM"])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

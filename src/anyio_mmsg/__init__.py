@@ -1,39 +1,61 @@
 """Batched, nonblocking UDP for Trio and asyncio, in structured concurrency.
 
-One wait, then a batch of packets into memory that was allocated once. The packet's way::
+One wait, then a batch of packets into memory that was allocated once::
 
-    socket readable   _recv.py             the receive functions wait, and only they
-    filled            _engine_*.py         an engine writes bytes into free slots
-    committed         _batch.py            PacketBatch holds them, hands out Packet views
-    released          _batch.py            the consumer gives the slots back
+    batch = PacketBatch()
+    while True:
+        await recv_mmsg(sock, batch)
+        for packet in batch:
+            print(packet.address, bytes(packet.data))
+        batch.clear()
 
-The way back: _outgoing.py checks what is to be sent, _sender_*.py hands it to the socket, a call
-for a batch, and _send.py waits, only if there is no room.
+The packet's way through the house, from the top down; a wing imports only from those above it::
 
-Above that way stands what applications start in a nursery: _sockets.py opens sockets, _pool.py
-lends batches, _receiver.py makes a stream of a socket, _feed.py feeds consumers from it.
+    _compiled/        the C module: twins of what is hot, and Linux's batch system calls
+    _packets/         Slots, the ring; Packet, what is handed out; PacketBatch, what consumers see
+    _system/          the kernel's names and options: addresses, control data, buffers
+    _receive/         an engine fills free slots; functions.py waits for packets
+    _send/            packets are checked, then a sender sends them; functions.py waits for room
+    _stream/          what applications start in a nursery: sockets, pools, receivers, feed
+
+docs/architecture.md has the whole map.
 """
 
 from ._packets import Packet, compiled
 from ._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, PacketBatch
+from ._packets.packet import Address
 from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
+from ._send.functions import multi_target_send, send_mmsg, send_mmsg_nowait
+from ._send.outgoing import Data, Packets
+from ._send.result import SendFailure, SendResult, UnusableSocketError
+from ._stream.feed import Overload, feed
+from ._stream.multicast import MulticastGroup
+from ._stream.open import open_udp_socket
+from ._stream.pool import PacketBatchPool, PoolStatistics
+from ._stream.receiver import PacketReceiver
+from ._stream.statistics import ReceiverStatistics
+from ._stream.transient import TRANSIENT_ERRORS
 
 __all__ = [
     "NUM_RCVMMSGS",
     "PACKET_DATA_SIZE",
     "TRANSIENT_ERRORS",
+    "Address",
     "BatchFullError",
+    "Data",
     "MulticastGroup",
     "Overload",
     "Packet",
     "PacketBatch",
     "PacketBatchPool",
     "PacketReceiver",
+    "Packets",
     "PoolStatistics",
     "ReceiverStatistics",
     "SendFailure",
     "SendResult",
     "UnusableSocketError",
+    "compiled",
     "feed",
     "multi_target_send",
     "open_udp_socket",
@@ -43,3 +65,9 @@ __all__ = [
     "send_mmsg",
     "send_mmsg_nowait",
 ]
+
+# Where users import them from is where they say that they are.
+for _name in __all__:
+    if getattr(globals()[_name], "__module__", "").startswith("anyio_mmsg."):
+        globals()[_name].__module__ = "anyio_mmsg"
+del _name

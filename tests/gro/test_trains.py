@@ -27,7 +27,9 @@ def send_exactly_as_one(flow: Flow, packets: list[bytes], batch: PacketBatch) ->
 
 @pytest.mark.parametrize("count", [2, 52, 64, 128])
 @pytest.mark.parametrize("last", [None, 1])
-def test_trains_of_all_lengths(count: int, last: int | None, flow: Flow, batch: PacketBatch) -> None:
+def test_trains_of_all_lengths(
+    count: int, last: int | None, flow: Flow, batch: PacketBatch
+) -> None:
     packets = numbered(count, 400, last)
     send_exactly_as_one(flow, packets, batch)
     check(batch, packets, flow.names[:1] * count)

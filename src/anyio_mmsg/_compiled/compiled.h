@@ -58,6 +58,7 @@ typedef struct {
     PyTypeObject *slots;     /* Slots */
     PyTypeObject *recvmmsg;  /* Recvmmsg, Linux only */
     PyTypeObject *sendmmsg;  /* Sendmmsg, Linux only */
+    PyTypeObject *record;    /* Record, Linux only */
     PyObject *release;       /* memoryview.release, the method */
     PyObject *fileno;        /* "fileno" */
     Recent *recent;          /* RECENT_SENDERS entries */
@@ -69,7 +70,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *data;    /* a memoryview of the slot, cut to the datagram; NULL: none was made */
     PyObject *address; /* NULL: not decoded */
-    PyObject *source;  /* who decodes it: a Recvmmsg, or a Python object, or NULL */
+    PyObject *source;  /* what decodes it: a Recvmmsg, or a Python object, or NULL */
     Py_ssize_t slot;
     Py_ssize_t offset; /* in the slot: 0, but for the later packets of a train */
     uint32_t wire_size;
@@ -110,6 +111,7 @@ typedef struct {
     PyObject *filler;   /* the coroutine that fills, or None */
     PyObject *borrower; /* for a pool */
     PyObject *checked;  /* for the receive functions: what they know the socket by */
+    Py_ssize_t pins;    /* sends that are under way with what is held: nothing is released */
     char reading;       /* a thread is in a system call that writes to free slots */
     char scribble;
     char ancillary;     /* packets give their control data */
@@ -144,9 +146,17 @@ typedef struct {
     PyObject *error;         /* the OSError that ended the last fill, or None */
     char wanted;             /* whether anyone ever asked a packet for its address */
     char refused;            /* whether the system refuses the call */
-    char dry;                /* whether the last fill ended for want of packets, or by an error */
+    char dry;                /* whether the last fill took all packets, or ended by an error */
     char ancillary;          /* whether packets give their control data */
 } Recvmmsg;
+
+/* What has become of the packets of one send: the twin of Record in _send/record.py. */
+typedef struct {
+    PyObject_HEAD
+    long long sent;     /* without those in `taken` */
+    PyObject *taken;    /* a list with an item for each packet that a Python sender sent, or NULL */
+    PyObject *failures; /* a list */
+} Record;
 
 static inline Py_ssize_t
 slot_of(const Slots *self, long long number)
@@ -191,6 +201,9 @@ int packet_add_types(PyObject *module, State *state);
 /* Have a packet be in another state. */
 void packet_become(Packet *self, PyTypeObject *type);
 
+/* Drop a reference to a view, or to a packet and, if it was released, all that it refers to. */
+void packet_let_go(State *state, PyObject *thing);
+
 /* slots.c */
 int slots_add_types(PyObject *module, State *state);
 /* Take the next `count` free slots, from `first` on, as held: they were filled. Returns how many
@@ -200,6 +213,8 @@ Py_ssize_t slots_hold(Slots *self, Py_ssize_t first, Py_ssize_t count);
 /* handout.c */
 /* The place of a held packet, by its number. */
 Place place_of(const Slots *self, long long number);
+/* The live packet at a place, a borrowed reference, or NULL. */
+Packet *live_at(const Slots *self, Place place);
 /* The bytes of the packet at a place, and where they begin in its slot. */
 Py_ssize_t size_at(const Slots *self, Place place, Py_ssize_t *offset);
 /* Which attribute of each packet, or the packet. */
@@ -223,7 +238,7 @@ int recvmmsg_add_types(PyObject *module, State *state);
 PyObject *recvmmsg_address(Recvmmsg *self, Py_ssize_t slot);
 /* The same if it is remembered, without running Python: a borrowed reference, or NULL. */
 PyObject *recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot);
-/* The same as the system has it: the bytes lie in `self->names` until the slot is filled anew. */
+/* The same as the system has it: the bytes lie in `self->names` until the slot is filled again. */
 const unsigned char *recvmmsg_sockaddr(const Recvmmsg *self, Py_ssize_t slot, uint32_t *length);
 /* control.c */
 /* The segment size that came with the message in a slot, 0 without; -1: it may have been cut off. */
@@ -233,6 +248,8 @@ int control_segment(const Recvmmsg *self, Py_ssize_t slot);
 PyObject *control_attribute(Recvmmsg *self, Py_ssize_t slot, enum control which);
 /* sendmmsg.c */
 int sendmmsg_add_types(PyObject *module, State *state);
+/* record.c */
+int record_add_types(PyObject *module, State *state);
 #endif
 
 #endif

@@ -7,7 +7,7 @@
 
 #include "compiled.h"
 
-/* Parse the arguments (start, stop) of a range of held packets; -1 and an error if it is none. */
+/* Parse the arguments (start, stop) of a range of held packets; -1 and an error if they are wrong. */
 static int
 held_range(Slots *self, PyObject *const *args, Py_ssize_t nargs, Py_ssize_t *start,
            Py_ssize_t *stop)
@@ -77,6 +77,24 @@ next_place(const Slots *self, Place place)
         place.slot = place.slot + 1 == self->capacity ? 0 : place.slot + 1;
     }
     return place;
+}
+
+/* The packet that is kept at a place, live or a spare, or NULL. */
+static Packet *
+kept_there(const Slots *self, Place place)
+{
+    const Handed *handed = &self->handed[place.slot];
+    if (place.index > handed->room) {
+        return NULL;
+    }
+    return place.index == 0 ? handed->first : handed->rest[place.index - 1];
+}
+
+Packet *
+live_at(const Slots *self, Place place)
+{
+    Packet *packet = kept_there(self, place);
+    return packet != NULL && packet->live ? packet : NULL;
 }
 
 Py_ssize_t
@@ -206,11 +224,8 @@ static Packet *
 packet_of(Slots *self, long long number, Place place)
 {
     while (number >= self->oldest) {
-        Handed *handed = &self->handed[place.slot];
-        Packet *packet = place.index == 0             ? handed->first
-                         : place.index > handed->room ? NULL
-                                                      : handed->rest[place.index - 1];
-        if (packet != NULL && packet->live) {
+        Packet *packet = live_at(self, place);
+        if (packet != NULL) {
             return (Packet *)Py_NewRef(packet);
         }
         if (enliven(self, number, place) < 0) {
@@ -321,14 +336,8 @@ slots_learn_addresses(Slots *self, long long first, long long last)
 static Packet *
 ready_at(Slots *self, Place place, int known)
 {
-    Handed *handed = &self->handed[place.slot];
-    Packet *packet;
+    Packet *packet = kept_there(self, place);
     PyObject *old, *address = NULL;
-    Py_buffer *buffer;
-    if (place.index > handed->room) {
-        return NULL;
-    }
-    packet = place.index == 0 ? handed->first : handed->rest[place.index - 1];
     if (packet == NULL || (packet->live && known && packet->address == NULL)) {
         return NULL;
     }
@@ -346,8 +355,7 @@ ready_at(Slots *self, Place place, int known)
     if (known && address == NULL) {
         return NULL;
     }
-    buffer = PyMemoryView_GET_BUFFER(packet->data);
-    put(self, packet, place, buffer);
+    put(self, packet, place, PyMemoryView_GET_BUFFER(packet->data));
     old = packet->address;
     if (old != address) {
         packet->address = Py_XNewRef(address);
@@ -416,12 +424,10 @@ slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column w
 int
 slots_kill(Slots *self, Place place, PyObject **leftover)
 {
-    Handed *handed = &self->handed[place.slot];
-    Packet **kept = place.index == 0 ? &handed->first : &handed->rest[place.index - 1];
-    Packet *packet = place.index > handed->room ? NULL : *kept;
+    Packet *packet = live_at(self, place);
     PyObject *view;
     *leftover = NULL;
-    if (packet == NULL || !packet->live) {
+    if (packet == NULL) {
         return 0;
     }
     view = packet->data;
@@ -442,7 +448,12 @@ slots_kill(Slots *self, Place place, PyObject **leftover)
         *leftover = view;
     }
     else {
-        *kept = NULL;
+        if (place.index == 0) {
+            self->handed[place.slot].first = NULL;
+        }
+        else {
+            self->handed[place.slot].rest[place.index - 1] = NULL;
+        }
         packet_become(packet, self->state->released);
         *leftover = (PyObject *)packet;
     }

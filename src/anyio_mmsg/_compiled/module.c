@@ -5,6 +5,8 @@
  *   handout.c   what consumers get for a slot, and its end        every platform
  *   recvmmsg.c  Recvmmsg: fills slots by recvmmsg(2)               Linux
  *   sendmmsg.c  Sendmmsg: sends pairs, packets or a ring           Linux
+ *   outgoing.c  what it is to send, laid out before the first send  Linux
+ *   record.c    Record: what a send has done so far                Linux
  *
  * No rule lives only here: what a name promises is said in its Python twin.
  *
@@ -58,7 +60,8 @@ compiled_exec(PyObject *module)
         return -1;
     }
 #ifdef __linux__
-    if (recvmmsg_add_types(module, state) < 0 || sendmmsg_add_types(module, state) < 0) {
+    if (recvmmsg_add_types(module, state) < 0 || sendmmsg_add_types(module, state) < 0
+        || record_add_types(module, state) < 0) {
         return -1;
     }
 #endif
@@ -75,6 +78,7 @@ compiled_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->slots);
     Py_VISIT(state->recvmmsg);
     Py_VISIT(state->sendmmsg);
+    Py_VISIT(state->record);
     Py_VISIT(state->release);
     return 0;
 }
@@ -93,6 +97,7 @@ compiled_clear(PyObject *module)
     Py_CLEAR(state->slots);
     Py_CLEAR(state->recvmmsg);
     Py_CLEAR(state->sendmmsg);
+    Py_CLEAR(state->record);
     Py_CLEAR(state->release);
     Py_CLEAR(state->fileno);
     return 0;

@@ -33,6 +33,18 @@ packet_become(Packet *self, PyTypeObject *type)
     }
 }
 
+void
+packet_let_go(State *state, PyObject *thing)
+{
+    if (Py_TYPE(thing) == state->released) {
+        Packet *packet = (Packet *)thing;
+        Py_CLEAR(packet->data);
+        Py_CLEAR(packet->address);
+        Py_CLEAR(packet->source);
+    }
+    Py_DECREF(thing);
+}
+
 /* The bytes of a packet, or -1 and a ValueError if the consumer released its view. */
 static Py_ssize_t
 packet_nbytes(Packet *self)

@@ -1,11 +1,430 @@
+/* Sendmmsg: sends by sendmmsg(2), the twin of _send/sendto.py. An object is one send.
+ *
+ * What keeps alive what the headers point to, until `sendmmsg_drop`, which ends the send:
+ *
+ *   payloads that are bytes      a reference to them
+ *   other payloads               an export of their buffer
+ *   payloads in a ring           a reference to its Slots, whose packets are pinned
+ *   names                        a reference to the bytes, or to the engine that has them
+ *   headers, iovecs, runs        they are this object's own
+ *
+ * The caller of `send` has a reference to this object for as long as the system call lasts, and
+ * `busy` keeps other threads from it meanwhile. The kernel keeps no pointer.
+ *
+ * The call, errno, and what is recorded of it are one C function: no bytecode ends in between, so
+ * no signal handler runs there.
+ */
+
 #include "compiled.h"
 
 #ifdef __linux__
 
-int
-sendmmsg_add_types(PyObject *module, State *Py_UNUSED(state))
+#include <errno.h>
+#include <netinet/in.h>
+
+#include "sendmmsg.h"
+
+/* The kernel cuts a larger number of messages to this in silence (UIO_MAXIOV). It is also the
+ * most iovecs of a message. */
+#define MOST_MESSAGES 1024
+
+#define SOL_UDP_LEVEL 17 /* linux/udp.h, which some C libraries lack, like the next one */
+#define UDP_SEGMENT_TYPE 103
+
+/* Segments of a run. 64 is what each kernel takes that has segmentation (4.18); later ones take
+ * 128. */
+#define MOST_SEGMENTS 64
+
+/* Bytes of a run, which is one datagram until it is cut: what IPv4 carries (65,535 less 20 for
+ * its header and 8 for that of UDP). */
+#define MOST_BYTES 65507
+
+/* The control message that says the size of segments. */
+typedef union {
+    struct cmsghdr header;
+    char bytes[CMSG_SPACE(sizeof(uint16_t))];
+} SegmentSize;
+
+/* Packets by runs: those of one run are one message, which the kernel or the device cuts. The
+ * arrays lie behind it, in one piece of memory. */
+struct Runs {
+    struct mmsghdr *headers;
+    struct iovec *wholes; /* of a run that lies in one piece */
+    SegmentSize *sizes;
+    int *lengths; /* in packets */
+};
+
+static Runs *
+make_runs(Py_ssize_t packets)
 {
-    return PyModule_AddObjectRef(module, "Sendmmsg", Py_None);
+    size_t most = (size_t)Py_MIN(packets, MOST_MESSAGES);
+    Runs *runs = PyMem_Malloc(sizeof(*runs)
+                              + most * (sizeof(*runs->headers) + sizeof(*runs->wholes)
+                                        + sizeof(*runs->sizes) + sizeof(*runs->lengths)));
+    if (runs != NULL) {
+        runs->headers = (struct mmsghdr *)(runs + 1);
+        runs->wholes = (struct iovec *)(runs->headers + most);
+        runs->sizes = (SegmentSize *)(runs->wholes + most);
+        runs->lengths = (int *)(runs->sizes + most);
+    }
+    return runs;
+}
+
+/* Let go of all that was kept. Code that this runs finds nothing here any more. */
+static void
+sendmmsg_drop(Sendmmsg *self)
+{
+    Py_ssize_t i, count = self->count, exports = self->exports;
+    struct mmsghdr *headers = self->headers;
+    Held *held = self->held;
+    Py_buffer *buffers = self->buffers;
+    Slots *slots = self->slots;
+    Runs *runs = self->runs;
+    self->headers = NULL;
+    self->iovecs = NULL;
+    self->held = NULL;
+    self->buffers = NULL;
+    self->exports = 0;
+    self->slots = NULL;
+    self->runs = NULL;
+    PyMem_Free(runs);
+    for (i = 0; i < exports; i++) {
+        PyBuffer_Release(&buffers[i]);
+    }
+    PyMem_Free(buffers);
+    if (slots != NULL) {
+        slots->pins--;
+        Py_DECREF(slots);
+    }
+    for (i = 0; held != NULL && i < count; i++) {
+        Py_XDECREF(held[i].data);
+        Py_XDECREF(held[i].name);
+    }
+    PyMem_Free(headers); /* and the iovecs, and `held` */
+}
+
+static void
+sendmmsg_dealloc(Sendmmsg *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    sendmmsg_drop(self);
+    Py_XDECREF(self->failure);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+/* Sendmmsg(failure, packets, sockaddrs, family, most, gso, data=<one payload for addresses>). A
+ * vectorcall, as for one packet this is a good part of the cost. */
+static PyObject *
+sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *names)
+{
+    State *state = state_of_type((PyTypeObject *)type);
+    Py_ssize_t most, nargs = PyVectorcall_NARGS(nargsf);
+    long family;
+    int gso;
+    Sendmmsg *self;
+    if (state == NULL) {
+        return NULL;
+    }
+    if ((nargs != 6 && nargs != 7) || (names != NULL && PyTuple_GET_SIZE(names) > 0)) {
+        PyErr_SetString(PyExc_TypeError, "Sendmmsg takes 6 or 7 positional arguments");
+        return NULL;
+    }
+    family = PyLong_AsLong(args[3]);
+    most = PyLong_AsSsize_t(args[4]);
+    gso = PyObject_IsTrue(args[5]);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    self = (Sendmmsg *)((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->state = state;
+    self->failure = Py_NewRef(args[0]);
+    self->gso = (char)gso;
+    if (sendmmsg_lay(self, args[1], args[2], (int)family, most, nargs == 7 ? args[6] : NULL) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int
+same_name(const Sendmmsg *self, Py_ssize_t one, Py_ssize_t other)
+{
+    const struct msghdr *a = &self->headers[one].msg_hdr, *b = &self->headers[other].msg_hdr;
+    return a->msg_namelen == b->msg_namelen
+           && (a->msg_name == b->msg_name || a->msg_namelen == 0
+               || memcmp(a->msg_name, b->msg_name, a->msg_namelen) == 0);
+}
+
+/* How many packets from `first` on can be one message: of one size, but for the last, which may
+ * be shorter, and to one destination. An empty packet is a run of its own, as nothing would be
+ * cut off for it. Reports also the bytes, and whether they lie in one piece. */
+static int
+run_length(const Sendmmsg *self, Py_ssize_t first, Py_ssize_t stop, size_t *bytes, int *whole)
+{
+    const struct iovec *iovecs = self->iovecs + first;
+    size_t size = iovecs[0].iov_len;
+    Py_ssize_t run = 1, most = Py_MIN(MOST_SEGMENTS, stop - first);
+    *bytes = size;
+    *whole = 1;
+    while (size > 0 && run < most && iovecs[run - 1].iov_len == size) {
+        size_t next = iovecs[run].iov_len;
+        if (next == 0 || next > size || *bytes + next > MOST_BYTES
+            || !same_name(self, first, first + run)) {
+            break;
+        }
+        *whole = *whole && (char *)iovecs[run - 1].iov_base + size == iovecs[run].iov_base;
+        *bytes += next;
+        run++;
+    }
+    return (int)run;
+}
+
+/* Have a header for each run of packets from the next one on; return how many. */
+static int
+lay_runs(Sendmmsg *self)
+{
+    Runs *runs = self->runs;
+    Py_ssize_t at = self->handled, stop = at + Py_MIN(self->count - at, MOST_MESSAGES);
+    int count = 0;
+    while (at < stop) {
+        struct msghdr *header = &runs->headers[count].msg_hdr;
+        SegmentSize *message = &runs->sizes[count];
+        struct iovec *whole = &runs->wholes[count];
+        uint16_t size = (uint16_t)self->iovecs[at].iov_len;
+        size_t bytes;
+        int is_whole, length = run_length(self, at, stop, &bytes, &is_whole);
+        runs->headers[count] = self->headers[at];
+        if (length > 1) {
+            message->header.cmsg_level = SOL_UDP_LEVEL;
+            message->header.cmsg_type = UDP_SEGMENT_TYPE;
+            message->header.cmsg_len = CMSG_LEN(sizeof(size));
+            memcpy(CMSG_DATA(&message->header), &size, sizeof(size));
+            header->msg_control = message;
+            header->msg_controllen = sizeof(message->bytes);
+            header->msg_iovlen = (size_t)length;
+            if (is_whole) { /* one iovec costs the kernel less than many */
+                whole->iov_base = self->iovecs[at].iov_base;
+                whole->iov_len = bytes;
+                header->msg_iov = whole;
+                header->msg_iovlen = 1;
+            }
+        }
+        runs->lengths[count++] = length;
+        at += length;
+    }
+    return count;
+}
+
+/* Call sendmmsg without the GIL; return what it returned, or -errno. */
+static int
+call(Sendmmsg *self, int fd, struct mmsghdr *headers, int count)
+{
+    int sent, code;
+    self->busy = 1;
+    Py_BEGIN_ALLOW_THREADS
+    sent = sendmmsg(fd, headers, (unsigned int)count, MSG_DONTWAIT);
+    code = errno;
+    Py_END_ALLOW_THREADS
+    self->busy = 0;
+    return sent < 0 ? -code : Py_MIN(sent, count);
+}
+
+/* Send the next packets by one call, and record it; return how many were sent, or -errno. */
+static int
+send_next(Sendmmsg *self, int fd, Record *record, int *run)
+{
+    struct mmsghdr *headers = self->headers + self->handled;
+    int i, sent, packets = 0, count = (int)Py_MIN(self->count - self->handled, MOST_MESSAGES);
+    *run = 1;
+    if (self->gso) {
+        headers = self->runs->headers;
+        count = lay_runs(self);
+        *run = self->runs->lengths[0];
+    }
+    sent = call(self, fd, headers, count);
+    if (sent <= 0) {
+        return sent == 0 ? -EAGAIN : sent;
+    }
+    for (i = 0; self->gso && i < sent; i++) {
+        packets += self->runs->lengths[i];
+    }
+    self->handled += self->gso ? packets : sent;
+    record->sent += self->gso ? packets : sent;
+    return sent;
+}
+
+/* Whether ENOSYS or EPERM was for the call, and not for a packet: then an empty one gets it too.
+ * A packet filter says EPERM for packets, a seccomp filter for calls. */
+static int
+is_forbidden(Sendmmsg *self, int fd)
+{
+    int answer = call(self, fd, self->headers, 0);
+    return answer == -ENOSYS || answer == -EPERM;
+}
+
+/* Record that the next packet was refused. */
+static int
+refuse(Sendmmsg *self, Record *record, int code)
+{
+    PyObject *failure, *error = PyObject_CallFunction(PyExc_OSError, "is", code, strerror(code));
+    if (error == NULL) {
+        return -1;
+    }
+    failure = PyObject_CallFunction(self->failure, "nN", self->handled, error);
+    if (failure == NULL) {
+        return -1;
+    }
+    if (PyList_Append(record->failures, failure) < 0) {
+        Py_DECREF(failure);
+        return -1;
+    }
+    self->handled++;
+    Py_DECREF(failure);
+    return 0;
+}
+
+/* send(sock, record): see `Sender.send` in _send/engine.py. */
+static PyObject *
+sendmmsg_send(Sendmmsg *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    Record *record;
+    int fd, code = 0, doubted = 0;
+    if (nargs != 2 || !PyObject_TypeCheck(args[1], self->state->record)) {
+        PyErr_SetString(PyExc_TypeError, "send takes a socket and a record");
+        return NULL;
+    }
+    record = (Record *)args[1];
+    if (descriptor_of(self->state, args[0], &fd) < 0) {
+        return NULL;
+    }
+    if (fd < 0) {
+        return PyLong_FromLong(EBADF);
+    }
+    if (self->busy || (self->headers == NULL && self->count > 0)) {
+        PyErr_SetString(PyExc_RuntimeError, "this send is over, or another thread is in it");
+        return NULL;
+    }
+    if (self->gso && self->runs == NULL) {
+        self->runs = make_runs(self->count);
+        if (self->runs == NULL) {
+            return PyErr_NoMemory();
+        }
+    }
+    while (self->handled < self->count) {
+        int run, sent = send_next(self, fd, record, &run);
+        if (sent > 0 || sent == -EINTR) {
+            /* Fewer than asked for: the next one met an error, and will again. */
+            doubted = 0;
+            if (self->handled < self->count && PyErr_CheckSignals() < 0) {
+                return NULL; /* what was sent is recorded */
+            }
+            continue;
+        }
+        code = -sent;
+        if (code == EAGAIN || code == EWOULDBLOCK || code == EBADF || code == ENOTSOCK) {
+            return PyLong_FromLong(code);
+        }
+        else if ((code == ENOSYS || code == EPERM) && is_forbidden(self, fd)) {
+            self->refused = 1;
+            return PyLong_FromLong(code);
+        }
+        else if (code == ENOSYS && !doubted) {
+            doubted = 1; /* it is not so: send again */
+        }
+        else if (run > 1 && (code == EIO || code == EINVAL || code == EMSGSIZE)) {
+            /* How a route refuses segmentation: no checksums by its device, a segment above its
+             * MTU, headers longer than usual. From here on without. */
+            self->gso = 0;
+        }
+        else if (refuse(self, record, code) < 0) {
+            return NULL;
+        }
+    }
+    return PyLong_FromLong(0);
+}
+
+/* rest(): copies of what was not handled: a list of payloads, and one of sockaddrs. */
+static PyObject *
+sendmmsg_rest(Sendmmsg *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_ssize_t i, count = self->headers == NULL ? 0 : self->count - self->handled;
+    PyObject *datas = PyList_New(count), *names = PyList_New(count), *both = NULL;
+    for (i = 0; datas != NULL && names != NULL && i < count; i++) {
+        const struct iovec *iovec = &self->iovecs[self->handled + i];
+        const struct msghdr *header = &self->headers[self->handled + i].msg_hdr;
+        PyObject *data = PyBytes_FromStringAndSize(iovec->iov_base, (Py_ssize_t)iovec->iov_len);
+        PyObject *name = PyBytes_FromStringAndSize(header->msg_name, header->msg_namelen);
+        PyList_SET_ITEM(datas, i, data);
+        PyList_SET_ITEM(names, i, name);
+        if (data == NULL || name == NULL) {
+            goto done;
+        }
+    }
+    if (datas != NULL && names != NULL) {
+        both = PyTuple_Pack(2, datas, names);
+    }
+done:
+    Py_XDECREF(datas);
+    Py_XDECREF(names);
+    return both;
+}
+
+/* release(): let go of payloads and names; nothing can be sent any more. */
+static PyObject *
+sendmmsg_release(Sendmmsg *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread is in this send");
+        return NULL;
+    }
+    sendmmsg_drop(self);
+    Py_RETURN_NONE;
+}
+
+#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
+
+static PyMethodDef sendmmsg_methods[] = {
+    {"send", FAST(sendmmsg_send), NULL},
+    {"rest", (PyCFunction)sendmmsg_rest, METH_NOARGS, NULL},
+    {"release", (PyCFunction)sendmmsg_release, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef sendmmsg_members[] = {
+    {"count", T_PYSSIZET, offsetof(Sendmmsg, count), READONLY, NULL},
+    {"handled", T_PYSSIZET, offsetof(Sendmmsg, handled), READONLY, NULL},
+    {"refused", T_BOOL, offsetof(Sendmmsg, refused), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot sendmmsg_slots[] = {
+    {Py_tp_doc, "Sends by sendmmsg(2). See _send/engine.py."},
+    {Py_tp_dealloc, sendmmsg_dealloc},
+    {Py_tp_methods, sendmmsg_methods},
+    {Py_tp_members, sendmmsg_members},
+    {0, NULL},
+};
+
+static PyType_Spec sendmmsg_spec = {
+    .name = "anyio_mmsg._compiled.Sendmmsg",
+    .basicsize = sizeof(Sendmmsg),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, /* but by the vectorcall */
+    .slots = sendmmsg_slots,
+};
+
+int
+sendmmsg_add_types(PyObject *module, State *state)
+{
+    state->sendmmsg = (PyTypeObject *)PyType_FromModuleAndSpec(module, &sendmmsg_spec, NULL);
+    if (state->sendmmsg == NULL) {
+        return -1;
+    }
+    state->sendmmsg->tp_vectorcall = sendmmsg_make;
+    return PyModule_AddType(module, state->sendmmsg);
 }
 
 #endif

@@ -25,7 +25,7 @@ from .slots import SCRIBBLE, Slots
 _T = TypeVar("_T")
 
 LOST = 2**32 - 1
-"""The segment size of a train whose own was cut off: nobody can tell its packets apart."""
+"""The segment size of a train whose own was cut off: its packets can't be told apart."""
 
 _Span: TypeAlias = tuple[int, int, int, int]
 """A message, its slot, and a range of its packets, counted from its first."""
@@ -280,10 +280,12 @@ class TrainSlots(Slots):
     def _overwrite_spans(self, spans: list[_Span], count: int, tail: int) -> None:
         """Scribble over the first `count` packets in `spans`, unless their slots are in use."""
         for _, slot, start, stop in spans:
-            stop = min(stop, start + count)  # noqa: PLW2901
+            stop = min(stop, start + count)
             segment, at = self._segments[slot], slot * self.slot_size
             size = min(self._wire_sizes[slot], self.slot_size)
-            used = slice(at + segment * start, at + (min(size, segment * stop) if segment else size))
+            used = slice(
+                at + segment * start, at + (min(size, segment * stop) if segment else size)
+            )
             junk = bytes([SCRIBBLE]) * (used.stop - used.start)
             if self.tail == tail and self.record is None:
                 self.memory[used] = junk

@@ -14,20 +14,23 @@ class Outlook:
     Attributes:
         more: The last receive took all that it asked for, so that there is probably more, or met
             an error: the next one need not wait first.
+        reads: How often the socket was read.
+        empty_reads: How often nothing was there.
     """
 
-    __slots__ = ("_error", "_inode", "_sock", "more")
+    __slots__ = ("_error", "_inode", "_sock", "empty_reads", "more", "reads")
 
     def __init__(self, sock: socket.socket) -> None:
         # Forgets this object with the socket, by C functions alone: no interrupt comes between.
         self._sock = ref(sock, partial(_outlooks.pop, id(sock)))
         self.more = False
+        self.reads = self.empty_reads = 0
         self._error: OSError | None = None
         self._inode = 0
 
     def defer_error(self, sock: socket.socket, error: OSError) -> None:
         """Have the next receive on `sock` raise `error`, which came after packets."""
-        self._inode = _inode(sock)
+        self._inode = inode_of(sock)
         self._error = error.with_traceback(None)  # whose frames hold the socket
         self.more = True
 
@@ -36,16 +39,16 @@ class Outlook:
         error = self._error
         if error is not None:
             self._error = None
-            if self._inode != _inode(sock):
-                return None  # of another socket: its object was initialised anew since then
+            if self._inode != inode_of(sock):
+                return None  # of another socket: its object was initialised again since then
         return error
 
 
-def _inode(sock: socket.socket) -> int:
+def inode_of(sock: socket.socket) -> int:
     """Return the number that the system has for this very socket, as opposed to its descriptor."""
     try:
         return os.fstat(sock.fileno()).st_ino
-    except OSError:  # closed; or on Windows, where sockets are no files
+    except OSError:  # closed; or on Windows, where sockets are not files
         return 0
 
 

@@ -1,0 +1,1 @@
+"""What applications start in a nursery: sockets, pools, receivers, and feeding consumers."""

@@ -1,0 +1,1 @@
+"""The kernel's names and options. No event loop, no packets."""

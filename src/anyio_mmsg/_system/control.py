@@ -41,7 +41,7 @@ def timestamp_of(message: Ancillary) -> int | None:
     Seconds and nanoseconds have 64 bits each, or 32 in the old form on 32-bit systems.
     """
     level, kind, data = message
-    if level == _SOL_SOCKET and (kind == SO_TIMESTAMPNS_NEW or kind == SO_TIMESTAMPNS_OLD):
+    if level == _SOL_SOCKET and kind in (SO_TIMESTAMPNS_NEW, SO_TIMESTAMPNS_OLD):
         if len(data) == 16:
             seconds, rest = _TWO_LONGS(data)
             return seconds * 1_000_000_000 + rest  # type: ignore[no-any-return]
@@ -170,8 +170,8 @@ def ask_for(
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
         except OSError:  # before Linux 5.1
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_OLD, 1)
-    # A dual-stack socket needs both versions' options; one of IPv6 alone takes the others in
-    # vain, or refuses them.
+    # A dual-stack socket needs both versions' options; one of IPv6 alone ignores the
+    # others, or refuses them.
     ipv4 = {IP_PKTINFO: destinations, IP_RECVTOS: ecn, IP_RECVTTL: hop_limits}
     ipv6 = {IPV6_RECVPKTINFO: destinations, IPV6_RECVTCLASS: ecn, IPV6_RECVHOPLIMIT: hop_limits}
     if family_of(sock) == socket.AF_INET6:

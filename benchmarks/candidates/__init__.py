@@ -1,0 +1,1 @@
+"""What is measured: ours and the peers, each in its idiomatic form."""

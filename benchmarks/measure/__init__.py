@@ -1,0 +1,1 @@
+"""A module for each benchmark: who is asked for what, round after round, and the goals."""

@@ -1,0 +1,335 @@
+/* Headers for what is to be sent, filled in before the first send. See sendmmsg.c for what keeps
+ * alive what they point to.
+ *
+ * Whatever is wrong with a packet raises here. Which packet it was, and the words for the user,
+ * are found by _send/outgoing.py, so that they are the same for every sender.
+ */
+
+#include "compiled.h"
+
+#ifdef __linux__
+
+#include "sendmmsg.h"
+
+/* What is needed to fill in headers, and is remembered from one packet to the next. */
+typedef struct {
+    Sendmmsg *self;
+    PyObject *sockaddrs; /* a dict of them by address, which encodes what it does not have */
+    int family;
+    Py_ssize_t most;     /* bytes of a payload */
+    PyObject *address;   /* owned: the last one that was looked up, or NULL; and its sockaddr, */
+    const char *name;    /* kept by the packet for which that was done */
+    uint32_t length;
+} Laying;
+
+static void
+lay_payload(Sendmmsg *self, Py_ssize_t i, const void *start, Py_ssize_t size)
+{
+    self->iovecs[i].iov_base = (void *)start; /* which sendmmsg only reads */
+    self->iovecs[i].iov_len = (size_t)size;
+}
+
+static void
+lay_name(Sendmmsg *self, Py_ssize_t i, const void *name, uint32_t length)
+{
+    self->headers[i].msg_hdr.msg_name = (void *)name; /* likewise */
+    self->headers[i].msg_hdr.msg_namelen = length;
+}
+
+/* Fill in the payload of packet `i`. */
+static int
+lay_data(Laying *laying, Py_ssize_t i, PyObject *data)
+{
+    Sendmmsg *self = laying->self;
+    Py_ssize_t size;
+    if (PyBytes_CheckExact(data)) {
+        /* They never change: a reference is enough. Kept until `sendmmsg_drop`. */
+        size = PyBytes_GET_SIZE(data);
+        self->held[i].data = Py_NewRef(data);
+        lay_payload(self, i, PyBytes_AS_STRING(data), size);
+    }
+    else {
+        Py_buffer *buffer;
+        if (self->buffers == NULL) {
+            self->buffers = PyMem_Calloc((size_t)self->count, sizeof(*self->buffers));
+            if (self->buffers == NULL) {
+                PyErr_NoMemory();
+                return -1;
+            }
+        }
+        /* An export: what it points to neither moves nor shrinks until `sendmmsg_drop`. */
+        buffer = &self->buffers[self->exports];
+        if (PyObject_GetBuffer(data, buffer, PyBUF_SIMPLE) < 0) {
+            return -1;
+        }
+        self->exports++;
+        size = buffer->len;
+        lay_payload(self, i, buffer->buf, size);
+    }
+    if (size > laying->most) {
+        PyErr_Format(PyExc_ValueError, "a payload of %zd bytes", size);
+        return -1;
+    }
+    return 0;
+}
+
+/* Fill in the destination of packet `i`, an address in Python's form. */
+static int
+lay_address(Laying *laying, Py_ssize_t i, PyObject *address)
+{
+    Sendmmsg *self = laying->self;
+    PyObject *raw;
+    if (address == laying->address) {
+        lay_name(self, i, laying->name, laying->length);
+        return 0;
+    }
+    if (address == Py_None) {
+        lay_name(self, i, NULL, 0);
+        return 0;
+    }
+    raw = PyDict_GetItemWithError(laying->sockaddrs, address);
+    if (raw != NULL) {
+        Py_INCREF(raw);
+    }
+    else if (PyErr_Occurred() || (raw = PyObject_GetItem(laying->sockaddrs, address)) == NULL) {
+        return -1;
+    }
+    self->held[i].name = raw; /* kept until `sendmmsg_drop` */
+    if (!PyBytes_CheckExact(raw) || PyBytes_GET_SIZE(raw) > SOCKADDR_SIZE) {
+        PyErr_SetString(PyExc_TypeError, "a sockaddr is up to 128 bytes");
+        return -1;
+    }
+    laying->name = PyBytes_AS_STRING(raw);
+    laying->length = (uint32_t)PyBytes_GET_SIZE(raw);
+    lay_name(self, i, laying->name, laying->length);
+    Py_INCREF(address);
+    Py_XSETREF(laying->address, address);
+    return 0;
+}
+
+/* Fill in the destination of packet `i`: the sender of the packet in a slot, as it came. */
+static int
+lay_raw_sender(Laying *laying, Py_ssize_t i, Recvmmsg *source, Py_ssize_t slot, int pinned)
+{
+    Sendmmsg *self = laying->self;
+    const unsigned char *raw;
+    uint32_t length;
+    sa_family_t family;
+    if (slot < 0 || slot >= source->capacity) {
+        PyErr_SetString(PyExc_IndexError, "there is no such slot");
+        return -1;
+    }
+    raw = recvmmsg_sockaddr(source, slot, &length);
+    if (length >= sizeof(family)) {
+        memcpy(&family, raw, sizeof(family));
+    }
+    if (length > 0 && (length < sizeof(family) || family != laying->family)) {
+        PyErr_SetString(PyExc_ValueError, "a sender of another family");
+        return -1;
+    }
+    if (pinned) {
+        /* The engine, which keeps its names, is kept until `sendmmsg_drop`; the slot is not
+         * filled anew, as its packet is pinned until then too. */
+        if (i == 0 || self->kept != (PyObject *)source) {
+            self->held[i].name = Py_NewRef(source);
+            self->kept = (PyObject *)source;
+        }
+        lay_name(self, i, raw, length);
+        return 0;
+    }
+    /* The packet may be released before the send is over, so this is a copy. */
+    self->held[i].name = PyBytes_FromStringAndSize((const char *)raw, (Py_ssize_t)length);
+    if (self->held[i].name == NULL) {
+        return -1;
+    }
+    lay_name(self, i, PyBytes_AS_STRING(self->held[i].name), length);
+    return 0;
+}
+
+/* Fill in the destination of packet `i`: the sender of `packet`, from a pinned slot or not. */
+static int
+lay_sender(Laying *laying, Py_ssize_t i, Packet *packet, int pinned)
+{
+    State *state = laying->self->state;
+    PyObject *address;
+    int done;
+    if (packet->source != NULL && Py_TYPE(packet->source) == state->recvmmsg) {
+        return lay_raw_sender(laying, i, (Recvmmsg *)packet->source, packet->slot, pinned);
+    }
+    address = PyObject_GetAttrString((PyObject *)packet, "address"); /* raises if released */
+    if (address == NULL) {
+        return -1;
+    }
+    done = lay_address(laying, i, address);
+    Py_DECREF(address);
+    return done;
+}
+
+static int
+lay_packet(Laying *laying, Py_ssize_t i, Packet *packet)
+{
+    PyObject *data = PyObject_GetAttrString((PyObject *)packet, "data"); /* likewise */
+    int done;
+    if (data == NULL) {
+        return -1;
+    }
+    done = lay_data(laying, i, data);
+    Py_DECREF(data);
+    return done < 0 ? done : lay_sender(laying, i, packet, 1);
+}
+
+static int
+lay_destination(Laying *laying, Py_ssize_t i, PyObject *address)
+{
+    if (address != Py_None && address != laying->address
+        && PyObject_TypeCheck(address, laying->self->state->packet)) {
+        return lay_sender(laying, i, (Packet *)address, 0);
+    }
+    return lay_address(laying, i, address);
+}
+
+/* Fill in packet `i`: a Packet, or a pair of data and address. */
+static int
+lay_item(Laying *laying, Py_ssize_t i, PyObject *item)
+{
+    PyObject *pair;
+    int done;
+    if (PyTuple_CheckExact(item) && PyTuple_GET_SIZE(item) == 2) {
+        pair = item;
+    }
+    else if (PyObject_TypeCheck(item, laying->self->state->packet)) {
+        return lay_packet(laying, i, (Packet *)item);
+    }
+    else {
+        pair = PySequence_Tuple(item);
+        if (pair == NULL) {
+            return -1;
+        }
+        if (PyTuple_GET_SIZE(pair) != 2) {
+            Py_DECREF(pair);
+            PyErr_SetString(PyExc_TypeError, "not a pair");
+            return -1;
+        }
+    }
+    done = lay_data(laying, i, PyTuple_GET_ITEM(pair, 0));
+    if (done == 0) {
+        done = lay_destination(laying, i, PyTuple_GET_ITEM(pair, 1));
+    }
+    if (pair != item) {
+        Py_DECREF(pair);
+    }
+    return done;
+}
+
+/* Fill in what a list has: packets; or, if there is a payload, addresses to send it to. */
+static int
+lay_list(Laying *laying, PyObject *list, PyObject *data)
+{
+    Py_ssize_t i, count = laying->self->count;
+    for (i = 0; i < count; i++) {
+        PyObject *item;
+        int done;
+        if (PyList_GET_SIZE(list) != count) { /* encoding an address may run anything */
+            PyErr_SetString(PyExc_RuntimeError, "the packets changed while they were read");
+            return -1;
+        }
+        item = Py_NewRef(PyList_GET_ITEM(list, i));
+        if (data == NULL) {
+            done = lay_item(laying, i, item);
+        }
+        else {
+            if (i > 0) { /* kept by the first packet */
+                laying->self->iovecs[i] = laying->self->iovecs[0];
+            }
+            done = i > 0 ? 0 : lay_data(laying, i, data);
+            done = done < 0 ? done : lay_destination(laying, i, item);
+        }
+        Py_DECREF(item);
+        if (done < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* Fill in all packets that a ring holds now. They are pinned: none is released before
+ * `sendmmsg_drop`, so the slots keep their bytes and the engine their senders. The ring's memory
+ * is kept by `slots`, and can't be resized, as that has an export of it. */
+static int
+lay_ring(Laying *laying, Slots *slots)
+{
+    Sendmmsg *self = laying->self;
+    Py_ssize_t i, offset, size;
+    self->slots = (Slots *)Py_NewRef(slots);
+    slots->pins++;
+    for (i = 0; i < self->count; i++) {
+        Place place = place_of(slots, slots->oldest + i);
+        Packet *packet = live_at(slots, place);
+        PyObject *source = slots->source;
+        int done;
+        if (packet != NULL) {
+            if (view_is_dead(packet->data)) {
+                PyErr_SetString(PyExc_ValueError, "the view of a packet was released");
+                return -1;
+            }
+            source = packet->source;
+        }
+        size = size_at(slots, place, &offset);
+        lay_payload(self, i, (char *)slots->buffer.buf + place.slot * slots->slot_size + offset,
+                    size);
+        if (source != NULL && Py_TYPE(source) == self->state->recvmmsg) {
+            done = lay_raw_sender(laying, i, (Recvmmsg *)source, place.slot, 1);
+        }
+        else if (packet != NULL) {
+            done = lay_sender(laying, i, (Packet *)Py_NewRef(packet), 1);
+            Py_DECREF(packet);
+        }
+        else {
+            PyErr_SetString(PyExc_TypeError, "the senders are known to no engine of this module");
+            return -1;
+        }
+        if (done < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int
+sendmmsg_lay(Sendmmsg *self, PyObject *packets, PyObject *sockaddrs, int family, Py_ssize_t most,
+             PyObject *data)
+{
+    Laying laying = {self, sockaddrs, family, most, NULL, NULL, 0};
+    struct mmsghdr *header;
+    struct iovec *iovec;
+    Py_ssize_t i;
+    char *memory;
+    int done, is_ring = Py_TYPE(packets) == self->state->slots;
+    if (!PyDict_Check(sockaddrs) || (!is_ring && !PyList_CheckExact(packets))) {
+        PyErr_SetString(PyExc_TypeError, "a list or slots, and a dict of sockaddrs");
+        return -1;
+    }
+    self->count = is_ring ? ((Slots *)packets)->held : PyList_GET_SIZE(packets);
+    if (self->count == 0) {
+        return 0;
+    }
+    /* One piece for all: the headers, the iovecs, and what keeps alive what they point to. */
+    memory = PyMem_Calloc((size_t)self->count,
+                          sizeof(*self->headers) + sizeof(*self->iovecs) + sizeof(*self->held));
+    if (memory == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->headers = header = (struct mmsghdr *)memory;
+    self->iovecs = iovec = (struct iovec *)(self->headers + self->count);
+    self->held = (Held *)(self->iovecs + self->count);
+    for (i = 0; i < self->count; i++) {
+        header[i].msg_hdr.msg_iov = &iovec[i];
+        header[i].msg_hdr.msg_iovlen = 1;
+    }
+    done = is_ring ? lay_ring(&laying, (Slots *)packets) : lay_list(&laying, packets, data);
+    Py_XDECREF(laying.address);
+    return done;
+}
+
+#endif

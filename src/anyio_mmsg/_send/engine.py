@@ -1,0 +1,161 @@
+"""What every sender promises, and which one a send gets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from .._packets.batch import PacketBatch
+from .._packets.packet import Address
+from .._system.addresses import ADDRESSES, sockaddrs_of
+from .._system.platform import (
+    Recvmmsg,
+    Refused,
+    Sendmmsg,
+    family_of,
+    type_of,
+    why_no_batch_calls,
+)
+from .outgoing import (
+    GIVE,
+    MAX_PAYLOAD,
+    UNLIMITED,
+    WRONG,
+    Columns,
+    Data,
+    Packets,
+    batch_columns,
+    check_fan,
+    columns,
+    fan_columns,
+    listed,
+    refuse,
+)
+from .result import SendFailure, SendResult
+from .sendto import Sendto, has_segmentation
+
+SENDERS = ("auto", "sendto", "sendmmsg")
+
+_DGRAM = int(socket.SOCK_DGRAM)
+
+
+class Sender(Protocol):
+    """One send: packets, each of which can be sent, and how many were. It does not wait.
+
+    Payloads are pinned from the start, before anything is sent, to `release`: they can neither
+    be released nor change their size.
+
+    Every sender gives the same bytes, order and errors.
+
+    Attributes:
+        count: How many packets there are.
+        handled: How many of them were sent or refused.
+        refused: Whether the system refuses the sender's call, which it has been asked twice.
+    """
+
+    count: int
+    refused: bool
+
+    @property
+    def handled(self) -> int: ...
+
+    def send(self, sock: socket.socket, result: SendResult) -> int:
+        """Send the packets that were not handled yet, as many as there is room for.
+
+        What the system took is recorded by the same C-level step that gave it, so that no
+        interrupt can come between.
+
+        Args:
+            sock: A datagram socket; it is not waited for, even if it is a blocking one.
+            result: Where to count what was sent, and which packets were refused.
+
+        Returns:
+            0: all were handled. EAGAIN: there is no room for more. EBADF or ENOTSOCK: the socket
+            is closed. Anything else: the call is refused, see `refused`.
+        """
+        ...
+
+    def release(self) -> None:
+        """End the send: let go of the payloads."""
+        ...
+
+
+def check_sender(name: str) -> None:
+    """Raise ValueError if there is no sender of that name, or it is unavailable here."""
+    if name not in SENDERS:
+        raise ValueError(f"engine is {name!r}; give one of {SENDERS}")
+    if name == "sendmmsg" and Sendmmsg is None:
+        raise ValueError(
+            f'engine="sendmmsg" {why_no_batch_calls()}; give "auto", which takes the best there is'
+        )
+
+
+def sender_of(sock: socket.socket, packets: Packets, gso: bool, name: str) -> Sender:
+    """Return a sender for what `send_mmsg` was given, checked.
+
+    Raises:
+        TypeError: Something has the wrong type.
+        ValueError: A payload is too long or not contiguous, an address of another family, out of
+            range or a name, a packet or the batch is released.
+    """
+    family = family_of(sock)
+    # Of raw sockets the system knows the most that a payload can have.
+    most = MAX_PAYLOAD.get(family, UNLIMITED) if type_of(sock) == _DGRAM else UNLIMITED
+    best: Any = None if name == "sendto" or Refused.sendmmsg else Sendmmsg
+    if gso:
+        gso = has_segmentation(sock)
+    items: Any = packets
+    if type(packets) is not list:
+        if not isinstance(packets, PacketBatch):
+            items = listed("packets", packets, GIVE)
+        elif best is None:
+            try:
+                return Sendto(batch_columns(family, packets), gso)
+            except WRONG as error:
+                refuse(family, most, packets, error)
+        elif len(packets) and type(packets._slots.source) is Recvmmsg:
+            items = packets._slots
+        else:
+            items = list(packets)
+    try:
+        if best is not None:
+            sender: Sender = best(SendFailure, items, sockaddrs_of(family), family, most, gso)
+            return sender
+        return Sendto(columns(family, most, items), gso)
+    except WRONG as error:
+        refuse(family, most, packets if isinstance(packets, PacketBatch) else items, error)
+
+
+def fan_sender_of(
+    sock: socket.socket, data: Data, addresses: Iterable[Address], name: str
+) -> Sender:
+    """Return a sender for what `multi_target_send` was given, checked.
+
+    Raises:
+        TypeError: As for `sender_of`.
+        ValueError: As for `sender_of`.
+    """
+    if isinstance(addresses, (str, bytes)):
+        raise TypeError(f"addresses is {addresses!r}; give a list of them")
+    family = family_of(sock)
+    most = MAX_PAYLOAD.get(family, UNLIMITED) if type_of(sock) == _DGRAM else UNLIMITED
+    check_fan(most, data)
+    items = listed("addresses", addresses, "give a list of them")
+    best: Any = None if name == "sendto" or Refused.sendmmsg else Sendmmsg
+    try:
+        if best is not None:
+            sockaddrs = sockaddrs_of(family)
+            sender: Sender = best(SendFailure, items, sockaddrs, family, most, False, data)
+            return sender
+        return Sendto(fan_columns(family, data, items))
+    except WRONG as error:
+        refuse(family, most, [(b"", address) for address in items], error)
+
+
+def fall_back(sender: Any) -> Sender:
+    """Return a sender for the rest of what a `Sendmmsg` has, and use no other one from now on."""
+    Refused.sendmmsg = True
+    datas, sockaddrs = sender.rest()
+    addresses = list(map(ADDRESSES.__getitem__, sockaddrs))
+    return Sendto(Columns(datas, addresses), first=sender.handled)

@@ -1,0 +1,211 @@
+"""What is to be sent. Everything that can be refused is refused before the first send.
+
+`Sendmmsg` reads packets itself; for `Sendto` they are laid out here as columns. Both only say that
+something is wrong: `refuse` finds out which packet it is, and says so in words.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Sequence
+from pickle import PickleBuffer
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
+
+from .._packets import Packet
+from .._packets.batch import PacketBatch
+from .._packets.packet import Address
+from .._system.addresses import ADDRESSES, sockaddrs_of
+from .._system.sockaddr import encode_sockaddr
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+    Data: TypeAlias = ReadableBuffer
+    """A payload: bytes or any object with a contiguous buffer."""
+else:
+    Data = Any
+
+Packets: TypeAlias = Iterable[Packet | tuple[Data, Address]]
+"""What can be sent; a `PacketBatch` is one too. An address may be a `Packet`, for its sender, or
+None, for the peer of a connected socket."""
+
+MAX_PAYLOAD = {int(socket.AF_INET): 65507, int(socket.AF_INET6): 65527}
+"""Bytes that a datagram can carry, by family: 65,535 less 8 for the UDP header, and for IPv4 less
+20 for its own (RFC 768, 791, 8200; IPv6's payload length does not count its header). Other
+families have the socket's own limits."""
+
+UNLIMITED = 2**31 - 1
+
+WRONG = (TypeError, ValueError, BufferError)
+"""What is raised for a packet that can't be sent."""
+
+GIVE = "give (data, address) pairs, Packets, or a PacketBatch"
+
+
+class Columns:
+    """Packets to send, each of which can be: payloads and addresses, side by side.
+
+    The payloads are pinned: to release or resize one is a BufferError, until `release`.
+
+    Args:
+        datas: Payloads.
+        addresses: Where each goes, in the form that `socket.recvfrom` has, not as a caller may
+            write it; None for the peer of a connected socket.
+        only_bytes: Whether all payloads are bytes.
+    """
+
+    __slots__ = ("_pins", "addresses", "datas")
+
+    def __init__(
+        self, datas: Sequence[Data], addresses: Sequence[Address], only_bytes: bool = False
+    ) -> None:
+        self.datas = datas
+        self.addresses = addresses
+        # An export of each. A memoryview of a memoryview is not one: it would outlive its release.
+        # Bytes can't change.
+        self._pins = () if only_bytes else list(map(PickleBuffer, datas))
+
+    def release(self) -> None:
+        """Let go of the payloads."""
+        self._pins = ()
+
+
+def columns(family: int, most: int, items: list[Any]) -> Columns:
+    """Return as columns what `send_mmsg` was given.
+
+    Args:
+        family: The socket's.
+        most: The bytes that a payload can have.
+        items: Pairs, and `Packet`s.
+
+    Raises:
+        TypeError: Something has the wrong type. `refuse` finds out which one.
+        ValueError: A payload is too long, an address wrong, a packet released; likewise.
+        BufferError: A payload is not contiguous; likewise.
+    """
+    if not items:
+        return Columns([], [])
+    if isinstance(items[0], Packet) and all(isinstance(item, Packet) for item in items):
+        datas: Sequence[Data] = [packet.data for packet in items]
+        addresses: Sequence[Address] = [packet.address for packet in items]
+        return Columns(datas, _canonical(family, addresses))
+    try:
+        datas, addresses = zip(*items, strict=True)
+    except TypeError:
+        items = [(item.data, item) if isinstance(item, Packet) else item for item in items]
+        datas, addresses = zip(*items, strict=True)
+    only_bytes = set(map(type, datas)) == {bytes}
+    if not only_bytes:
+        for data in datas:
+            _check_data(most, data)
+    elif max(set(map(len, cast(Sequence[bytes], datas)))) > most:
+        raise ValueError(f"a payload of more than {most} bytes")
+    return Columns(datas, _canonical(family, addresses), only_bytes)
+
+
+def batch_columns(family: int, batch: PacketBatch) -> Columns:
+    """Return as columns what a batch holds, each packet to go back to its sender.
+
+    Raises:
+        TypeError: As for `columns`.
+        ValueError: As for `columns`.
+    """
+    return Columns(batch.payloads(), _canonical(family, batch.addresses()))
+
+
+def fan_columns(family: int, data: Data, addresses: list[Address]) -> Columns:
+    """Return as columns one payload, which was checked, for many addresses.
+
+    Raises:
+        TypeError: As for `columns`.
+        ValueError: As for `columns`.
+    """
+    only_bytes = type(data) is bytes
+    return Columns([data] * len(addresses), _canonical(family, addresses), only_bytes)
+
+
+def _canonical(family: int, addresses: Sequence[Address]) -> list[Address]:
+    """Return checked addresses in the numeric form, which `socket.sendto` does not look up."""
+    if not addresses:
+        return []
+    sockaddrs, first, count = sockaddrs_of(family), addresses[0], len(addresses)
+    if first is addresses[-1] and (count == 1 or addresses.count(first) == count):
+        if isinstance(first, Packet):
+            first = first.address
+        return [ADDRESSES[sockaddrs[first]]] * count
+    if any(issubclass(kind, Packet) for kind in set(map(type, addresses))):
+        addresses = [a.address if isinstance(a, Packet) else a for a in addresses]
+    return list(map(ADDRESSES.__getitem__, map(sockaddrs.__getitem__, addresses)))
+
+
+def listed(name: str, things: Iterable[Any], fix: str) -> list[Any]:
+    """Read an iterable that a caller gave."""
+    if type(things) is list:
+        return things
+    try:
+        iterator = iter(things)
+    except TypeError:
+        raise TypeError(f"{name} is {things!r}; {fix}") from None
+    return list(iterator)
+
+
+def check_fan(most: int, data: Data) -> None:
+    """Check the one payload of `multi_target_send`.
+
+    Raises:
+        TypeError: It is not bytes-like.
+        ValueError: It is too long, or not contiguous.
+    """
+    try:
+        _check_data(most, data)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"the {error}") from None
+
+
+def refuse(family: int, most: int, items: Iterable[Any], error: Exception) -> NoReturn:
+    """Raise `error`, which came from one of `items`, with the index of that one."""
+    for index, item in enumerate(items):
+        try:
+            if isinstance(item, Packet):
+                data, address = item.data, item
+            else:
+                try:
+                    data, address = item
+                except (TypeError, ValueError):
+                    raise TypeError(f"{item!r} is not a pair; {GIVE}") from None
+            _check_data(most, data)
+            if isinstance(address, Packet):
+                _check_sender(family, address)
+            else:
+                encode_sockaddr(family, address)
+        except (TypeError, ValueError) as culprit:
+            raise type(culprit)(f"packet {index}: {culprit}") from None
+    raise error
+
+
+def _check_data(most: int, data: Data) -> None:
+    try:
+        view = memoryview(data)
+    except TypeError:
+        hint = "; encode it" if isinstance(data, str) else ""
+        raise TypeError(f"data is a {type(data).__name__}, not bytes-like{hint}") from None
+    except BufferError as error:
+        raise ValueError(f"data can't be read: {error}") from None
+    except ValueError:
+        if isinstance(data, memoryview):
+            raise ValueError("data is a memoryview that was released") from None
+        raise
+    if not view.c_contiguous:
+        raise ValueError("data is not contiguous; give bytes(data)")
+    if view.nbytes > most:
+        raise ValueError(f"data has {view.nbytes} bytes; a datagram carries {most} at most")
+
+
+def _check_sender(family: int, packet: Packet) -> None:
+    try:
+        encode_sockaddr(family, packet.address)
+    except TypeError:
+        raise ValueError(
+            "its sender's address is of another family than the socket; send its data to an "
+            "address of the socket's"
+        ) from None

@@ -1,0 +1,177 @@
+"""Opening datagram sockets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import anyio
+
+from .._arguments import whole_number
+from .buffers import check_buffer_size, set_buffer_size
+from .multicast import MulticastGroup, Outgoing, as_groups, check_bound_to, join, membership
+
+_Found: TypeAlias = tuple[int, Any]
+"""A family, and an address of it as bind(2) and connect(2) take it."""
+
+
+async def open_udp_socket(
+    local_host: str | None = None,
+    local_port: int = 0,
+    *,
+    remote_host: str | None = None,
+    remote_port: int | None = None,
+    family: int = socket.AF_UNSPEC,
+    v6only: bool | None = None,
+    reuse_address: bool = False,
+    reuse_port: bool = False,
+    receive_buffer_size: int | None = None,
+    send_buffer_size: int | None = None,
+    multicast_groups: Iterable[MulticastGroup | str] | MulticastGroup | str = (),
+    multicast_ttl: int | None = None,
+    multicast_loop: bool | None = None,
+    multicast_interface: str | int | None = None,
+) -> socket.socket:
+    """Open a UDP socket that the receive functions take: bound and nonblocking.
+
+    Args:
+        local_host: Address or name of this machine to receive at. None: all of its IPv4
+            addresses, or with ``family=socket.AF_INET6`` all of both versions; with a
+            `remote_host` those of its version. If there are groups to join, None or the group's
+            address: on Linux a socket that is bound to one of this machine's own hears no group.
+        local_port: Port, 0 for any free one.
+        remote_host: Address or name of the one peer to talk to. The socket is connected then: it
+            receives from that peer alone, `send_mmsg` takes None for its address, and errors that
+            ICMP reports are raised.
+        remote_port: The peer's port, 1 to 65535.
+        family: `socket.AF_INET` or `socket.AF_INET6`, to choose where a name has both.
+        v6only: Whether an IPv6 socket leaves IPv4 to others (IPV6_V6ONLY). None: the system's
+            default; with `local_host` None, no.
+        reuse_address: Set SO_REUSEADDR. Of sockets that are bound to one multicast group's port
+            with it, each gets every packet. It is always set if there are groups to join. On
+            Linux, processes of other users can then bind the same port in the same way, and the
+            last one gets the packets to this machine's own addresses.
+        reuse_port: Set SO_REUSEPORT. Of sockets that are bound to one port with it, in any number
+            of processes of one user, each gets a share of the senders (socket(7)).
+        receive_buffer_size: Bytes of the kernel's buffer for what was not read yet. Linux grants
+            twice as many, and charges a packet of 1232 bytes some 2,300. Where the process may
+            (CAP_NET_ADMIN), more than net.core.rmem_max allows. If fewer are granted, a
+            RuntimeWarning says how many, and what to do.
+        send_buffer_size: The same for what was not sent yet, and net.core.wmem_max.
+        multicast_groups: Groups to join, of the socket's family: addresses, or `MulticastGroup`s
+            to say more.
+        multicast_ttl: TTL, or hop limit, of packets that are sent to groups: 0 keeps them on this
+            machine. None for the system's default, which is 1: this network.
+        multicast_loop: Whether this machine hears what it sends to groups it has joined. None for
+            the system's default, which is that it does.
+        multicast_interface: The name or index of the interface that packets to groups leave by.
+            None leaves the choice to the system's routes.
+
+    Raises:
+        OSError: No such host (`socket.gaierror`); the address is in use, or not this machine's,
+            or the port not for this user; there is no route to the peer; a group can't be joined,
+            for want of a route or an interface, or since the system has a limit. It names the
+            address, or the group and the limit.
+        TypeError: A numeric argument is not an int, or a boolean one not a bool.
+        ValueError: An argument is not what is said above, or this platform can't do it.
+    """
+    groups = as_groups(multicast_groups)
+    if family not in (socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6):
+        raise ValueError(f"family is {family!r}; give socket.AF_INET or socket.AF_INET6")
+    local_port = whole_number("local_port", local_port, 0, "give 0 to 65535")
+    if local_port > 65535:
+        raise ValueError(f"local_port is {local_port}; give 0 to 65535, 0 for any free one")
+    if bool(remote_host) != (remote_port is not None):
+        raise ValueError("give remote_host and remote_port together, or neither")
+    if remote_port is not None:
+        remote_port = whole_number("remote_port", remote_port, 1, "give 1 to 65535")
+        if remote_port > 65535:
+            raise ValueError(f"remote_port is {remote_port}; give 1 to 65535")
+    if v6only is not None and not isinstance(v6only, bool):
+        raise TypeError(f"v6only is a {type(v6only).__name__}; give a bool, or None")
+    if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
+        raise ValueError("this platform has no SO_REUSEPORT; open the socket without reuse_port")
+    check_buffer_size("receive", receive_buffer_size)
+    check_buffer_size("send", send_buffer_size)
+    outgoing = Outgoing.check(multicast_ttl, multicast_loop, multicast_interface)
+    kind, local, remote = await _resolve(local_host, local_port, remote_host, remote_port, family)
+    if v6only is not None and kind != socket.AF_INET6:
+        raise ValueError("v6only is for IPv6 sockets; give family=socket.AF_INET6 as well")
+    memberships = [membership(group, kind) for group in groups]
+    check_bound_to(local[0], memberships)
+
+    sock = socket.socket(kind, socket.SOCK_DGRAM)
+    try:
+        sock.setblocking(False)
+        if reuse_address or groups:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        dual_stack = False
+        if kind == socket.AF_INET6:
+            if v6only is not None or not local_host:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, bool(v6only))
+            dual_stack = not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        if receive_buffer_size is not None:
+            set_buffer_size(sock, "receive", receive_buffer_size)
+        if send_buffer_size is not None:
+            set_buffer_size(sock, "send", send_buffer_size)
+        outgoing.apply(sock, kind, dual_stack)
+        try:
+            sock.bind(local)
+        except OSError as error:
+            raise _named(error, "binding to", local) from error
+        join(sock, memberships)
+        if remote is not None:
+            try:
+                sock.connect(remote)
+            except OSError as error:
+                raise _named(error, "connecting to", remote) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _named(error: OSError, doing: str, address: Any) -> OSError:
+    """Return the same error, with the address in its message."""
+    host, port = address[:2]
+    return OSError(error.errno, f"{doing} {host} port {port}: {error.strerror}")
+
+
+async def _resolve(
+    local_host: str | None,
+    local_port: int,
+    remote_host: str | None,
+    remote_port: int | None,
+    family: int,
+) -> tuple[int, Any, Any]:
+    """Return the family of the socket, the address to bind, and that to connect to, or None."""
+    remotes: list[_Found] = []
+    if remote_host and remote_port is not None:
+        remotes = await _look_up(remote_host, remote_port, family, 0)
+    if local_host:
+        locals_ = await _look_up(local_host, local_port, family, socket.AI_PASSIVE)
+    elif family == socket.AF_INET6 or (remotes and remotes[0][0] == socket.AF_INET6):
+        locals_ = [(socket.AF_INET6, ("::", local_port))]
+    else:
+        locals_ = [(socket.AF_INET, ("0.0.0.0", local_port))]
+    if not remotes:
+        kind, local = locals_[0]
+        return kind, local, None
+    for kind, remote in remotes:
+        for other, local in locals_:
+            if kind == other:
+                return kind, local, remote
+    raise ValueError(
+        f"{local_host} and {remote_host} have no address of the same IP version; give a "
+        f"local_host of the other version, or None"
+    )
+
+
+async def _look_up(host: str, port: int, family: int, flags: int) -> list[_Found]:
+    found = await anyio.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM, flags=flags)
+    # They are all addresses of that host; the first is the system's preference (RFC 6724). AnyIO
+    # writes an IPv6 scope into the host, where bind(2) and connect(2) understand it too.
+    return [(kind, address) for kind, _, _, _, address in found]

@@ -1,0 +1,398 @@
+"""A socket as a stream of batches, with the count of everything that happens to it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Literal
+
+import anyio
+from anyio import BusyResourceError, ClosedResourceError, EndOfStream, WouldBlock
+from anyio.abc import ObjectReceiveStream
+
+from .._arguments import whole_number
+from .._compat import RunSoon, checkpoint, notify_closing, run_soon
+from .._packets.batch import NUM_RCVMMSGS, PacketBatch
+from .._receive.functions import receive_into, recv_mmsg_nowait
+from .._receive.outlook import outlook_for
+from .._receive.usable import ensure_usable
+from .._system.memory import discard_waiting, most_waiting
+from .attributes import socket_attributes
+from .linger import TIMER_RESOLUTION, Pace
+from .pool import PacketBatchPool, on_loss
+from .statistics import Counters, ReceiverStatistics
+from .transient import pass_over
+
+
+class PacketReceiver(ObjectReceiveStream[PacketBatch]):
+    """A datagram socket as a stream of batches.
+
+    ``async for batch in receiver`` gives a batch of at least one packet at a time. It belongs to
+    the consumer until it is closed, by ``with batch:``; then it goes back to the pool. While all
+    batches of the pool are with consumers, the receiver waits, and packets queue in the kernel.
+
+    There are two ways to end it. `stop` ends the stream when what has arrived is handed out: the
+    loop above ends, and nothing is lost. `aclose`, or the end of ``async with``, closes the
+    socket at once: what had not been received counts as `ReceiverStatistics.unread`, and a loop
+    in another task ends with `anyio.ClosedResourceError`.
+
+    The receiver owns the socket. It belongs to one event loop.
+
+    Args:
+        sock: A bound or connected datagram socket, nonblocking, as `open_udp_socket` gives it.
+        pool: Where the batches come from. Without one the receiver makes its own, of 8 batches
+            with 64 slots of 1232 bytes. One batch of it is always with the receiver.
+        limit: The most packets of a batch, at least 1; the batches' capacity is a limit too.
+        linger: Seconds to wait for a fuller batch after its first packet. The task sleeps for a
+            quarter of it at a time, 1 to 5 ms, then takes what has come, which saves CPU time
+            (``python -m benchmarks.linger``); a full batch may be that late. Where packets come
+            too fast for a sleep, or on a unix socket, it waits for each packet. Below 1 ms it
+            never sleeps, so it is precise and costs CPU; above, it may be a millisecond late.
+        errors: "count": errors of `TRANSIENT_ERRORS` are counted and given to `on_error`, and
+            receiving goes on. "raise": they are raised.
+        on_error: Called with each transient error that is counted.
+        count_unread: Whether `aclose` reads what is left in the socket, to count it. That costs
+            up to a microsecond a packet. Give False where another process has the same socket and
+            goes on reading it.
+
+    Raises:
+        TypeError: `sock` is not a `socket.socket`, or `limit` not an int.
+        ValueError: `sock` is not a nonblocking datagram socket, `limit` below 1, `linger`
+            negative, `errors` unknown.
+        anyio.ClosedResourceError: `sock` is closed.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        pool: PacketBatchPool | None = None,
+        *,
+        limit: int = NUM_RCVMMSGS,
+        linger: float = 0.0,
+        errors: Literal["count", "raise"] = "count",
+        on_error: Callable[[OSError], object] | None = None,
+        count_unread: bool = True,
+    ) -> None:
+        ensure_usable(sock)
+        if isinstance(linger, bool) or not isinstance(linger, (int, float)):
+            raise TypeError(f"linger is a {type(linger).__name__}; give seconds")
+        if not isinstance(pool, (PacketBatchPool, type(None))):
+            raise TypeError(f"pool is a {type(pool).__name__}, and has to be a PacketBatchPool")
+        if not linger >= 0:
+            raise ValueError(f"linger is {linger}; give seconds, 0 for not at all")
+        self._sock = sock
+        self.pool = PacketBatchPool() if pool is None else pool
+        self._limit = min(
+            whole_number("limit", limit, 1, "give the number of packets, at least 1"),
+            self.pool.capacity,
+        )
+        self._linger = linger
+        self._pace = Pace(linger, sock)
+        self._since: float | None = None  # when lingering for the batch that is filled began
+        self._count_unread = count_unread
+        self._outlook = outlook_for(sock)
+        self._counters = Counters(sock, self._outlook)
+        self._pass_over = pass_over(errors, self._counters.error, on_error)
+        self._put_back: deque[PacketBatch] = deque()
+        # The coroutine in `receive`. The interpreter knows whether it is at work; a flag could
+        # stay set after an interrupt.
+        self._active: Coroutine[Any, Any, PacketBatch] | None = None
+        self._stopped = self._closed = False
+        self._left = 0  # how many packets may still be read after a stop
+        # What a task in `receive` waits in: for the socket, or for a batch of the pool.
+        self._wait: anyio.CancelScope | None = None
+        self._wait_for_batch: anyio.CancelScope | None = None
+        self._run_soon: RunSoon | None = None
+
+    # Receiving
+
+    async def receive(self) -> PacketBatch:
+        """Return the next batch, of at least one packet.
+
+        A checkpoint, always. If it is cancelled, no packet is lost: the next call returns it.
+
+        Raises:
+            anyio.BusyResourceError: Another task is receiving.
+            anyio.EndOfStream: `stop` was called, and all that had arrived was handed out.
+            anyio.ClosedResourceError: The receiver is closed, or was closed meanwhile.
+            OSError: One that does not pass; with ``errors="raise"`` any. Receiving can go on.
+        """
+        if self._is_receiving():
+            raise BusyResourceError("receiving from")
+        if self._closed:
+            raise ClosedResourceError
+        active = None
+        try:
+            self._active = active = self._receive()
+            return await active
+        finally:
+            self._wait = self._wait_for_batch = None
+            if active is not None:
+                active.close()  # or Python warns of one that an interrupt kept from starting
+            if self._closed:
+                self._drop_batches()
+
+    def _is_receiving(self) -> bool:
+        active: Any = self._active
+        return active is not None and (active.cr_running or active.cr_await is not None)
+
+    async def _receive(self) -> PacketBatch:
+        counters = self._counters
+        while True:
+            if self._put_back:
+                await checkpoint()
+                if self._put_back:
+                    return self._put_back.popleft()
+            batch = counters.filling  # it stays there if the filling is cancelled
+            if batch is None and self._stopped and not self._left:
+                await checkpoint()
+                raise EndOfStream
+            if batch is None:
+                try:
+                    batch = counters.filling = self.pool.acquire_nowait()
+                except WouldBlock:
+                    batch = counters.filling = await self._wait_for_a_batch()
+            if batch is None:
+                continue
+            if batch:  # of a call that was cancelled while it lingered
+                await checkpoint()
+                break
+            self._since = None
+            if self._stopped:
+                await self._read_the_rest(batch)
+            else:
+                await self._fill(batch)
+            if batch:
+                break
+        if self._linger and len(batch) < self._limit and not self._stopped:
+            await self._fill_up(batch)
+        return self._hand_out(batch)
+
+    async def _wait_for_a_batch(self) -> PacketBatch | None:
+        """Return a batch of the pool, or None after a call of `_look`."""
+        with anyio.CancelScope() as self._wait_for_batch:
+            return await self.pool.acquire()
+        self._ensure_open()
+        return None
+
+    async def _fill(self, batch: PacketBatch) -> None:
+        """Receive into an empty batch, or return without a packet after a call of `_look`."""
+        try:
+            # A scope is entered only to really wait: it costs as much as some packets.
+            if self._outlook.more:
+                await checkpoint()
+                if self._read_more(batch):
+                    return
+            elif self._read_more(batch):
+                await checkpoint()  # if it is cancelled, the next call returns the batch
+                return
+            with self._scope() as self._wait:
+                if not self._stopped:
+                    await receive_into(self._sock, batch._slots, self._limit)
+            self._ensure_open()
+        except OSError as error:
+            self._pass_over(error)
+            await checkpoint()
+
+    def _scope(self, deadline: float = math.inf) -> anyio.CancelScope:
+        """Return a scope for `_wait`: from then on `stop` wakes this task.
+
+        One that was called just before is seen by `_stopped`, to be looked at inside the scope.
+        """
+        if self._run_soon is None:
+            self._run_soon = run_soon()
+        return anyio.CancelScope(deadline=deadline)
+
+    def _hand_out(self, batch: PacketBatch) -> PacketBatch:
+        slots = batch._slots
+        on_loss(batch, self.count_dropped)
+        messages = slots.capacity - slots.free
+        self._counters.hand_out(slots.tally(), messages >= self._limit)
+        return batch
+
+    # Lingering
+
+    async def _fill_up(self, batch: PacketBatch) -> None:
+        """Receive more, until the batch is full or the time is over, or after a `_look`."""
+        began = self._since  # by a call that was cancelled, unless it is None
+        if began is None:
+            began = self._since = anyio.current_time()
+        deadline = began + self._linger
+        try:
+            if self._linger < TIMER_RESOLUTION:
+                while anyio.current_time() < deadline and not self._stopped:
+                    self._read_more(batch)
+                    if len(batch) >= self._limit:
+                        break
+                    await checkpoint()
+            else:
+                with self._scope(deadline) as scope:
+                    self._wait = scope
+                    await self._fill_in_slices(batch, deadline)
+                if scope.cancelled_caught and not self._closed:
+                    self._read_more(batch)  # what came in the last slice
+                self._pace.saw_batch(batch.sizes(), anyio.current_time() - began)
+        except OSError as error:
+            self._outlook.defer_error(self._sock, error)  # after packets: the next call's
+        self._ensure_open()
+
+    async def _fill_in_slices(self, batch: PacketBatch, deadline: float) -> None:
+        while (missing := self._limit - len(batch)) and not self._stopped:
+            now = anyio.current_time()
+            pause = min(self._pace.pause(missing), deadline - now)
+            if pause > 0:
+                await anyio.sleep(pause)
+                if taken := self._read_more(batch):
+                    self._pace.saw_slice(batch.sizes()[-taken:], anyio.current_time() - now)
+                    continue
+            await receive_into(self._sock, batch._slots, missing)
+
+    def _read_more(self, batch: PacketBatch) -> int:
+        missing = self._limit - len(batch)
+        try:
+            return recv_mmsg_nowait(self._sock, batch, missing) if missing else 0
+        except WouldBlock:
+            return 0
+
+    # The end
+
+    def stop(self) -> None:
+        """End the stream when all that has arrived by now is handed out.
+
+        From now on `receive` does not wait for the socket, and does not linger. It returns what
+        the kernel holds already, then raises `anyio.EndOfStream`, so ``async for`` ends. It may
+        still wait for a batch of the pool. Packets that arrive later are not waited for: some may
+        be handed out, but a peer who goes on sending does not keep the stream alive. `feed`
+        returns at the end, and does not drop a batch after a stop. Sending goes on.
+
+        May be called from anywhere: a task, a callback, a signal handler, another thread. To call
+        it again changes nothing.
+        """
+        if not self._stopped:
+            self._left = most_waiting(self._sock)
+            self._stopped = True
+        if self._run_soon is not None:  # a task waits, or did
+            self._run_soon(self._look)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
+    def _look(self) -> None:
+        """Wake a task in `receive`, so that it looks what has changed."""
+        _cancel(self._wait)
+        if self._put_back:
+            _cancel(self._wait_for_batch)
+
+    async def _read_the_rest(self, batch: PacketBatch) -> None:
+        """Read what had arrived when `stop` was called; raise EndOfStream if that is all."""
+        await checkpoint()
+        self._ensure_open()
+        attempts = self._left + 1  # an end, should each of them meet an error
+        while self._left > 0 and attempts:
+            attempts -= 1
+            try:
+                self._left -= recv_mmsg_nowait(self._sock, batch, min(self._left, self._limit))
+                return
+            except WouldBlock:
+                break
+            except OSError as error:
+                self._pass_over(error)
+        self._left, self._counters.filling = 0, None
+        batch.close()
+        raise EndOfStream
+
+    def put_back(self, batch: PacketBatch) -> None:
+        """Give back a batch that `receive` returned, to be returned again before all others.
+
+        For a consumer who was cancelled before it could do anything with it, as `feed` may be. Its
+        packets count as dropped if nobody gets it until the receiver is closed.
+        """
+        if self._closed:
+            self.drop(batch)
+        else:
+            self._put_back.append(batch)
+            self._look()
+
+    def drop(self, batch: PacketBatch, packets: int | None = None) -> None:
+        """Close a batch that `receive` returned, and count its packets as dropped.
+
+        Args:
+            batch: A batch that is still open.
+            packets: How many it had, if some may have been released since.
+
+        Raises:
+            BufferError: As `PacketBatch.close`. They are counted all the same, and once.
+        """
+        packets = len(batch) if packets is None else packets
+        on_loss(batch, None)
+        self.count_dropped(packets)
+        batch.close()
+
+    def count_dropped(self, packets: int) -> None:
+        """Count packets that were received and that no consumer got."""
+        self._counters.drop(packets)
+
+    async def aclose(self) -> None:
+        """Close the socket. A task that waits in `receive` gets `anyio.ClosedResourceError`.
+
+        Reads what has arrived until now, without waiting, and counts it as
+        `ReceiverStatistics.unread`; see `count_unread`. Packets of a batch that was not handed
+        out count as dropped. To lose nothing call `stop` and receive until the end.
+        """
+        self._closed = True
+        # Each step may be done again, should an interrupt end one, and somebody close it again.
+        if self._sock.fileno() >= 0:
+            if self._count_unread:
+                discard_waiting(self._sock, most_waiting(self._sock), self._counters.discarded)
+            self._counters.ask_the_kernel()
+            notify_closing(self._sock)
+            self._sock.close()
+        _cancel(self._wait)
+        _cancel(self._wait_for_batch)
+        if not self._is_receiving():
+            self._drop_batches()
+        await checkpoint()
+
+    def _ensure_open(self) -> None:
+        if self._closed:
+            raise ClosedResourceError
+
+    def _drop_batches(self) -> None:
+        batch = self._counters.filling
+        if batch:
+            self._put_back.append(self._hand_out(batch))
+        elif batch is not None:
+            self._counters.filling = None
+            batch.close()
+        while self._put_back:
+            with contextlib.suppress(BufferError):  # it goes back when nothing uses its memory
+                self.drop(self._put_back.popleft())
+
+    @property
+    def closed(self) -> bool:
+        """Whether `aclose` was called."""
+        return self._closed
+
+    def statistics(self) -> ReceiverStatistics:
+        """Return what was seen so far; after the end, what was seen until then.
+
+        The kernel's count of drops has 32 bits: look at least once in so many drops.
+        """
+        if not self._closed:
+            self._counters.ask_the_kernel()
+        return self._counters.freeze()
+
+    @property
+    def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        """The attributes of `anyio.abc.SocketAttribute` that the socket has."""
+        return socket_attributes(self._sock)
+
+
+def _cancel(scope: anyio.CancelScope | None) -> None:
+    if scope is not None:
+        scope.cancel()

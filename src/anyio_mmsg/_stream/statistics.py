@@ -1,0 +1,160 @@
+"""What a receiver has seen: the counting, and the frozen form of it."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import repeat
+from typing import NamedTuple
+
+from .._packets.batch import PacketBatch
+from .._receive.outlook import Outlook
+from .._system import memory
+
+
+@dataclass(frozen=True)
+class ReceiverStatistics:
+    """What a `PacketReceiver` has seen up to one moment.
+
+    Packets count when their batch is handed out. To the packet, what the kernel had
+    room for is in `packets`, in `unread`, still in the kernel, or in a batch that is being filled.
+
+    Attributes:
+        packets: Packets received.
+        bytes: Their bytes, without what was cut off.
+        batches: Batches that packets were received into.
+        full_batches: Those that were as full as they may be; many of them mean that the
+            application does not keep up, or that the batches are small for the load.
+        largest_batch: Packets of the largest one.
+        truncated: Packets longer than a slot.
+        receive_calls: How often the socket was read.
+        empty_calls: How often there was nothing to read.
+        dropped: Of these packets, those that no consumer got: dropped by the policy of `feed`,
+            held by the receiver at its end, or in a batch that was dropped without being closed.
+        unread: Packets that `PacketReceiver.aclose` found in the kernel and threw away. They are
+            not in `packets`. 0 with ``count_unread=False``.
+        transient_errors: How many of each, by errno.
+        dropped_by_kernel: Packets that the kernel had no room for in the socket's buffer (or had
+            to throw away for a bad checksum), since the receiver was made. None where the system
+            does not report it; Linux does (SO_MEMINFO).
+        buffer_used: Bytes in the socket's buffer now, as the kernel counts them, or None.
+        buffer_size: Bytes that fit into it, as the kernel counts them: on Linux a packet of 1232
+            bytes counts some 2,300. None where the system does not report it.
+    """
+
+    packets: int
+    bytes: int
+    batches: int
+    full_batches: int
+    largest_batch: int
+    truncated: int
+    receive_calls: int
+    empty_calls: int
+    dropped: int
+    unread: int
+    transient_errors: Mapping[int, int]
+    dropped_by_kernel: int | None
+    buffer_used: int | None
+    buffer_size: int | None
+
+
+class Received(NamedTuple):
+    """Sums over the batches that were handed out. Replaced, not changed: one store counts all."""
+
+    packets: int = 0
+    bytes: int = 0
+    batches: int = 0
+    full_batches: int = 0
+    largest_batch: int = 0
+    truncated: int = 0
+
+    def plus(self, tally: tuple[int, int, int], full: bool) -> Received:
+        """Return the sums with one batch more.
+
+        Args:
+            tally: How many packets it has, their bytes, and how many were cut.
+            full: Whether it has as many messages as there may be.
+        """
+        packets, octets, truncated = tally
+        largest = self.largest_batch
+        return Received(
+            self.packets + packets,
+            self.bytes + octets,
+            self.batches + 1,
+            self.full_batches + full,
+            packets if packets > largest else largest,
+            self.truncated + truncated,
+        )
+
+
+class Counters:
+    """Everything that a receiver counts, to be frozen by `freeze`.
+
+    Signal handlers, finalizers and other threads may interrupt it between any two bytecodes, and
+    may count too: each change is one store, or one step in C.
+
+    Attributes:
+        discarded: An item for each packet that was thrown away unread.
+    """
+
+    def __init__(self, sock: socket.socket, outlook: Outlook) -> None:
+        self._sock = sock
+        self._outlook = outlook  # which counts reads, perhaps for long
+        self._calls_before = outlook.reads, outlook.empty_reads
+        # The sums over batches, and the batch that is being filled: one store counts it and lets
+        # go of it.
+        self._batches: tuple[Received, PacketBatch | None] = (Received(), None)
+        self.discarded: list[int] = []
+        self._dropped: Counter[str] = Counter()
+        self._errors: Counter[int] = Counter()
+        # The kernel's count has 32 bits, and started before ours. So: what it said last, and how
+        # many drops there were until then.
+        self._kernel = (memory.socket_memory(sock), 0)
+
+    @property
+    def filling(self) -> PacketBatch | None:
+        """The batch that is being filled."""
+        return self._batches[1]
+
+    @filling.setter
+    def filling(self, batch: PacketBatch | None) -> None:
+        self._batches = (self._batches[0], batch)
+
+    def hand_out(self, tally: tuple[int, int, int], full: bool) -> None:
+        """Count the batch that is being filled, and let go of it; arguments as `Received.plus`."""
+        received = self._batches[0].plus(tally, full)
+        self._batches = (received, None)
+
+    def drop(self, packets: int) -> None:
+        """Count packets that were received and that no consumer got."""
+        # Unlike +=, this is one step: Counter counts an iterable's items in C.
+        self._dropped.update(repeat("packets", packets))
+
+    def error(self, number: int) -> None:
+        """Count an error that passes, by its errno."""
+        self._errors.update((number,))
+
+    def ask_the_kernel(self) -> None:
+        """Bring the kernel's numbers up to date, while the socket is open."""
+        last, drops = self._kernel
+        now = None if last is None else memory.socket_memory(self._sock)
+        if last is not None and now is not None:
+            self._kernel = (now, drops + (now.drops - last.drops) % 2**32)
+
+    def freeze(self) -> ReceiverStatistics:
+        """Return all counts as they are."""
+        kernel, drops = self._kernel
+        reads, empty_reads = self._calls_before
+        return ReceiverStatistics(
+            **self._batches[0]._asdict(),
+            receive_calls=self._outlook.reads - reads,
+            empty_calls=self._outlook.empty_reads - empty_reads,
+            dropped=self._dropped["packets"],
+            unread=len(self.discarded),
+            transient_errors=dict(self._errors),
+            dropped_by_kernel=None if kernel is None else drops,
+            buffer_used=None if kernel is None else kernel.used,
+            buffer_size=None if kernel is None else kernel.size,
+        )

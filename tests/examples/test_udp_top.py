@@ -1,0 +1,201 @@
+"""udp_top.py, run as a user would: fed, stopped, its counts checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import socket
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from .helpers import (
+    BUFFER,
+    LINUX,
+    each_backend,
+    each_host,
+    each_signal,
+    load,
+    numbers,
+    only_linux,
+    running,
+    send_all,
+    terminal_output,
+    wait_for_all,
+    without_rich,
+    without_signals,
+    without_terminals,
+)
+
+pytestmark = without_signals
+
+
+TOP_LINE = "in all # packets, # dropped by kernel"
+
+
+@each_backend
+@each_host
+def test_udp_top_counts(host: str, backend: str) -> None:
+    options = ["--port", "0", "--host", host, "--interval", "0.02", "--backend", backend]
+    with running("udp_top.py", *options) as program:
+        address = program.address()
+        send_all(address, [b"x" * size for size in range(50)] + [b"x" * 9999])
+        if LINUX:
+            wait_for_all(program, 51, TOP_LINE)
+        else:
+            program.line_with("in all 51 packets")
+        lines = program.stop()
+    assert numbers(lines[-4], "#.# s: # packets, # bytes")[2:] == (51, sum(range(50)) + 9216)
+    assert "truncated 1," in lines[-3]
+    assert lines[-2].startswith("top senders of 1 in the table; ")
+    assert lines[-1].split() == ["51", "100.0", "%", host]
+
+
+@each_backend
+@each_signal
+def test_udp_top_counts_what_waits_when_it_is_stopped(how: signal.Signals, backend: str) -> None:
+    options = ["--port", "0", "--host", "127.0.0.1", "--backend", backend, "--buffer", BUFFER]
+    with running("udp_top.py", *options) as program:
+        address = program.address()
+        with program.held():
+            send_all(address, [b"x" * 10] * 500)
+            program.process.send_signal(how)
+        lines = program.end()
+    assert numbers(lines[-4], "#.# s: # packets, # bytes")[2:] == (500, 5000)
+
+
+@only_linux
+def test_udp_top_has_a_bound_on_senders() -> None:
+    """Everybody is somebody else, but for two: who are found, in a table of 10."""
+    senders = [f"127.1.{number // 250}.{1 + number % 250}" for number in range(600)]
+    options = ["--port", "0", "--host", "127.0.0.1", "--interval", "0.02", "--senders", "10"]
+    with running("udp_top.py", *options) as program, ExitStack() as stack:
+        address = program.address()
+        heavy = []
+        for host in ("127.0.0.2", "127.0.0.3"):
+            heavy.append(stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)))
+            heavy[-1].bind((host, 0))
+        sent = 0
+        for count, host in enumerate(senders):
+            with socket.socket(type=socket.SOCK_DGRAM) as sock:
+                sock.bind((host, 0))
+                sock.sendto(b"forged", address)
+            for sock in heavy[: 1 + count % 2]:
+                sock.sendto(b"heavy", address)
+                sent += 1
+            sent += 1
+            if count % 30 == 29:  # lest the kernel drop some
+                assert wait_for_all(program, sent, TOP_LINE) == (sent, 0)
+        lines = program.stop()
+    heading = next(number for number, line in enumerate(lines) if line.startswith("top senders"))
+    size, too_low = numbers(lines[heading], "of # in the table; each sent up to # packets more")
+    assert size <= 20
+    assert too_low <= sent / 11
+    for line, host, count in zip(lines[heading + 1 :], ("127.0.0.2", "127.0.0.3"), (600, 300)):  # noqa: B905
+        assert line.split()[-1] == host
+        assert count - too_low <= int(line.split()[0]) <= count
+
+
+@only_linux
+@pytest.mark.parametrize(
+    ("sources", "heard"), [([], 7), (["127.0.0.1"], 7), (["192.0.2.1", "192.0.2.2"], 0)]
+)
+def test_udp_top_joins_a_group(sources: list[str], heard: int) -> None:
+    options = ["--port", "0", "--group", "239.192.7.7", "--interface", "lo", "--ports"]
+    options += [f"--source={source}" for source in sources]
+    with running("udp_top.py", *options, "--interval", "0.02") as program:
+        group = program.address()
+        assert group[0] == "239.192.7.7"
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            host = socket.inet_aton("127.0.0.1")
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, host)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 0)
+            sock.bind(("127.0.0.1", 0))
+            for _ in range(7):
+                sock.sendto(b"news", group)
+            port = sock.getsockname()[1]
+        for _ in range(2):  # the second of two looks began after all were sent
+            wait_for_all(program, heard, TOP_LINE)
+        lines = program.stop()
+    summary = "\n".join(lines)
+    assert f" {heard} packets, {4 * heard} bytes " in summary
+    assert (f"  127.0.0.1 {port}" in summary) == (heard > 0)
+
+
+@without_terminals
+@without_rich
+@each_backend
+def test_udp_top_on_a_terminal(backend: str) -> None:
+    options = ["--port", "0", "--host", "127.0.0.1", "--interval", "0.05", "--backend", backend]
+    output = terminal_output("udp_top.py", *options)
+    assert "top senders" in output
+    assert "packets in all" in output
+    assert "Ctrl-C quits" in output
+    assert " 100 packets, 100 bytes " in output
+
+
+@without_terminals
+@without_rich
+@each_backend
+@pytest.mark.parametrize("key", ["q", "Q", "xq"])
+def test_udp_top_quits_with_q(key: str, backend: str) -> None:
+    options = ["--port", "0", "--host", "127.0.0.1", "--interval", "0.05", "--backend", backend]
+    output = terminal_output("udp_top.py", *options, keys=key)
+    assert "q quits" in output
+    assert " 100 packets, 100 bytes " in output
+
+
+def look() -> Any:
+    """What is shown of a busy port, whose senders have long addresses."""
+    seen = load("udp_top").ReceiverStatistics(
+        **{
+            field.name: 0
+            for field in dataclasses.fields(load("udp_top").ReceiverStatistics)
+            if field.name != "transient_errors"
+        },
+        transient_errors={},
+    )
+    now = dataclasses.replace(
+        seen,
+        packets=123_456_789,
+        bytes=123_456_789_000,
+        batches=2_000_000,
+        full_batches=1_900_000,
+        truncated=1_234_567,
+        dropped_by_kernel=98_765_432,
+        buffer_used=1_000_000,
+        buffer_size=8_000_000,
+    )
+    senders = load("udp_top").TopSenders(1000)
+    senders.add([f"2001:db8:1111:2222:3333:4444:5555:{n:x} {50000 + n}" for n in range(20)] * 99)
+    return load("udp_top").Interval(1.0, seen, now, senders, "q quits")
+
+
+@without_rich
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_udp_top_fits_a_narrow_terminal(columns: int) -> None:
+    """Nothing is cut: each figure with its name, each sender with its rate and share."""
+    from rich.console import Console
+
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        console = Console(file=nowhere, width=columns, record=True)
+        console.print(look().table())
+        text = console.export_text()
+    lines = text.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= columns
+    for figure in (
+        "123,456,789 packets/s",
+        "987,654.312 Mbit/s",
+        "98,765,432 dropped by kernel/s",
+        "95 % full batches",
+        "12 % kernel's buffer",
+        "123,456,789 packets in all",
+    ):
+        assert any(figure in " ".join(line.split()) for line in lines), text
+    shown = [line for line in lines if "2001:db8:1111:2222:3333" in line]
+    assert len(shown) == 10
+    assert all(line.split()[-3:] == ["99", "0.0", "%"] for line in shown), text
+    assert "q quits" in lines[-1]
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text

@@ -1,0 +1,75 @@
+"""A signal's handler that raises, at every bytecode of a receiver: every packet accounted for."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from anyio_mmsg import PacketBatchPool, PacketReceiver
+from anyio_mmsg._receive import functions, outlook
+from anyio_mmsg._stream import linger, pool, receiver, statistics
+from anyio_mmsg._system import memory
+
+from ..helpers import Family
+from .interrupts import at_bytecode, interrupt, unreported
+
+pytestmark = pytest.mark.anyio
+MODULES = [functions, outlook, linger, pool, receiver, statistics, memory]
+
+
+@pytest.mark.parametrize("what", ["receive", "linger", "drain", "aclose"])
+async def test_every_packet_is_accounted_for(what: str, engine: str, inet: Family) -> None:
+    with unreported():
+        await interrupt_everywhere(what, engine, inet)
+
+
+async def interrupt_everywhere(what: str, engine: str, inet: Family) -> None:
+    interrupted = 0
+    for step in range(1, 2000):
+        before = interrupted
+        sock, sender = inet.pair()
+        lender = PacketBatchPool(2, 3, 16, engine)
+        one = PacketReceiver(sock, lender, linger=0.001 if what == "linger" else 0)
+        for number in range(7):
+            sender.send(b"%d" % number)
+        if what == "linger":
+            one._pace.saw_batch([1], 1)
+        got = 0
+        if what == "drain":
+            one.stop()
+        try:
+            with at_bytecode(step, interrupt, MODULES):
+                if what == "aclose":
+                    await one.aclose()
+                else:
+                    for _ in range(3):
+                        with await one.receive() as batch:
+                            count = len(batch)
+                        got += count
+                        del batch
+        except Exception:
+            interrupted += 1
+        gc.collect(0)
+        with anyio.fail_after(5):
+            if what != "aclose":
+                one.stop()
+                async for batch in one:
+                    got += len(batch)
+                    batch.close()
+                    del batch
+            await one.aclose()
+        gc.collect(0)
+        seen: Any = one.statistics()
+        missing = 7 - got - seen.dropped - seen.unread
+        assert not missing or (what != "aclose" and missing <= 3), (step, got, seen)
+        assert seen.packets + seen.unread == 7, (step, seen)
+        assert lender.statistics().free == 2, step
+        sender.close()
+        if interrupted == before:
+            break
+        await checkpoint()
+    assert interrupted > 50
