@@ -120,7 +120,7 @@ class MessageSocket(socket.socket):
 
 
 def test_a_segment_size_that_was_lost() -> None:
-    cut = (b"x" * 250, [], int(socket.MSG_CTRUNC))
+    cut: tuple[bytes, list[Ancillary], int] = (b"x" * 250, [], int(socket.MSG_CTRUNC))
     train = (b"y" * 250, [GRO], 0)
     with closing(MessageSocket(cut, train, cut, (b"z", [], 0), cut)) as sock:
         batch = PacketBatch(8, engine="recvfrom_into", gro=True)

@@ -205,8 +205,7 @@ class RecvfromInto:
             slots.commit(sizes)
             return
         found = [
-            segment_of(control, bool(seen & _MSG_CTRUNC))
-            for control, seen in self._controls[run]
+            segment_of(control, bool(seen & _MSG_CTRUNC)) for control, seen in self._controls[run]
         ]
         segments = [LOST if segment is None else segment for segment in found]
         if LOST in segments:
