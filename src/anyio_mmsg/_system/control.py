@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from .._packets.packet import Control
@@ -19,6 +19,7 @@ SOL_UDP, UDP_GRO = 17, 104
 SOL_IP, IP_TOS, IP_TTL, IP_PKTINFO, IP_RECVTTL, IP_RECVTOS = 0, 1, 2, 8, 12, 13
 SOL_IPV6, IPV6_RECVPKTINFO, IPV6_PKTINFO, IPV6_RECVHOPLIMIT, IPV6_HOPLIMIT = 41, 49, 50, 51, 52
 IPV6_RECVTCLASS, IPV6_TCLASS = 66, 67
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DO = 10, 23, 2
 SO_TIMESTAMPNS_OLD, SO_TIMESTAMPNS_NEW = 35, 64  # with 32-bit and with 64-bit seconds
 
 CONTROL_SIZE = 256
@@ -140,6 +141,13 @@ def control_of(messages: list[Ancillary]) -> Control:
     return CONTROLS[tuple(messages[1:] if differs else messages)]
 
 
+def check_asked(asked: Mapping[str, bool]) -> None:
+    """Raise ValueError if this platform can't do what `ask_for` is to be asked."""
+    names = [name for name, on in asked.items() if on]
+    if names and not ON_LINUX:
+        raise ValueError(f"{names[0]}=True needs Linux; open the socket without it")
+
+
 def ask_for(
     sock: socket.socket,
     *,
@@ -148,23 +156,15 @@ def ask_for(
     ecn: bool = False,
     hop_limits: bool = False,
     gro: bool = False,
+    dont_fragment: bool = False,
 ) -> None:
     """Have the kernel give control data with each packet of a UDP socket; see `open_udp_socket`.
 
+    For Linux alone: see `check_asked`.
+
     Raises:
-        ValueError: This platform can't.
         OSError: The kernel does not know an option, or the socket does not.
     """
-    wanted = {
-        "timestamps": timestamps,
-        "destinations": destinations,
-        "ecn": ecn,
-        "hop_limits": hop_limits,
-        "gro": gro,
-    }
-    names = [name for name, on in wanted.items() if on]
-    if names and not ON_LINUX:
-        raise ValueError(f"{names[0]}=True needs Linux; open the socket without it")
     if timestamps:
         try:
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
@@ -172,8 +172,18 @@ def ask_for(
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_OLD, 1)
     # A dual-stack socket needs both versions' options; one of IPv6 alone ignores the
     # others, or refuses them.
-    ipv4 = {IP_PKTINFO: destinations, IP_RECVTOS: ecn, IP_RECVTTL: hop_limits}
-    ipv6 = {IPV6_RECVPKTINFO: destinations, IPV6_RECVTCLASS: ecn, IPV6_RECVHOPLIMIT: hop_limits}
+    ipv4 = {
+        IP_PKTINFO: int(destinations),
+        IP_RECVTOS: int(ecn),
+        IP_RECVTTL: int(hop_limits),
+        IP_MTU_DISCOVER: dont_fragment and PMTUDISC_DO,
+    }
+    ipv6 = {
+        IPV6_RECVPKTINFO: int(destinations),
+        IPV6_RECVTCLASS: int(ecn),
+        IPV6_RECVHOPLIMIT: int(hop_limits),
+        IPV6_MTU_DISCOVER: dont_fragment and PMTUDISC_DO,
+    }
     if family_of(sock) == socket.AF_INET6:
         _set_all(sock, SOL_IPV6, ipv6)
         with contextlib.suppress(OSError):
@@ -184,10 +194,10 @@ def ask_for(
         sock.setsockopt(SOL_UDP, UDP_GRO, 1)
 
 
-def _set_all(sock: socket.socket, level: int, options: dict[int, bool]) -> None:
-    for option, wanted in options.items():
-        if wanted:
-            sock.setsockopt(level, option, 1)
+def _set_all(sock: socket.socket, level: int, options: dict[int, int]) -> None:
+    for option, value in options.items():
+        if value:
+            sock.setsockopt(level, option, value)
 
 
 def has_gro(sock: socket.socket) -> bool:
