@@ -13,7 +13,7 @@ from .packets import ALL, LOOPBACK, OPTIONS, Line
 
 NAMES = ("timestamp", "destination", "interface", "ecn", "hop_limit")
 COLUMNS = ("timestamps", "destinations", "interfaces", "ecns", "hop_limits")
-ASKED_BY = dict(
+ASKED_BY: dict[str, str] = dict(
     zip(NAMES, ("timestamps", "destinations", "destinations", *OPTIONS[2:]), strict=True)
 )
 

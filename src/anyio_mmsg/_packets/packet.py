@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, NoReturn, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, cast, final
 
 UNKNOWN_WIRE_SIZE = 2**32 - 1
 """What an engine reports for a datagram that was cut, if the platform does not report its length.
@@ -223,7 +223,9 @@ class _Released(Packet):  # type: ignore[misc]  # final for all others
     def data(self) -> NoReturn:  # type: ignore[override]
         raise ValueError(RELEASED)
 
-    address = timestamp = destination = interface = ecn = hop_limit = _local = data
+    address = data
+    if not TYPE_CHECKING:
+        timestamp = destination = interface = ecn = hop_limit = _local = data
 
     def __repr__(self) -> str:
         return "<Packet, released>"
