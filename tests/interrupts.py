@@ -45,6 +45,8 @@ class Interrupter:
     def at_work(self) -> Iterator[None]:
         """Count the bytecodes of this block, in this thread, and raise before one of them."""
         before = sys.gettrace()
+        # CPython 3.12 looks at this when tracing begins, and not again.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace)
         try:
             yield

@@ -9,7 +9,7 @@
 
 #ifdef __linux__
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* recvmmsg, sendmmsg */
+#define _GNU_SOURCE 1 /* recvmmsg, sendmmsg; as pyconfig.h has it */
 #endif
 #endif
 

@@ -233,7 +233,7 @@ def _check(
         raise BusyResourceError("receiving into")
     if slots.source is None:
         check_engine(slots.engine)  # before anything waits
-    held_in(slots)  # commits what an interrupted receive has read
+    held_in(slots)  # what an interrupted receive has recorded is held too
     if not slots.free:  # not batch.free, which a subclass may override
         raise BatchFullError(
             f"all {slots.capacity} slots of the batch hold packets; give some back with "
