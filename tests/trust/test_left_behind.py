@@ -24,7 +24,9 @@ def exercise(*arguments: str, **environment: str) -> None:
         cwd=ROOT,
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(Path(anyio_mmsg.__file__).parent.parent), *sys.path]),
+            "PYTHONPATH": os.pathsep.join(
+                [str(Path(anyio_mmsg.__file__).parent.parent), *sys.path]
+            ),
             **environment,
         },
         capture_output=True,
