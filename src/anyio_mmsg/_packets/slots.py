@@ -40,7 +40,6 @@ SCRIBBLE = 0xDD
 """What released slots are filled with in Python's development mode: a byte that is neither text
 nor zero, as debug allocators use it."""
 
-
 _cut: Any = getitem  # a view, by a slice
 
 
