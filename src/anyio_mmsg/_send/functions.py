@@ -255,11 +255,9 @@ async def _until_writable(sock: socket.socket, result: SendResult) -> None:
     # Whoever had the turn before may have met the end; the next must not wait for that.
     closed = turns.over or sock.fileno() < 0
     if not closed:
-        turn = _Turn()
         turns.ended = anyio.Event()
         try:
-            turns.holder = ref(turn)
-            await wait_socket_writable(sock)
+            await _wait_in_turn(sock, turns)
         except ClosedResourceError:
             turns.over = closed = True
         except (OSError, ValueError) as error:
@@ -271,3 +269,10 @@ async def _until_writable(sock: socket.socket, result: SendResult) -> None:
             turns.ended.set()
     if closed:
         raise UnusableSocketError(errno.EBADF, "the socket is closed", result)
+
+
+async def _wait_in_turn(sock: socket.socket, turns: _Turns) -> None:
+    # Here, so that the turn is over when this is, whatever becomes of the caller.
+    turn = _Turn()
+    turns.holder = ref(turn)
+    await wait_socket_writable(sock)
