@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
@@ -110,6 +111,25 @@ def measure(name: str, options: argparse.Namespace, children: Children, console:
     write_json(result, options.out / f"{name}.json")
 
 
+def run(names: list[str], options: argparse.Namespace, console: Console) -> list[str]:
+    """Run benchmarks; return the names of those that failed, which do not stop the others."""
+    failed: list[str] = []
+    if not names:
+        return failed
+    console.print(machine.sentence(machine.describe(options.machine)))
+    with ExitStack() as stack:
+        children = stack.enter_context(Children())
+        for name in names:
+            try:
+                measure(name, options, children, console)
+            except RuntimeError as error:
+                console.print(f"{name} failed: {error}\n")
+                failed.append(name)
+                stack.close()  # nobody knows what the processes are about now
+                children = stack.enter_context(Children())
+    return failed
+
+
 def goals(options: argparse.Namespace, console: Console) -> None:
     """Print the goals table of the results that there are."""
     results = report.read_results(options.out, list(BENCHMARKS))
@@ -138,16 +158,7 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     options.out.mkdir(parents=True, exist_ok=True)
     chosen = [name for name in options.names or BENCHMARKS if name in BENCHMARKS]
-    failed = []
-    if chosen:
-        console.print(machine.sentence(machine.describe(options.machine)))
-        for name in chosen:
-            try:
-                with Children() as children:  # of their own, so that a failure is of one alone
-                    measure(name, options, children, console)
-            except RuntimeError as error:
-                console.print(f"{name} failed: {error}\n")
-                failed.append(name)
+    failed = run(chosen, options, console)
     if chosen or "goals" in options.names:
         goals(options, console)
     if "report" in options.names:

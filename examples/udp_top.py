@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 # library's default, 1232, what fills an Ethernet frame (1472) would count as truncated.
 SLOT_SIZE = 9216
 SHOWN = 10  # senders
+WAIT_READABLE = getattr(anyio, "wait_readable", None)  # since AnyIO 4.7
 
 
 @dataclass
@@ -227,8 +228,9 @@ async def open_socket(options: argparse.Namespace) -> socket.socket:
 
 @contextlib.contextmanager
 def single_keys() -> Iterator[bool]:
-    """Let the terminal give each key at once, without Enter; False if there is no terminal."""
-    if sys.platform == "win32" or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    """Let the terminal give each key at once, without Enter; False where that can't be had."""
+    keys_can_be_had = WAIT_READABLE is not None and sys.stdin.isatty() and sys.stdout.isatty()
+    if sys.platform == "win32" or not keys_can_be_had or in_background():
         yield False
         return
     import termios
@@ -242,11 +244,18 @@ def single_keys() -> Iterator[bool]:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
+def in_background() -> bool:
+    """Return whether this is a background job, which the terminal would stop for using it."""
+    try:
+        return os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp()
+    except OSError:  # it is not the terminal that controls this process
+        return False
+
+
 async def stop_on_q(stop: Callable[[], object]) -> None:
     """Call `stop` when the key q is pressed."""
-    wait = getattr(anyio, "wait_readable", None)  # since AnyIO 4.7
-    while wait is not None:
-        await wait(sys.stdin.fileno())
+    while WAIT_READABLE is not None:
+        await WAIT_READABLE(sys.stdin.fileno())
         keys = os.read(sys.stdin.fileno(), 64)
         if b"q" in keys.lower():
             stop()
@@ -277,7 +286,7 @@ async def run(options: argparse.Namespace) -> None:
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--host", help="the address to listen on; all of IPv4 without")
+    parser.add_argument("--host", help="the address to listen on; default: all of IPv4")
     parser.add_argument("--port", type=int, required=True, help="0 for any free one")
     parser.add_argument("--group", help="a multicast group to join, 239.1.2.3 or ff02::1:2")
     parser.add_argument("--interface", help="the interface to hear the group on")

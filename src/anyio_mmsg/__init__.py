@@ -15,7 +15,7 @@ The packet's way through the house, from the top down; a wing imports only from 
     _packets/         Slots, the ring; Packet, what is handed out; PacketBatch, what consumers see
     _system/          the kernel's names and options: addresses, control data, buffers
     _receive/         an engine fills free slots; functions.py waits for packets
-    _send/            what is to be sent is checked, then a sender sends; functions.py waits for room
+    _send/            packets are checked, then a sender sends them; functions.py waits for room
     _stream/          what applications start in a nursery: sockets, pools, receivers, feed
 
 docs/architecture.md has the whole map.

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
-from collections.abc import Callable
+from asyncio import sleep
+from collections.abc import Awaitable, Callable
 from functools import partial
+from importlib import import_module
 from typing import Any, TypeAlias
 
 import anyio
@@ -24,6 +26,8 @@ else:
 __all__ = [
     "ExceptionGroup",
     "RunSoon",
+    "checkpoint",
+    "checkpoint_if_cancelled",
     "notify_closing",
     "run_soon",
     "wait_socket_readable",
@@ -37,6 +41,37 @@ wait_socket_readable = (
 wait_socket_writable = (
     anyio.wait_writable if hasattr(anyio, "wait_writable") else anyio.wait_socket_writable
 )
+
+_running: Any = None
+with contextlib.suppress(ImportError):
+    # Where Trio says that it is running; Trio needs this package, AnyIO no longer does.
+    _running = import_module("sniffio").thread_local
+
+
+def checkpoint() -> Awaitable[None]:
+    """Return what `anyio.lowlevel.checkpoint` would await, to be awaited at once.
+
+    AnyIO asks for the event loop's library each time, and awaits through a coroutine of its own:
+    that is a third of the cost on asyncio, a fifth on Trio.
+    """
+    name = getattr(_running, "name", None)
+    if name is None:
+        return sleep(0)
+    if name == "trio":
+        trio_checkpoint: Callable[[], Awaitable[None]] = sys.modules["trio"].lowlevel.checkpoint
+        return trio_checkpoint()
+    return anyio.lowlevel.checkpoint()
+
+
+def checkpoint_if_cancelled() -> Awaitable[None]:
+    """Return what `anyio.lowlevel.checkpoint_if_cancelled` would await, to be awaited at once."""
+    if getattr(_running, "name", None) == "trio":
+        trio_checkpoint: Callable[[], Awaitable[None]] = sys.modules[
+            "trio"
+        ].lowlevel.checkpoint_if_cancelled
+        return trio_checkpoint()
+    return anyio.lowlevel.checkpoint_if_cancelled()
+
 
 RunSoon: TypeAlias = Callable[[Callable[[], object]], None]
 """Has an event loop call a function soon. May be called from anywhere: a signal handler, a

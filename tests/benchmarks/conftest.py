@@ -14,10 +14,12 @@ ROOT = Path(__file__).parent.parent.parent
 SECONDS = 600  # against hanging; it takes about 60
 
 
-def benchmarks(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m benchmarks``."""
+def benchmarks(
+    *arguments: object, module: str = "benchmarks", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m benchmarks``, or another module."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "benchmarks", *map(str, arguments)],
+        [sys.executable, "-W", "error", "-m", module, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,

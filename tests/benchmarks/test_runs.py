@@ -182,6 +182,13 @@ def test_dns_says_what_it_needs(tmp_path: Path) -> None:
     assert not (tmp_path / "dns.json").exists()
 
 
+def test_linger() -> None:
+    options = ("--loops", "asyncio", "trio", "--rates", 1000, "--seconds", 0.05, "--rounds", 1)
+    done = benchmarks(*options, module="benchmarks.linger")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[-2:]] == ["asyncio", "trio"]
+
+
 def test_unknown_name() -> None:
     done = benchmarks("recieve")
     assert done.returncode == 2

@@ -12,7 +12,7 @@ import pytest
 from .helpers import EXAMPLES, running
 
 FILES = sorted(EXAMPLES.rglob("*.py"))
-PROGRAMS = [path for path in sorted(EXAMPLES.glob("*.py")) if path.name != "shared.py"]
+PROGRAMS = sorted(EXAMPLES.glob("*.py"))
 each_file = pytest.mark.parametrize(
     "path", FILES, ids=lambda path: str(path.relative_to(EXAMPLES))
 )
@@ -47,4 +47,4 @@ def test_examples_use_public_names_alone(path: Path) -> None:
 
 @each_file
 def test_signals_are_handled_in_one_place(path: Path) -> None:
-    assert ("open_signal_receiver" in path.read_text("utf-8")) == (path.name == "shared.py")
+    assert ("open_signal_receiver" in path.read_text("utf-8")) == (path.name == "stopping.py")

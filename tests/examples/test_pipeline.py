@@ -67,7 +67,7 @@ def test_pipeline_that_is_cut_short_tells_what_was_queued(overload: str, backend
     assert consumed == 0
     assert 5 <= queued <= 4 * 6
     assert received == dropped + queued
-    left, unread = numbers(lines[0], "^left: # packets not worked off, # not even received$")
+    left, unread = numbers(lines[-3], "^left: # packets not worked off, # not even received$")
     assert left == queued
     if LINUX:
         (kernel,) = numbers(lines[-1], "dropped by kernel #,")
@@ -84,7 +84,7 @@ def test_pipeline_works_off_what_waits_when_it_is_stopped(backend: str) -> None:
             program.process.send_signal(signal.SIGTERM)
         lines = program.end()
     assert numbers(lines[-2], BOOKS) == (500, 500, 0, 0)
-    assert not lines[0].startswith("left")
+    assert not any(line.startswith("left") for line in lines)
 
 
 @each_backend

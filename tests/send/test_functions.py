@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import pickle
 import socket
 
 import anyio
@@ -11,6 +13,7 @@ from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import (
     PacketBatch,
+    SendFailure,
     SendResult,
     UnusableSocketError,
     multi_target_send,
@@ -176,3 +179,19 @@ async def test_echo_end_to_end(sending: str, engine: str) -> None:
 
 def test_limits_of_families() -> None:
     assert MAX_PAYLOAD == {socket.AF_INET: 65_507, socket.AF_INET6: 65_527}
+
+
+def test_a_result_as_a_value() -> None:
+    failure = SendFailure(1, OSError(errno.EACCES, "denied"))
+    result = SendResult(2, [failure])
+    assert result == SendResult(sent=2, failures=[failure])
+    assert result != SendResult(2, [])
+    assert result != 2
+    assert (result.handled, result.errors) == (3, {errno.EACCES: 1})
+    assert repr(SendResult(3, [])) == "SendResult(sent=3, failures=[])"
+    assert copy.copy(result) == result
+    assert pickle.loads(pickle.dumps(SendResult(4))) == SendResult(4)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(result)
+    with pytest.raises(AttributeError):
+        result.sent = 5  # type: ignore[misc]

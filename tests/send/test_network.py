@@ -27,7 +27,8 @@ import anyio
 import pytest
 from anyio import WouldBlock
 
-from anyio_mmsg import PacketBatch, SendResult, _compat, recv_mmsg, send_mmsg, send_mmsg_nowait
+from anyio_mmsg import PacketBatch, SendResult, recv_mmsg, send_mmsg, send_mmsg_nowait
+from anyio_mmsg._compat import wait_socket_writable
 from anyio_mmsg._send import engine as engines
 from anyio_mmsg._send import functions
 
@@ -125,7 +126,7 @@ def send_by_a_slow_line(stack: ExitStack, sending: str, gso: bool) -> Play:
     receiver, sender = slow_line(stack)
     packets = [(data, None) for data in numbered(200, 500)]
     waits = 0
-    wait = _compat.wait_socket_writable
+    wait = wait_socket_writable
 
     async def counting_wait(sock: socket.socket) -> None:
         nonlocal waits

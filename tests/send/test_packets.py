@@ -18,6 +18,7 @@ import pytest
 from anyio_mmsg import (
     PacketBatch,
     SendResult,
+    recv_mmsg_nowait,
     send_mmsg_nowait,
 )
 
@@ -147,3 +148,24 @@ def test_a_sender_without_a_name_has_no_reply(sending: str, engine: str) -> None
         # It is connected, so the peer is meant.
         assert send_mmsg_nowait(here, batch, engine=sending).sent == 1
         assert there.recv(100) == b"who am I"
+
+
+@pytest.mark.parametrize("form", ["batch", "packets", "pairs"])
+def test_a_view_that_was_released(
+    form: str, sending: str, engine: str, narrow: tuple[socket.socket, socket.socket]
+) -> None:
+    """Nothing is sent, whether there is room or not, and it says which packet it is."""
+    server, client = narrow
+    batch = PacketBatch(8, 16, engine)
+    for number in range(6):
+        client.send(b"%d" % number)
+    assert recv_mmsg_nowait(server, batch) == 6
+    forms: dict[str, Any] = {
+        "batch": batch,
+        "packets": list(batch),
+        "pairs": [(packet.data, packet) for packet in batch],
+    }
+    batch[4].data.release()
+    with pytest.raises(ValueError, match=r"^packet 4: .*released"):
+        send_mmsg_nowait(server, forms[form], engine=sending)
+    assert arrived(client) == []

@@ -102,7 +102,7 @@ def test_bad_ipv6_addresses(address: Any, error: type[Exception], text: str) -> 
         (("127.0.0.1", 9), TypeError, "give a path"),
         ("x" * 109, ValueError, "108"),
         (b"\0" + b"x" * 108, ValueError, "108"),
-        ("\ud800", ValueError, "no path"),
+        ("\ud800", ValueError, "not a path"),
         (Path("/tmp"), TypeError, "give a path"),
     ],
 )
@@ -117,13 +117,13 @@ def test_bad_unix_addresses(address: Any, error: type[Exception], text: str) -> 
     ("packets", "text"),
     [
         (5, "packets is 5; give .data, address. pairs"),
-        ([b"x", ("127.0.0.1", 9)], "packet 0: b'x' is no pair"),
-        ((b"x", ("127.0.0.1", 9)), "packet 0: b'x' is no pair"),
-        ([(b"", INET), (b"", INET, 0)], "packet 1: .* is no pair"),
-        ([(b"", INET), (b"",)], "packet 1: .* is no pair"),
-        ([(b"", INET), None], "packet 1: None is no pair"),
-        (b"bytes", "packet 0: 98 is no pair"),
-        ({"127.0.0.1": 9}, "packet 0: '127.0.0.1' is no pair"),
+        ([b"x", ("127.0.0.1", 9)], "packet 0: b'x' is not a pair"),
+        ((b"x", ("127.0.0.1", 9)), "packet 0: b'x' is not a pair"),
+        ([(b"", INET), (b"", INET, 0)], "packet 1: .* is not a pair"),
+        ([(b"", INET), (b"",)], "packet 1: .* is not a pair"),
+        ([(b"", INET), None], "packet 1: None is not a pair"),
+        (b"bytes", "packet 0: 98 is not a pair"),
+        ({"127.0.0.1": 9}, "packet 0: '127.0.0.1' is not a pair"),
     ],
 )
 def test_no_packets(sending: str, packets: Any, text: str, inet: Family) -> None:

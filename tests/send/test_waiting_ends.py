@@ -16,10 +16,10 @@ from anyio.lowlevel import checkpoint
 from anyio_mmsg import (
     SendResult,
     UnusableSocketError,
-    _compat,
     send_mmsg,
     send_mmsg_nowait,
 )
+from anyio_mmsg._compat import wait_socket_writable
 from anyio_mmsg._send import functions
 
 from .helpers import fill_buffer, received, send_pairs
@@ -96,7 +96,7 @@ async def test_a_socket_that_something_else_waits_for(
     result = SendResult()
 
     async def wait() -> None:
-        await _compat.wait_socket_writable(sender)
+        await wait_socket_writable(sender)
 
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
@@ -181,3 +181,30 @@ async def test_an_error_of_the_wait_is_told_as_it_is(
             await send_mmsg(sender, [(b"x", None)], engine=sending, result=result)
     assert not isinstance(raised.value, UnusableSocketError)
     assert result == SendResult(0, [])
+
+
+async def test_an_object_that_becomes_another_socket(
+    sending: str, narrow: tuple[socket.socket, socket.socket]
+) -> None:
+    """A send by the new one does not wait its turn behind one by the old one."""
+    sender, _ = narrow
+    fill_buffer(sender)
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    old = sender.fileno()
+    got: list[bytes] = []
+    with anyio.fail_after(5), there:
+        there.setblocking(False)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send_pairs, sender, [b"old"], None)
+            await wait_all_tasks_blocked()
+            sender.__init__(fileno=here.detach())  # type: ignore[misc]
+            sender.setblocking(False)
+            fill_buffer(sender)
+            tasks.start_soon(send_pairs, sender, [b"new"], None)
+            await wait_all_tasks_blocked()
+            while b"new" not in got:
+                got += received(there)
+                await checkpoint()
+            tasks.cancel_scope.cancel()
+    os.close(old)
+    assert b"old" not in got

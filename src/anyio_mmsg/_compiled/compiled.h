@@ -70,7 +70,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *data;    /* a memoryview of the slot, cut to the datagram; NULL: none was made */
     PyObject *address; /* NULL: not decoded */
-    PyObject *source;  /* who decodes it: a Recvmmsg, or a Python object, or NULL */
+    PyObject *source;  /* what decodes it: a Recvmmsg, or a Python object, or NULL */
     Py_ssize_t slot;
     Py_ssize_t offset; /* in the slot: 0, but for the later packets of a train */
     uint32_t wire_size;
@@ -146,7 +146,7 @@ typedef struct {
     PyObject *error;         /* the OSError that ended the last fill, or None */
     char wanted;             /* whether anyone ever asked a packet for its address */
     char refused;            /* whether the system refuses the call */
-    char dry;                /* whether the last fill ended for want of packets, or by an error */
+    char dry;                /* whether the last fill took all packets, or ended by an error */
     char ancillary;          /* whether packets give their control data */
 } Recvmmsg;
 
@@ -238,7 +238,7 @@ int recvmmsg_add_types(PyObject *module, State *state);
 PyObject *recvmmsg_address(Recvmmsg *self, Py_ssize_t slot);
 /* The same if it is remembered, without running Python: a borrowed reference, or NULL. */
 PyObject *recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot);
-/* The same as the system has it: the bytes lie in `self->names` until the slot is filled anew. */
+/* The same as the system has it: the bytes lie in `self->names` until the slot is filled again. */
 const unsigned char *recvmmsg_sockaddr(const Recvmmsg *self, Py_ssize_t slot, uint32_t *length);
 /* control.c */
 /* The segment size that came with the message in a slot, 0 without; -1: the data was cut. */

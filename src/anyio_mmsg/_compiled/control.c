@@ -3,7 +3,7 @@
  *
  * The kernel writes the timestamp first, so what differs from packet to packet stands before what
  * is mostly the same. The bytes lie in `Recvmmsg.control`, that object's own; a slot's are valid
- * until the slot is filled anew.
+ * until the slot is filled again.
  */
 
 #include "compiled.h"

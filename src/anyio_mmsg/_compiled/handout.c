@@ -7,7 +7,7 @@
 
 #include "compiled.h"
 
-/* Parse the arguments (start, stop) of a range of held packets; -1 and an error if it is none. */
+/* Parse the arguments (start, stop) of a range of held packets; -1 and an error if they are wrong. */
 static int
 held_range(Slots *self, PyObject *const *args, Py_ssize_t nargs, Py_ssize_t *start,
            Py_ssize_t *stop)

@@ -1,5 +1,5 @@
-/* Headers for what is to be sent, laid before the first send. See sendmmsg.c for who keeps alive
- * what they point to.
+/* Headers for what is to be sent, filled in before the first send. See sendmmsg.c for what keeps
+ * alive what they point to.
  *
  * Whatever is wrong with a packet raises here. Which packet it was, and the words for the user,
  * are found by _send/outgoing.py, so that they are the same for every sender.
@@ -11,7 +11,7 @@
 
 #include "sendmmsg.h"
 
-/* What laying has to know, and remembers from one packet to the next. */
+/* What is needed to fill in headers, and is remembered from one packet to the next. */
 typedef struct {
     Sendmmsg *self;
     PyObject *sockaddrs; /* a dict of them by address, which encodes what it does not have */
@@ -36,7 +36,7 @@ lay_name(Sendmmsg *self, Py_ssize_t i, const void *name, uint32_t length)
     self->headers[i].msg_hdr.msg_namelen = length;
 }
 
-/* Lay the payload of packet `i`. */
+/* Fill in the payload of packet `i`. */
 static int
 lay_data(Laying *laying, Py_ssize_t i, PyObject *data)
 {
@@ -73,7 +73,7 @@ lay_data(Laying *laying, Py_ssize_t i, PyObject *data)
     return 0;
 }
 
-/* Lay the destination of packet `i`, an address in Python's form. */
+/* Fill in the destination of packet `i`, an address in Python's form. */
 static int
 lay_address(Laying *laying, Py_ssize_t i, PyObject *address)
 {
@@ -107,7 +107,7 @@ lay_address(Laying *laying, Py_ssize_t i, PyObject *address)
     return 0;
 }
 
-/* Lay the destination of packet `i`: the sender of the packet in a slot, as it came. */
+/* Fill in the destination of packet `i`: the sender of the packet in a slot, as it came. */
 static int
 lay_raw_sender(Laying *laying, Py_ssize_t i, Recvmmsg *source, Py_ssize_t slot, int pinned)
 {
@@ -146,7 +146,7 @@ lay_raw_sender(Laying *laying, Py_ssize_t i, Recvmmsg *source, Py_ssize_t slot, 
     return 0;
 }
 
-/* Lay the destination of packet `i`: the sender of `packet`, whose slot is pinned or not. */
+/* Fill in the destination of packet `i`: the sender of `packet`, from a pinned slot or not. */
 static int
 lay_sender(Laying *laying, Py_ssize_t i, Packet *packet, int pinned)
 {
@@ -188,7 +188,7 @@ lay_destination(Laying *laying, Py_ssize_t i, PyObject *address)
     return lay_address(laying, i, address);
 }
 
-/* Lay packet `i`: a Packet, or a pair of data and address. */
+/* Fill in packet `i`: a Packet, or a pair of data and address. */
 static int
 lay_item(Laying *laying, Py_ssize_t i, PyObject *item)
 {
@@ -221,7 +221,7 @@ lay_item(Laying *laying, Py_ssize_t i, PyObject *item)
     return done;
 }
 
-/* Lay what a list has: packets; or, if there is a payload, addresses to send it to. */
+/* Fill in what a list has: packets; or, if there is a payload, addresses to send it to. */
 static int
 lay_list(Laying *laying, PyObject *list, PyObject *data)
 {
@@ -252,7 +252,7 @@ lay_list(Laying *laying, PyObject *list, PyObject *data)
     return 0;
 }
 
-/* Lay all packets that a ring holds now. They are pinned: none is released before
+/* Fill in all packets that a ring holds now. They are pinned: none is released before
  * `sendmmsg_drop`, so the slots keep their bytes and the engine their senders. The ring's memory
  * is kept by `slots`, and can't be resized, as that has an export of it. */
 static int

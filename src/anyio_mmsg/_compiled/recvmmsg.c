@@ -1,12 +1,12 @@
 /* Recvmmsg: fills slots by recvmmsg(2), the twin of _receive/recvfrom_into.py.
  *
- * Headers are built once. Who keeps alive what they point to, until when: the iovecs point into
+ * Headers are built once. What keeps alive what they point to, until when: the iovecs point into
  * the ring's memory, of which this object holds an export, so it can neither move nor shrink; the
  * names, the iovecs and the headers themselves are this object's own. The caller of `fill` holds
  * a reference to this object for as long as the system call lasts. The kernel keeps no pointer.
  *
  * The call, errno, the lengths and the move of `tail` are one C function: no bytecode ends in
- * between, so no signal's handler runs there.
+ * between, so no signal handler runs there.
  */
 
 #include "compiled.h"
@@ -224,7 +224,7 @@ recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
     self->dry = 0;
     while (taken < limit) {
         int got;
-        if (slots->source != (PyObject *)self) { /* a signal's handler has plugged another one */
+        if (slots->source != (PyObject *)self) { /* a signal handler has plugged another one */
             if (slots_set_source(slots, (PyObject *)self) < 0) {
                 return NULL;
             }

@@ -1,6 +1,6 @@
 /* Sendmmsg: sends by sendmmsg(2), the twin of _send/sendto.py. An object is one send.
  *
- * Who keeps alive what the headers point to, until `sendmmsg_drop`, which ends the send:
+ * What keeps alive what the headers point to, until `sendmmsg_drop`, which ends the send:
  *
  *   payloads that are bytes      a reference to them
  *   other payloads               an export of their buffer
@@ -12,7 +12,7 @@
  * `busy` keeps other threads from it meanwhile. The kernel keeps no pointer.
  *
  * The call, errno, and what is recorded of it are one C function: no bytecode ends in between, so
- * no signal's handler runs there.
+ * no signal handler runs there.
  */
 
 #include "compiled.h"
@@ -39,21 +39,38 @@
  * its header and 8 for that of UDP). */
 #define MOST_BYTES 65507
 
-/* The control message that tells the size of segments. */
+/* The control message that says the size of segments. */
 typedef union {
     struct cmsghdr header;
     char bytes[CMSG_SPACE(sizeof(uint16_t))];
 } SegmentSize;
 
-/* Packets by runs: those of one run are one message, which the kernel or the device cuts. */
+/* Packets by runs: those of one run are one message, which the kernel or the device cuts. The
+ * arrays lie behind it, in one piece of memory. */
 struct Runs {
-    struct mmsghdr headers[MOST_MESSAGES];
-    struct iovec wholes[MOST_MESSAGES]; /* of a run that lies in one piece */
-    SegmentSize sizes[MOST_MESSAGES];
-    int lengths[MOST_MESSAGES]; /* in packets */
+    struct mmsghdr *headers;
+    struct iovec *wholes; /* of a run that lies in one piece */
+    SegmentSize *sizes;
+    int *lengths; /* in packets */
 };
 
-/* Let go of all that was kept. What that runs finds nothing here any more. */
+static Runs *
+make_runs(Py_ssize_t packets)
+{
+    size_t most = (size_t)Py_MIN(packets, MOST_MESSAGES);
+    Runs *runs = PyMem_Malloc(sizeof(*runs)
+                              + most * (sizeof(*runs->headers) + sizeof(*runs->wholes)
+                                        + sizeof(*runs->sizes) + sizeof(*runs->lengths)));
+    if (runs != NULL) {
+        runs->headers = (struct mmsghdr *)(runs + 1);
+        runs->wholes = (struct iovec *)(runs->headers + most);
+        runs->sizes = (SegmentSize *)(runs->wholes + most);
+        runs->lengths = (int *)(runs->sizes + most);
+    }
+    return runs;
+}
+
+/* Let go of all that was kept. Code that this runs finds nothing here any more. */
 static void
 sendmmsg_drop(Sendmmsg *self)
 {
@@ -96,28 +113,37 @@ sendmmsg_dealloc(Sendmmsg *self)
     Py_DECREF(type);
 }
 
-/* Sendmmsg(failure, packets, sockaddrs, family, most, gso, data=<one payload for addresses>) */
+/* Sendmmsg(failure, packets, sockaddrs, family, most, gso, data=<one payload for addresses>). A
+ * vectorcall, as for one packet this is a good part of the cost. */
 static PyObject *
-sendmmsg_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
+sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *names)
 {
-    State *state = state_of_type(type);
-    PyObject *failure, *packets, *sockaddrs, *data = NULL;
-    Py_ssize_t most;
-    int family, gso;
+    State *state = state_of_type((PyTypeObject *)type);
+    Py_ssize_t most, nargs = PyVectorcall_NARGS(nargsf);
+    long family;
+    int gso;
     Sendmmsg *self;
-    if (state == NULL
-        || !PyArg_ParseTuple(args, "OOOinp|O", &failure, &packets, &sockaddrs, &family, &most,
-                             &gso, &data)) {
+    if (state == NULL) {
         return NULL;
     }
-    self = (Sendmmsg *)type->tp_alloc(type, 0);
+    if ((nargs != 6 && nargs != 7) || (names != NULL && PyTuple_GET_SIZE(names) > 0)) {
+        PyErr_SetString(PyExc_TypeError, "Sendmmsg takes 6 or 7 positional arguments");
+        return NULL;
+    }
+    family = PyLong_AsLong(args[3]);
+    most = PyLong_AsSsize_t(args[4]);
+    gso = PyObject_IsTrue(args[5]);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    self = (Sendmmsg *)((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 0);
     if (self == NULL) {
         return NULL;
     }
     self->state = state;
-    self->failure = Py_NewRef(failure);
+    self->failure = Py_NewRef(args[0]);
     self->gso = (char)gso;
-    if (sendmmsg_lay(self, packets, sockaddrs, family, most, data) < 0) {
+    if (sendmmsg_lay(self, args[1], args[2], (int)family, most, nargs == 7 ? args[6] : NULL) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -129,12 +155,13 @@ same_name(const Sendmmsg *self, Py_ssize_t one, Py_ssize_t other)
 {
     const struct msghdr *a = &self->headers[one].msg_hdr, *b = &self->headers[other].msg_hdr;
     return a->msg_namelen == b->msg_namelen
-           && (a->msg_name == b->msg_name || memcmp(a->msg_name, b->msg_name, a->msg_namelen) == 0);
+           && (a->msg_name == b->msg_name || a->msg_namelen == 0
+               || memcmp(a->msg_name, b->msg_name, a->msg_namelen) == 0);
 }
 
 /* How many packets from `first` on can be one message: of one size, but for the last, which may
  * be shorter, and to one destination. An empty packet is a run of its own, as nothing would be
- * cut off for it. Tells also the bytes, and whether they lie in one piece. */
+ * cut off for it. Reports also the bytes, and whether they lie in one piece. */
 static int
 run_length(const Sendmmsg *self, Py_ssize_t first, Py_ssize_t stop, size_t *bytes, int *whole)
 {
@@ -274,29 +301,31 @@ sendmmsg_send(Sendmmsg *self, PyObject *const *args, Py_ssize_t nargs)
     if (descriptor_of(self->state, args[0], &fd) < 0) {
         return NULL;
     }
+    if (fd < 0) {
+        return PyLong_FromLong(EBADF);
+    }
     if (self->busy || (self->headers == NULL && self->count > 0)) {
         PyErr_SetString(PyExc_RuntimeError, "this send is over, or another thread is in it");
         return NULL;
     }
     if (self->gso && self->runs == NULL) {
-        self->runs = PyMem_Malloc(sizeof(*self->runs));
+        self->runs = make_runs(self->count);
         if (self->runs == NULL) {
             return PyErr_NoMemory();
         }
     }
     while (self->handled < self->count) {
         int run, sent = send_next(self, fd, record, &run);
-        if (sent > 0) { /* fewer than asked for: the next one met an error, and will again */
+        if (sent > 0 || sent == -EINTR) {
+            /* Fewer than asked for: the next one met an error, and will again. */
             doubted = 0;
+            if (self->handled < self->count && PyErr_CheckSignals() < 0) {
+                return NULL; /* what was sent is recorded */
+            }
             continue;
         }
         code = -sent;
-        if (code == EINTR) {
-            if (PyErr_CheckSignals() < 0) {
-                return NULL; /* what was sent is recorded */
-            }
-        }
-        else if (code == EAGAIN || code == EWOULDBLOCK || code == EBADF || code == ENOTSOCK) {
+        if (code == EAGAIN || code == EWOULDBLOCK || code == EBADF || code == ENOTSOCK) {
             return PyLong_FromLong(code);
         }
         else if ((code == ENOSYS || code == EPERM) && is_forbidden(self, fd)) {
@@ -374,7 +403,6 @@ static PyMemberDef sendmmsg_members[] = {
 
 static PyType_Slot sendmmsg_slots[] = {
     {Py_tp_doc, "Sends by sendmmsg(2). See _send/engine.py."},
-    {Py_tp_new, sendmmsg_new},
     {Py_tp_dealloc, sendmmsg_dealloc},
     {Py_tp_methods, sendmmsg_methods},
     {Py_tp_members, sendmmsg_members},
@@ -384,7 +412,7 @@ static PyType_Slot sendmmsg_slots[] = {
 static PyType_Spec sendmmsg_spec = {
     .name = "anyio_mmsg._compiled.Sendmmsg",
     .basicsize = sizeof(Sendmmsg),
-    .flags = Py_TPFLAGS_DEFAULT,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, /* but by the vectorcall */
     .slots = sendmmsg_slots,
 };
 
@@ -392,7 +420,11 @@ int
 sendmmsg_add_types(PyObject *module, State *state)
 {
     state->sendmmsg = (PyTypeObject *)PyType_FromModuleAndSpec(module, &sendmmsg_spec, NULL);
-    return state->sendmmsg == NULL ? -1 : PyModule_AddType(module, state->sendmmsg);
+    if (state->sendmmsg == NULL) {
+        return -1;
+    }
+    state->sendmmsg->tp_vectorcall = sendmmsg_make;
+    return PyModule_AddType(module, state->sendmmsg);
 }
 
 #endif

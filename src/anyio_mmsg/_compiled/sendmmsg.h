@@ -15,7 +15,7 @@ typedef struct {
 
 typedef struct Runs Runs;
 
-/* One send: packets that are laid, and how many of them were handled. */
+/* One send: headers for packets, and how many of them were handled. */
 typedef struct {
     PyObject_HEAD
     State *state;
@@ -35,7 +35,7 @@ typedef struct {
     char refused;            /* whether the system refuses the call */
 } Sendmmsg;
 
-/* outgoing.c: lay headers for all packets; -1 and an error if one of them can't be sent. */
+/* outgoing.c: fill in headers for all packets; -1 and an error if one of them can't be sent. */
 int sendmmsg_lay(Sendmmsg *self, PyObject *packets, PyObject *sockaddrs, int family,
                  Py_ssize_t most, PyObject *data);
 

@@ -261,7 +261,7 @@ slots_commit(Slots *self, PyObject *const *args, Py_ssize_t nargs)
 
 /* What is held */
 
-/* The lengths of packets, as sent. Those of a train have no other than what they have. */
+/* The lengths of packets, as sent. A packet of a train was sent as long as it is. */
 static PyObject *
 slots_wire_sizes(Slots *self, PyObject *Py_UNUSED(ignored))
 {
@@ -286,6 +286,25 @@ slots_wire_sizes(Slots *self, PyObject *Py_UNUSED(ignored))
         Py_CLEAR(list);
     }
     return list;
+}
+
+static PyObject *
+slots_tally(Slots *self, PyObject *Py_UNUSED(ignored))
+{
+    long long message, bytes = 0;
+    Py_ssize_t cut = 0;
+    /* Of the oldest message some may have been released; the others are whole. */
+    for (message = self->head; message < self->tail; message++) {
+        Py_ssize_t slot = slot_of(self, message);
+        if (packets_in(self, slot) > 0) {
+            bytes += size_in_slot(self, slot);
+            cut += (Py_ssize_t)self->wire_sizes[slot] > self->slot_size;
+        }
+    }
+    if (self->skip > 0) {
+        bytes -= (long long)self->skip * self->segments[slot_of(self, self->head)];
+    }
+    return Py_BuildValue("nLn", self->held, bytes, cut);
 }
 
 static PyObject *
@@ -448,6 +467,7 @@ static PyMethodDef slots_methods[] = {
     {"commit", FAST(slots_commit), NULL},
     {"plug", (PyCFunction)slots_plug, METH_O, NULL},
     {"wire_sizes", (PyCFunction)slots_wire_sizes, METH_NOARGS, NULL},
+    {"tally", (PyCFunction)slots_tally, METH_NOARGS, NULL},
     {"hand_out", FAST(slots_hand_out), NULL},
     {"payloads", FAST(slots_payloads), NULL},
     {"addresses", FAST(slots_addresses), NULL},

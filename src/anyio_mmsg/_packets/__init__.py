@@ -1,7 +1,7 @@
 """The ring of packets: no socket, no AnyIO.
 
-`Packet` and `Slots` are those of the compiled module where it was built, and else those of
-packet.py and slots.py, which are the reference. ``ANYIO_MMSG_COMPILED=0`` in the environment
+`Packet` and `Slots` come from the compiled module if it was built, otherwise from packet.py and
+slots.py, which are the reference. ``ANYIO_MMSG_COMPILED=0`` in the environment
 switches the compiled module off.
 """
 
@@ -41,7 +41,7 @@ def make_slots(
     ancillary: bool = False,
     gro: bool = False,
 ) -> Slots:
-    """Return `Slots`, with `gro` those whose slots hold trains; see there for the arguments."""
+    """Return `Slots`, with `gro` a kind whose slots hold trains; see `Slots` for arguments."""
     if compiled:
         return Slots(memory, capacity, slot_size, engine, scribble, ancillary, gro)  # type: ignore[call-arg]
     kind = TrainSlots if gro else Slots

@@ -14,14 +14,13 @@ from . import Packet, Slots, make_slots
 from .packet import Address
 
 PACKET_DATA_SIZE = 1232
-"""Bytes of a slot, unless told otherwise: the UDP payload that every IPv6 path carries
-unfragmented. 1280 (the minimum MTU, RFC 8200 section 5) - 40 (IPv6 header) - 8 (UDP header).
+"""Bytes of a slot by default: the UDP payload that every IPv6 path carries unfragmented. 1280 (the
+minimum MTU, RFC 8200 section 5) - 40 (IPv6 header) - 8 (UDP header).
 """
 
 NUM_RCVMMSGS = 64
-"""The most packets that one receive call takes, and the slots of a batch, unless told
-otherwise. The number is that of Solana's streamer; from there on one wait for the socket costs
-less than the packets it brings."""
+"""The most packets that one receive call takes, and the slots of a batch, by default. The number
+comes from Solana's streamer; with this many, a wait for the socket costs less than its packets."""
 
 TRAIN_SIZE = 65_535
 """Bytes of a slot with ``gro=True``: the kernel coalesces packets up to the longest that an IP
@@ -104,7 +103,7 @@ class PacketBatch:
             handed out one by one. The slots have 65,535 bytes, of which the system provides only
             what is written to.
         ancillary: Have room for the control data of packets: timestamp, destination, interface,
-            ECN, hop limit. The socket has to be asked for them, see `open_udp_socket`.
+            ECN, hop limit. Ask the socket for them too, see `open_udp_socket`.
 
     Attributes:
         capacity: The argument; it can't be set. `slot_size` and `engine` likewise.
@@ -141,16 +140,16 @@ class PacketBatch:
     def free(self) -> int:
         """Slots that can take a packet now."""
         slots = self._slots
-        _held(slots)
+        held_in(slots)
         return slots.free
 
     def __len__(self) -> int:
-        return _held(self._slots)
+        return held_in(self._slots)
 
     def __iter__(self) -> Iterator[Packet]:
         """Iterate over the packets held now, oldest first; they may be released meanwhile."""
         slots = self._slots
-        _held(slots)
+        held_in(slots)
         return iter(slots.hand_out(0))
 
     @overload
@@ -161,7 +160,7 @@ class PacketBatch:
         if isinstance(index, slice):
             return list(PacketBatch.__iter__(self))[index]
         slots = self._slots
-        held = _held(slots)
+        held = held_in(slots)
         wanted = operator.index(index)
         position = wanted + held if wanted < 0 else wanted
         if not 0 <= position < held:
@@ -171,19 +170,19 @@ class PacketBatch:
     def payloads(self) -> list[memoryview]:
         """Return `Packet.data` of each packet held, oldest first."""
         slots = self._slots
-        _held(slots)
+        held_in(slots)
         return slots.payloads(0)
 
     def addresses(self) -> list[Address]:
         """Return `Packet.address` of each packet held, oldest first."""
         slots = self._slots
-        _held(slots)
+        held_in(slots)
         return slots.addresses(0)
 
     def sizes(self) -> list[int]:
         """Return `Packet.size` of each packet held, oldest first."""
         slots = self._slots
-        _held(slots)
+        held_in(slots)
         limit, sizes = slots.slot_size, slots.wire_sizes()
         if sizes and max(sizes) > limit:
             return [min(size, limit) for size in sizes]
@@ -244,8 +243,8 @@ class PacketBatch:
         """Give the slots of the `count` oldest packets back.
 
         Their `Packet`s, and the views of them that the batch handed out, raise ValueError from
-        then on. 0 releases nothing. If a signal's handler raises meanwhile, either it is done or
-        the packets are still held and can be read anew; ``len(batch)`` says which.
+        then on. 0 releases nothing. If a signal handler raises meanwhile, either it is done or
+        the packets are still held and can be read again; ``len(batch)`` says which.
 
         Raises:
             TypeError: `count` is not an int, or is a bool.
@@ -257,7 +256,7 @@ class PacketBatch:
         if type(count) is not int or count < 0:
             count = whole_number("count", count, 0, "give the number of packets to release")
         slots = self._slots
-        held = _held(slots)
+        held = held_in(slots)
         if count > held:
             raise ValueError(
                 f"release of {count} packets from a batch that holds {held}; "
@@ -291,16 +290,17 @@ class PacketBatch:
         while True:
             _release_all(slots)
             if self._slots is not slots:
-                return  # a signal's handler has closed it meanwhile
+                return  # a signal handler has closed it meanwhile
             if not slots.held:  # else one has received
                 self._slots = _CLOSED
                 break
         if self._lease is not None:
             self._lease.end(slots)
+            self._lease = None
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called; the one thing that a closed batch still tells."""
+        """Whether `close` was called; the only attribute of a closed batch that can be read."""
         return self._slots is _CLOSED
 
     def __enter__(self) -> PacketBatch:
@@ -319,14 +319,15 @@ class PacketBatch:
         raise TypeError("a PacketBatch is memory in use: make a new one instead of a copy")
 
 
-def _held(slots: Slots) -> int:
+def held_in(slots: Slots) -> int:
+    """Return how many packets `slots` hold, whatever a subclass of `PacketBatch` says."""
     if slots.record is not None:  # an interrupted receive read more than it could commit
         slots.source.settle(slots)
     return slots.held
 
 
 def _release_all(slots: Slots) -> None:
-    _release(slots, _held(slots), None)
+    _release(slots, held_in(slots), None)
 
 
 def _release(slots: Slots, held: int, count: int | None) -> None:

@@ -1,11 +1,11 @@
-"""`Packet`, what a consumer reads a datagram by, and its states.
+"""`Packet`, through which a consumer reads a datagram, and its states.
 
 A packet's state is its class, so that reading an attribute checks nothing. All three classes have
 one layout:
 
 ==============  ========================================================================
 `_Blank`        Being made; nobody has it yet. The only one whose fields can be set.
-`Packet`        Held: its slot is written to by nobody.
+`Packet`        Held: nothing writes to its slot.
 `_Released`     Its slot was given back. Every attribute raises ValueError.
 ==============  ========================================================================
 
@@ -24,8 +24,8 @@ Longer than any datagram (the length field of a UDP jumbogram has 32 bits and co
 of the header too, RFC 2675 section 4), so that slicing and comparing need no special case."""
 
 Address: TypeAlias = Any
-"""What `socket.recvfrom` gives for the family; `Any` for the reason that typeshed says so: every
-caller would have to take a union apart, though it knows the family."""
+"""What `socket.recvfrom` gives for the family. `Any`, as in typeshed: with a union every caller
+would have to narrow it, although it knows the family."""
 
 RELEASED = (
     "this packet was released: its slot may hold another one by now. "
@@ -41,7 +41,7 @@ NO_CONTROL = (
 
 
 class Control(NamedTuple):
-    """What the control data of a packet says; None: it says nothing of it.
+    """What the control data of a packet says; None: it does not say.
 
     Attributes:
         timestamp: When the kernel took the packet in, in nanoseconds since the epoch.
@@ -80,13 +80,13 @@ class Packet(_Fields):
 
     It is valid until the batch releases it. From then on its attributes raise ValueError, as does
     reading a view that the consumer kept; it never shows another packet's bytes. Copy with
-    ``bytes(packet.data)`` what has to live longer.
+    ``bytes(packet.data)`` what must live longer.
 
     What looks into the memory without holding an export of `data` is not stopped by a release,
     and shows the next packet: a slice or a ``cast`` of the view, ``numpy.frombuffer``, a parser
     that keeps one of these, ``asyncio.StreamWriter.write(packet.data)``. Copy first. In Python's
     development mode (``-X dev``) released slots are overwritten, so that such a mistake shows.
-    To compare a dead view with ``==`` is no reading for CPython, and gives False.
+    CPython compares a dead view by ``==`` without reading it: that gives False.
 
     Attributes:
         data: Exactly the bytes received, read-only; empty for an empty datagram.
@@ -237,7 +237,7 @@ def make_packets(
 ) -> list[Packet]:
     """Return a packet for each view, address and length as sent.
 
-    `controls` are who has the control data of each, and its slot.
+    `controls` are the object that has the control data of each, and its slot.
     """
     packets: list[Any] = []
     for view, address, wire_size in zip(views, addresses, wire_sizes):  # noqa: B905
@@ -270,7 +270,7 @@ def _references(packets: list[Packet]) -> list[int]:
 def mark_released(packets: list[Packet]) -> None:
     """Have `packets` raise ValueError from now on.
 
-    Those that nobody else refers to are left alone, as nobody will ever ask them.
+    Those without another reference are left alone, since nobody can ask them.
     """
     for packet, count in zip(packets, _references(packets)):  # noqa: B905
         if count > _OURS:

@@ -3,7 +3,7 @@
 A slot is in one of two states:
 
 =======  ==============================================================================
-free     Holds nobody's bytes. An engine may write to it, inside a run of slots that
+free     Holds no packet. An engine may write to it, inside a run of slots that
          `Slots.free_run` named, until `Slots.commit`.
 held     Holds one packet. Nothing writes to it. Consumers read it through views.
 =======  ==============================================================================
@@ -58,12 +58,12 @@ class Slots:
     Attributes:
         head: The number of the oldest packet held.
         tail: The number that the next packet gets.
-        source: Who knows the senders, set by `plug`; None until the first fill.
+        source: What knows the senders, set by `plug`; None until the first fill.
         record: What an engine read and has not committed yet, or None. See `Source.settle` of
             the engine that uses it.
         filler: The coroutine that receives into these slots, or None. See `filling`.
-        borrower: Who has these slots on loan, as their pool needs it.
-        checked: What the receive functions know the last socket by.
+        borrower: The loan of these slots, as their pool needs it.
+        checked: The last socket that the receive functions checked, by its `Outlook`.
         gro: Whether a slot holds a message of many packets: see `TrainSlots`.
     """
 
@@ -115,8 +115,8 @@ class Slots:
         self._viewed = self._packed = 0
         # Views of packets below this number may be dead, since `take_back` was interrupted.
         self._dying = 0
-        self._revivals = 0  # how often they were made anew
-        # The senders of packets below this number are known to their `Packet`s alone.
+        self._revivals = 0  # how often they were made again
+        # Only their `Packet`s know the senders of packets below this number.
         self._plugged = 0
         self.source: Any = None
         self.record: Any = None
@@ -178,7 +178,7 @@ class Slots:
         """Let `source` fill the free slots from now on."""
         while self.source is not source:
             tail = self.tail
-            self.hand_out(0)  # whose senders only the last one knows
+            self.hand_out(0)  # only the last source knows their senders
             if self.tail == tail:
                 self._plugged = tail
                 self.source = source
@@ -186,13 +186,22 @@ class Slots:
     # What is held. Each method makes what is missing, for packets `start` to `stop`, counted from
     # the oldest; to the last one if `stop` is None.
     #
-    # A signal's handler may use the same slots. The interpreter runs it after calls and before it
-    # jumps back, so between the last call before an `if` that asks whether anything has changed
-    # and the stores beneath it nothing comes in. If something has, the step is done again.
+    # A signal handler may use the same slots. The interpreter runs it after calls and before it
+    # jumps back. So nothing comes between an `if` that asks whether anything has changed, with no
+    # call after that question, and the stores under it. If something has, the step is repeated.
 
     def wire_sizes(self) -> list[int]:
         """Return the lengths, as sent, of all packets held."""
         return self._column(self._wire_sizes, *self._numbers(0, None))
+
+    def tally(self) -> tuple[int, int, int]:
+        """Return how many packets are held, their bytes, and how many of them were cut."""
+        sizes = self.wire_sizes()
+        octets, cut = sum(sizes), 0
+        if sizes and max(sizes) > self.slot_size:
+            octets = sum([min(size, self.slot_size) for size in sizes])
+            cut = sum([size > self.slot_size for size in sizes])
+        return len(sizes), octets, cut
 
     def addresses(self, start: int, stop: int | None = None) -> list[Address]:
         """Return the senders of held packets."""
@@ -287,7 +296,7 @@ class Slots:
                 self._packed = made
 
     def _controls(self, first: int, stop: int) -> Iterator[tuple[Any, int]] | None:
-        """Return who has the control data of each packet in some slots, and its slot."""
+        """Return the source that has each packet's control data, and the slot, for some slots."""
         return zip(repeat(self.source), range(first, stop)) if self.ancillary else None
 
     # held -> free
@@ -308,17 +317,17 @@ class Slots:
         if last > tail:
             raise ValueError(f"{count} of {tail - first} packets taken back")
         while head < last:
-            self._dying = last
-            revivals = self._revivals
+            if self._dying < last:
+                self._dying = last
+            dying, revivals = self._dying, self._revivals
             number, error = head, None
             runs = self._runs(head, last)
             for run in runs:
-                number, error = self._kill(run, number)
+                number, error = self._kill(head, run, number)
                 if error is not None:
                     break
-            if self.head == head and self._dying == last and self._revivals == revivals:
+            if self.head == head and self._dying == dying and self._revivals == revivals:
                 self.head = number
-                self._dying = number
                 if self._scribble:
                     self._overwrite(runs, number - head, tail)
                 if error is not None:
@@ -328,22 +337,26 @@ class Slots:
                         del error  # as in `_kill`
             head = self.head
 
-    def _kill(self, run: slice, number: int) -> tuple[int, BufferError | None]:
+    def _kill(self, head: int, run: slice, number: int) -> tuple[int, BufferError | None]:
         """Have what was handed out for `run` raise ValueError, from packet `number` on.
 
         Returns:
-            The number of the packet where that ended, and why, if its memory is in use.
+            The number of the packet where that ended, and the error if its memory is in use.
         """
         count, error = run.stop - run.start, None
-        if number < self._viewed:
+        views, packets = self._views[run], self._packets[run]
+        viewed, packed = self._viewed - number, self._packed - number
+        if self.head != head:
+            return number, None  # these are others: a signal's handler has released some
+        if viewed > 0:
             dead: list[None] = []
-            views = self._views[run][: self._viewed - number]
             try:
-                dead.extend(map(memoryview.release, views))
+                dead.extend(map(memoryview.release, views[:viewed]))
             except BufferError as stuck:
                 error, count = stuck, len(dead)
-            packed = max(0, min(count, self._packed - number))
-            mark_released(self._packets[run][:packed])
+            if packed > 0:
+                del packets[min(count, packed) :]
+                mark_released(packets)
         try:
             return number + count, error
         finally:
@@ -359,7 +372,7 @@ class Slots:
                 self.memory[used] = junk
 
     def _revive(self) -> None:
-        """Make anew what an interrupted `take_back` has killed: the packets are still held."""
+        """Replace what an interrupted `take_back` has killed: the packets are still held."""
         self._revivals += 1
         number = self.head
         for run in self._runs(number, max(number, min(self._dying, self._viewed))):

@@ -1,4 +1,4 @@
-"""`Source`: who knows what the slots themselves do not."""
+"""`Source`: what slots ask their engine."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ class Engine(Source, Protocol):
     Every engine gives the same bytes, lengths, addresses, order and errors.
 
     Attributes:
-        error: The error that ended the last `fill`, or None. EINTR is no error, the call is
-            made again. Who raises it sets this to None, or its frames would live on.
-        dry: Whether the last `fill` ended for want of packets, or by an error.
+        error: The error that ended the last `fill`, or None. EINTR does not count, the call is
+            made again. The code that raises it sets this to None, or its frames would live on.
+        dry: Whether the last `fill` ended because there were no more packets, or by an error.
         refused: Whether the system refuses the engine's call, which it has been asked twice.
     """
 
@@ -58,7 +58,7 @@ class Engine(Source, Protocol):
 
         Raises:
             RuntimeError: Another thread is receiving into the same slots.
-            anyio.BusyResourceError: So is what a signal's handler has interrupted.
+            anyio.BusyResourceError: The code that a signal handler has interrupted is doing so.
         """
         ...
 
@@ -75,8 +75,8 @@ def engine_for(slots: Slots, sock: socket.socket) -> Engine:
     """Give `slots` the engine for `sock`, and return it.
 
     Raises:
-        ValueError: The batch wants recvmmsg, and it can't be had.
-        anyio.BusyResourceError: Another engine is filling them, beneath a signal's handler.
+        ValueError: The batch asks for recvmmsg, and it is unavailable.
+        anyio.BusyResourceError: Another engine is filling them; a signal handler interrupted it.
     """
     check_engine(slots.engine)
     if getattr(slots.source, "busy", False):
@@ -94,7 +94,7 @@ def engine_for(slots: Slots, sock: socket.socket) -> Engine:
 
 
 def check_engine(name: str) -> None:
-    """Raise ValueError if the engine of that name can't be had."""
+    """Raise ValueError if the engine of that name is unavailable."""
     if name == "recvmmsg" and Recvmmsg is None:
         raise ValueError(
             f'engine="recvmmsg" {why_no_batch_calls()}; make the batch with engine="auto", which '

@@ -1,7 +1,7 @@
 """The receive functions: guard, checkpoint, wait, fill. The only ones that wait for packets.
 
 A call can be cancelled only before it reads. From the read on nothing awaits: what was read is in
-the batch before anyone else runs. That is all there is to losing no packet.
+the batch before any other task runs. That is why no packet is lost.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import socket
 from typing import SupportsIndex
 
 from anyio import BusyResourceError, ClosedResourceError, WouldBlock
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from .._arguments import whole_number
-from .._compat import wait_socket_readable
+from .._compat import checkpoint, checkpoint_if_cancelled, wait_socket_readable
 from .._packets import Slots
-from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch
+from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, held_in
 from .._system.control import has_gro
 from .._system.platform import Refused, family_of
 from .engine import check_engine, engine_for
@@ -49,7 +48,7 @@ async def recv_mmsg(
         TypeError: `sock` is not a `socket.socket`, `batch` not a `PacketBatch`, `limit` not an
             int.
         ValueError: `limit` is below 1; `sock` is blocking, or not a datagram socket; the batch is
-            closed; or its engine can't be had here.
+            closed; or its engine is unavailable here.
         anyio.BusyResourceError: Another task is filling the batch, or waiting for the socket.
         anyio.ClosedResourceError: The socket is closed, or was closed during the wait.
         OSError: What the system reports, such as ConnectionRefusedError on a connected socket
@@ -153,7 +152,7 @@ async def receive_into(sock: socket.socket, slots: Slots, limit: int) -> int:
         # end it before they deliver a cancellation.
         await checkpoint_if_cancelled()
         taken = 0
-    # To be readable is no promise: the datagram may have a bad checksum, or another reader.
+    # Readable does not promise a packet: its checksum may be bad, or another reader took it.
     while not taken:
         try:
             await wait_socket_readable(sock)
@@ -233,7 +232,7 @@ def _check(
         raise BusyResourceError("receiving into")
     if slots.source is None:
         check_engine(slots.engine)  # before anything waits
-    if not batch.free:
+    if held_in(slots) >= slots.capacity:  # not batch.free, which a subclass may override
         raise BatchFullError(
             f"all {slots.capacity} slots of the batch hold packets; give some back with "
             f"batch.release(n) or batch.clear(), then receive again"

@@ -30,7 +30,7 @@ class Outlook:
 
     def defer_error(self, sock: socket.socket, error: OSError) -> None:
         """Have the next receive on `sock` raise `error`, which came after packets."""
-        self._inode = _inode(sock)
+        self._inode = inode_of(sock)
         self._error = error.with_traceback(None)  # whose frames hold the socket
         self.more = True
 
@@ -39,16 +39,16 @@ class Outlook:
         error = self._error
         if error is not None:
             self._error = None
-            if self._inode != _inode(sock):
-                return None  # of another socket: its object was initialised anew since then
+            if self._inode != inode_of(sock):
+                return None  # of another socket: its object was initialised again since then
         return error
 
 
-def _inode(sock: socket.socket) -> int:
+def inode_of(sock: socket.socket) -> int:
     """Return the number that the system has for this very socket, as opposed to its descriptor."""
     try:
         return os.fstat(sock.fileno()).st_ino
-    except OSError:  # closed; or on Windows, where sockets are no files
+    except OSError:  # closed; or on Windows, where sockets are not files
         return 0
 
 

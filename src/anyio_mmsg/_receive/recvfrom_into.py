@@ -1,4 +1,4 @@
-"""Fill slots by `recvfrom_into`, a call for a packet. The reference: it runs everywhere."""
+"""Fill slots by `recvfrom_into`, one call for each packet. The reference: it runs everywhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .._system.control import CONTROL_SIZE, Ancillary, control_of, segment_of
 
 WSAEMSGSIZE = 10040
 """Windows' error for a datagram that is longer than the buffer, which it has filled. Elsewhere
-no errno is that large; EMSGSIZE itself is a real error there (a path MTU, ip(7))."""
+no errno is that large; there EMSGSIZE is a real error (a path MTU, ip(7))."""
 
 _Got: TypeAlias = tuple[Any, ...]  # what `recvfrom_into` or `recvmsg_into` returned
 _Control: TypeAlias = tuple[list[Ancillary], int]  # of a message, and its flags
@@ -39,7 +39,7 @@ class RecvfromInto:
     extended by ``map(sock.recvfrom_into, ...)`` keeps what came before an exception, whatever
     raises. `settle` commits the record, now or, after an interrupt, at the next use of the batch.
 
-    Where more than sender and length has to be known, the call is `recvmsg_into`.
+    Where more than sender and length is needed, the call is `recvmsg_into`.
 
     Args:
         slots: The ring.
@@ -49,7 +49,7 @@ class RecvfromInto:
 
     Attributes:
         error: What ended the last fill, if it was an error.
-        dry: Whether it ended for want of packets, or by an error.
+        dry: Whether it ended because there were no more packets, or by an error.
         refused: Whether the system refuses the call; never.
 
     Raises:
@@ -88,12 +88,12 @@ class RecvfromInto:
 
     def settle(self, slots: Slots) -> None:
         """See `anyio_mmsg._receive.engine.Engine`."""
-        with contextlib.suppress(BusyResourceError):  # a signal's handler asks, during a fill
+        with contextlib.suppress(BusyResourceError):  # a signal handler asks, during a fill
             self._alone(self._settle, slots)
 
     @property
     def busy(self) -> bool:
-        """Whether a fill is going on: in another thread, or beneath a signal's handler."""
+        """Whether a fill is going on: in another thread, or interrupted by a signal handler."""
         return self._turns.gi_running
 
     def addresses(self, first: int, count: int) -> list[Address]:
@@ -111,9 +111,9 @@ class RecvfromInto:
         return control_of(messages) if self._ancillary else None
 
     def _alone(self, step: Callable[..., Any], *args: Any) -> Any:
-        """Do a step, unless another one is being done: by a thread, or beneath a signal's handler.
+        """Do a step, unless another is going on: in a thread, or interrupted by a signal handler.
 
-        A generator can't be entered twice, whatever raises where: the interpreter sees to it.
+        A generator can't be entered twice, whatever raises: the interpreter prevents it.
         """
         while True:
             try:
@@ -127,7 +127,7 @@ class RecvfromInto:
 
     def _fill(self, slots: Slots, sock: socket.socket, limit: int) -> int:
         self.error, self.dry = None, False
-        slots.plug(self)  # again, if a signal's handler has plugged another one
+        slots.plug(self)  # again, if a signal handler has plugged another one
         if slots.record is not None:
             self._settle(slots)
         taken, held = 0, slots.held

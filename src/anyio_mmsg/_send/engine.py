@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from .._packets.batch import PacketBatch
 from .._packets.packet import Address
@@ -72,7 +72,7 @@ class Sender(Protocol):
 
         Returns:
             0: all were handled. EAGAIN: there is no room for more. EBADF or ENOTSOCK: the socket
-            is none any more. Anything else: the call is refused, see `refused`.
+            is closed. Anything else: the call is refused, see `refused`.
         """
         ...
 
@@ -82,7 +82,7 @@ class Sender(Protocol):
 
 
 def check_sender(name: str) -> None:
-    """Raise ValueError if there is no sender of that name, or it can't be had here."""
+    """Raise ValueError if there is no sender of that name, or it is unavailable here."""
     if name not in SENDERS:
         raise ValueError(f"engine is {name!r}; give one of {SENDERS}")
     if name == "sendmmsg" and Sendmmsg is None:
@@ -95,20 +95,21 @@ def sender_of(sock: socket.socket, packets: Packets, gso: bool, name: str) -> Se
     """Return a sender for what `send_mmsg` was given, checked.
 
     Raises:
-        TypeError: Something is not of its kind.
+        TypeError: Something has the wrong type.
         ValueError: A payload is too long or not contiguous, an address of another family, out of
             range or a name, a packet or the batch is released.
     """
     family = family_of(sock)
-    most = _most(sock, family)
-    compiled = name != "sendto" and Sendmmsg is not None and not Refused.sendmmsg
+    # Of raw sockets the system knows the most that a payload can have.
+    most = MAX_PAYLOAD.get(family, UNLIMITED) if type_of(sock) == _DGRAM else UNLIMITED
+    best: Any = None if name == "sendto" or Refused.sendmmsg else Sendmmsg
     if gso:
         gso = has_segmentation(sock)
     items: Any = packets
     if type(packets) is not list:
         if not isinstance(packets, PacketBatch):
             items = listed("packets", packets, GIVE)
-        elif not compiled:
+        elif best is None:
             try:
                 return Sendto(batch_columns(family, packets), gso)
             except WRONG as error:
@@ -118,9 +119,9 @@ def sender_of(sock: socket.socket, packets: Packets, gso: bool, name: str) -> Se
         else:
             items = list(packets)
     try:
-        if compiled:
-            sockaddrs = sockaddrs_of(family)
-            return cast(Sender, Sendmmsg(SendFailure, items, sockaddrs, family, most, gso))
+        if best is not None:
+            sender: Sender = best(SendFailure, items, sockaddrs_of(family), family, most, gso)
+            return sender
         return Sendto(columns(family, most, items), gso)
     except WRONG as error:
         refuse(family, most, packets if isinstance(packets, PacketBatch) else items, error)
@@ -138,13 +139,15 @@ def fan_sender_of(
     if isinstance(addresses, (str, bytes)):
         raise TypeError(f"addresses is {addresses!r}; give a list of them")
     family = family_of(sock)
-    most = _most(sock, family)
+    most = MAX_PAYLOAD.get(family, UNLIMITED) if type_of(sock) == _DGRAM else UNLIMITED
     check_fan(most, data)
     items = listed("addresses", addresses, "give a list of them")
+    best: Any = None if name == "sendto" or Refused.sendmmsg else Sendmmsg
     try:
-        if name != "sendto" and Sendmmsg is not None and not Refused.sendmmsg:
+        if best is not None:
             sockaddrs = sockaddrs_of(family)
-            return cast(Sender, Sendmmsg(SendFailure, items, sockaddrs, family, most, False, data))
+            sender: Sender = best(SendFailure, items, sockaddrs, family, most, False, data)
+            return sender
         return Sendto(fan_columns(family, data, items))
     except WRONG as error:
         refuse(family, most, [(b"", address) for address in items], error)
@@ -156,10 +159,3 @@ def fall_back(sender: Any) -> Sender:
     datas, sockaddrs = sender.rest()
     addresses = list(map(ADDRESSES.__getitem__, sockaddrs))
     return Sendto(Columns(datas, addresses), first=sender.handled)
-
-
-def _most(sock: socket.socket, family: int) -> int:
-    """Return the bytes that a payload can have; of raw sockets the system knows."""
-    if type_of(sock) == _DGRAM:
-        return MAX_PAYLOAD.get(family, UNLIMITED)
-    return UNLIMITED

@@ -9,15 +9,16 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Iterable
+from weakref import WeakKeyDictionary, ref
 
 import anyio
 from anyio import ClosedResourceError, WouldBlock
-from anyio.lowlevel import RunVar, checkpoint
+from anyio.lowlevel import RunVar
 
-from .._compat import wait_socket_writable
+from .._compat import checkpoint, wait_socket_writable
 from .._packets.packet import Address
+from .._receive.outlook import inode_of
 from .._receive.usable import ensure_usable
 from .engine import Sender, check_sender, fall_back, fan_sender_of, sender_of
 from .outgoing import Data, Packets
@@ -34,15 +35,14 @@ async def send_mmsg(
 ) -> SendResult:
     """Send packets, in order, as many as the socket takes in a call.
 
-    An error of one packet does not stop those after it: the result tells it. Waits only while the
-    socket's buffer is full; several tasks may send by one socket. The buffer is one for all
-    destinations: packets for neighbours whose link address is still asked for (ARP) stay in it,
-    and can hold up the others. Where the system says ENOBUFS, as Linux does if it has no room for
-    the fragments of one packet, that is the packet's error.
+    An error of one packet does not stop those after it: the result reports it. Waits only while
+    the socket's buffer is full; several tasks may send by one socket. The buffer is one for all
+    destinations: packets for neighbours whose link address is not known yet (ARP) stay in it, and
+    can hold up the others. ENOBUFS, which Linux reports if it has no room for the fragments of
+    one packet, is that packet's error.
 
     A checkpoint, always, before anything is sent. After that a cancellation can strike only while
-    the call waits; who wants to know how far it got then gives a `result`, which is kept up to
-    date::
+    the call waits. To know how far it got then, give a `result`, which is kept up to date::
 
         result = SendResult()
         with anyio.move_on_after(1):
@@ -51,38 +51,37 @@ async def send_mmsg(
 
     Args:
         sock: A datagram socket, nonblocking. To close it under a waiting send, do as `recv_mmsg`
-            says. One of AF_UNIX should be connected: of others the system says that there is room
-            when the receiver has none, so a call tries again and again, at the cost of a
-            processor, and packets for other receivers wait behind that one.
+            says. One of AF_UNIX should be connected: an unconnected one always reports itself
+            writable, even when the receiver's queue is full, so a call tries again and again, at
+            the cost of a processor, and packets for other receivers wait behind that one.
         packets: ``(data, address)`` pairs. The data is bytes-like. The address has the form of
             `socket.sendto`, with a numeric host; or it is a `Packet`, for its sender; or None,
             for the peer of a connected socket. Or `Packet`s, or a `PacketBatch`: they go
-            back to their senders as they are, and their payloads are not copied. From its first
-            wait on until the call ends, payloads can't be released or resized: BufferError.
+            back to their senders as they are. No payload is copied. Until the call ends,
+            payloads can't be released or resized, nor a batch that is sent: BufferError.
         gso: Have runs of packets of one size to one destination cut by the kernel or the network
             card (UDP_SEGMENT, Linux 4.18), at a fraction of the cost. The last of a run may be
             shorter. If the kernel or a route refuses, the rest of the call is sent as usual.
-        engine: "sendto", one call for a packet, on every platform; "sendmmsg", one call for up to
-            1,024, on Linux; "auto", the fastest that the platform has.
-        result: Is set to what is returned, as the call goes on; one for each call at a time. If a
-            signal's handler raises, KeyboardInterrupt for one, it may lack what the system was
-            just given.
+        engine: "sendto", one call for each packet, on every platform; "sendmmsg", one call for up
+            to 1,024, on Linux with the compiled module; "auto", the fastest available.
+        result: Is set to what is returned, as the call goes on; one for each call at a time. It
+            is exact even if a signal handler raises, as at Ctrl-C.
 
     Returns:
         How many were sent, and which were refused by the system, and why. All were handled.
 
     Raises:
-        TypeError: `sock` is no `socket.socket`; a packet is not of its kind. Nothing was sent.
-        ValueError: `sock` is blocking, or no datagram socket; `engine` is unknown or not to be
-            had; a payload is above what a datagram can carry (65,507 bytes over IPv4, 65,527 over
-            IPv6), or not contiguous; an address is of another family than the socket, out of
-            range, or a name; a packet was released. It tells the index. Nothing was sent.
+        TypeError: `sock` is not a `socket.socket`; a packet is not of its kind. Nothing was sent.
+        ValueError: `sock` is blocking, or not a datagram socket; `engine` is unknown, or can't be
+            had here; a payload is above what a datagram can carry (65,507 bytes over IPv4, 65,527
+            over IPv6), or not contiguous; an address is of another family than the socket, out of
+            range, or a name; a packet, or its view, was released. The message has the packet's
+            index. Nothing was sent.
         UnusableSocketError: The socket is closed, or was closed meanwhile. It is an
             `anyio.ClosedResourceError`, and an OSError; it has the result so far.
-        anyio.BusyResourceError: Something else than these functions waits for the socket to be
-            writable. Nothing more was sent; `result` tells what was.
+        anyio.BusyResourceError: Something other than these functions waits for the socket to be
+            writable. Nothing more was sent; `result` says what was.
         OSError: The system does not let the event loop wait for the socket; the same.
-        RuntimeError: Another thread resized a payload during the call; the same.
     """
     result = _begin(sock, engine, result)
     await checkpoint()
@@ -99,8 +98,7 @@ async def multi_target_send(
 ) -> SendResult:
     """Send one payload to many addresses.
 
-    The payload is copied once, not for each. Otherwise as `send_mmsg` with a pair for each
-    address.
+    As `send_mmsg` with a pair for each address, but cheaper.
 
     Args:
         sock: As for `send_mmsg`.
@@ -156,7 +154,7 @@ def send_mmsg_nowait(
 
 
 def _begin(sock: socket.socket, engine: str, result: SendResult | None) -> SendResult:
-    """Refuse what can't work; return a result of nothing."""
+    """Refuse what can't work; return an empty result."""
     if result is None:
         result = SendResult()
     elif isinstance(result, SendResult):
@@ -176,7 +174,7 @@ def _after(sock: socket.socket, sender: Sender, code: int, result: SendResult) -
     """Deal with what ended a sender's `send`; return the sender to go on with, if there is more.
 
     Raises:
-        UnusableSocketError: The socket is none any more.
+        UnusableSocketError: The socket is closed.
     """
     if sender.refused:
         old, sender = sender, fall_back(sender)
@@ -199,36 +197,68 @@ async def _send_all(sock: socket.socket, sender: Sender, result: SendResult) -> 
 
 
 class _Turns:
-    """Serialises the tasks that wait to write to one socket: an event loop lets one do so."""
+    """Serialises the tasks that wait to write to one socket: an event loop lets one do so.
 
-    def __init__(self) -> None:
-        self.lock = anyio.Lock()
-        self.over = False  # the socket is about to be closed
+    Attributes:
+        holder: Whose turn it is: a weak reference to something that lives as long as that wait,
+            so that an interrupt can't leave the turn taken.
+        ended: Is set when that turn ends.
+        over: Whether the socket is about to be closed.
+        inode: Of which socket. Its object may become another one, by ``sock.__init__()``.
+    """
+
+    def __init__(self, inode: int) -> None:
+        self.holder: Callable[[], object] = _nobody
+        self.ended = anyio.Event()
+        self.over = False
+        self.inode = inode
+
+
+class _Turn:
+    __slots__ = ("__weakref__",)
+
+
+def _nobody() -> None:
+    return None
 
 
 # In each event loop. Entries go with their sockets.
 _turns: RunVar[WeakKeyDictionary[socket.socket, _Turns]] = RunVar("anyio_mmsg_turns")
 
 
-async def _until_writable(sock: socket.socket, result: SendResult) -> None:
+def _turns_of(sock: socket.socket) -> _Turns:
     try:
         every = _turns.get()
     except LookupError:
         every = WeakKeyDictionary()
         _turns.set(every)
-    turns = every.setdefault(sock, _Turns())
-    async with turns.lock:
-        # Whoever had the turn before may have met the end; the next must not wait for that.
-        closed = turns.over or sock.fileno() < 0
-        if not closed:
-            try:
-                await wait_socket_writable(sock)
-            except ClosedResourceError:
-                turns.over = closed = True
-                every.pop(sock, None)
-            except (OSError, ValueError) as error:
-                closed = sock.fileno() < 0 or getattr(error, "errno", None) in UNUSABLE
-                if not closed:
-                    raise
+    turns, inode = every.get(sock), inode_of(sock)
+    if turns is None or turns.over or turns.inode != inode:
+        turns = every[sock] = _Turns(inode)
+    return turns
+
+
+async def _until_writable(sock: socket.socket, result: SendResult) -> None:
+    turns = _turns_of(sock)
+    while turns.holder() is not None:
+        await turns.ended.wait()
+    turns.ended.set()  # for those whom an interrupted holder left asleep
+    # Whoever had the turn before may have met the end; the next must not wait for that.
+    closed = turns.over or sock.fileno() < 0
+    if not closed:
+        turn = _Turn()
+        turns.ended = anyio.Event()
+        try:
+            turns.holder = ref(turn)
+            await wait_socket_writable(sock)
+        except ClosedResourceError:
+            turns.over = closed = True
+        except (OSError, ValueError) as error:
+            closed = sock.fileno() < 0 or getattr(error, "errno", None) in UNUSABLE
+            if not closed:
+                raise
+        finally:
+            turns.holder = _nobody
+            turns.ended.set()
     if closed:
         raise UnusableSocketError(errno.EBADF, "the socket is closed", result)

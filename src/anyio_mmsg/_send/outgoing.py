@@ -1,4 +1,4 @@
-"""What is to be sent. All that can be refused is refused before the first send.
+"""What is to be sent. Everything that can be refused is refused before the first send.
 
 `Sendmmsg` reads packets itself; for `Sendto` they are laid out here as columns. Both only say that
 something is wrong: `refuse` finds out which packet it is, and says so in words.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Sequence
 from pickle import PickleBuffer
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 from .._packets import Packet
 from .._packets.batch import PacketBatch
@@ -31,13 +31,13 @@ None, for the peer of a connected socket."""
 
 MAX_PAYLOAD = {int(socket.AF_INET): 65507, int(socket.AF_INET6): 65527}
 """Bytes that a datagram can carry, by family: 65,535 less 8 for the UDP header, and for IPv4 less
-20 for its own (RFC 768, 791, 8200; IPv6's payload length does not count its header). Those of
-other families have the socket's own limits."""
+20 for its own (RFC 768, 791, 8200; IPv6's payload length does not count its header). Other
+families have the socket's own limits."""
 
 UNLIMITED = 2**31 - 1
 
 WRONG = (TypeError, ValueError, BufferError)
-"""What is raised where a packet can't be sent."""
+"""What is raised for a packet that can't be sent."""
 
 GIVE = "give (data, address) pairs, Packets, or a PacketBatch"
 
@@ -51,24 +51,27 @@ class Columns:
         datas: Payloads.
         addresses: Where each goes, in the form that `socket.recvfrom` has, not as a caller may
             write it; None for the peer of a connected socket.
+        only_bytes: Whether all payloads are bytes.
     """
 
-    def __init__(self, datas: Sequence[Data], addresses: Sequence[Address]) -> None:
+    __slots__ = ("_pins", "addresses", "datas")
+
+    def __init__(
+        self, datas: Sequence[Data], addresses: Sequence[Address], only_bytes: bool = False
+    ) -> None:
         self.datas = datas
         self.addresses = addresses
-        # An export of each. A memoryview of a memoryview is none: it would outlive its release.
+        # An export of each. A memoryview of a memoryview is not one: it would outlive its release.
         # Bytes can't change.
-        only_bytes = set(map(type, datas)) <= {bytes}
-        self._pins = [] if only_bytes else list(map(PickleBuffer, datas))
+        self._pins = () if only_bytes else list(map(PickleBuffer, datas))
 
     def release(self) -> None:
         """Let go of the payloads."""
-        for pin in self._pins:
-            pin.release()
+        self._pins = ()
 
 
 def columns(family: int, most: int, items: list[Any]) -> Columns:
-    """Lay out what `send_mmsg` was given.
+    """Return as columns what `send_mmsg` was given.
 
     Args:
         family: The socket's.
@@ -76,13 +79,13 @@ def columns(family: int, most: int, items: list[Any]) -> Columns:
         items: Pairs, and `Packet`s.
 
     Raises:
-        TypeError: Something is not of its kind. See `refuse` for which one.
+        TypeError: Something has the wrong type. `refuse` finds out which one.
         ValueError: A payload is too long, an address wrong, a packet released; likewise.
         BufferError: A payload is not contiguous; likewise.
     """
     if not items:
         return Columns([], [])
-    if isinstance(items[0], Packet) and all(issubclass(k, Packet) for k in set(map(type, items))):
+    if isinstance(items[0], Packet) and all(isinstance(item, Packet) for item in items):
         datas: Sequence[Data] = [packet.data for packet in items]
         addresses: Sequence[Address] = [packet.address for packet in items]
         return Columns(datas, _canonical(family, addresses))
@@ -91,17 +94,17 @@ def columns(family: int, most: int, items: list[Any]) -> Columns:
     except TypeError:
         items = [(item.data, item) if isinstance(item, Packet) else item for item in items]
         datas, addresses = zip(*items, strict=True)
-    if set(map(type, datas)) <= {bytes}:
-        if max(map(len, datas)) > most:  # type: ignore[arg-type]
-            raise ValueError(f"a payload of more than {most} bytes")
-    else:
+    only_bytes = set(map(type, datas)) == {bytes}
+    if not only_bytes:
         for data in datas:
             _check_data(most, data)
-    return Columns(datas, _canonical(family, addresses))
+    elif max(set(map(len, cast(Sequence[bytes], datas)))) > most:
+        raise ValueError(f"a payload of more than {most} bytes")
+    return Columns(datas, _canonical(family, addresses), only_bytes)
 
 
 def batch_columns(family: int, batch: PacketBatch) -> Columns:
-    """Lay out what a batch holds, each packet to go back to its sender.
+    """Return as columns what a batch holds, each packet to go back to its sender.
 
     Raises:
         TypeError: As for `columns`.
@@ -111,24 +114,27 @@ def batch_columns(family: int, batch: PacketBatch) -> Columns:
 
 
 def fan_columns(family: int, data: Data, addresses: list[Address]) -> Columns:
-    """Lay out one payload, which was checked, for many addresses.
+    """Return as columns one payload, which was checked, for many addresses.
 
     Raises:
         TypeError: As for `columns`.
         ValueError: As for `columns`.
     """
-    return Columns([data] * len(addresses), _canonical(family, addresses))
+    only_bytes = type(data) is bytes
+    return Columns([data] * len(addresses), _canonical(family, addresses), only_bytes)
 
 
 def _canonical(family: int, addresses: Sequence[Address]) -> list[Address]:
-    """Return checked addresses in the form that needs no look-up by `socket.sendto`."""
+    """Return checked addresses in the numeric form, which `socket.sendto` does not look up."""
     if not addresses:
         return []
-    if _has_packets(addresses):
+    sockaddrs, first, count = sockaddrs_of(family), addresses[0], len(addresses)
+    if first is addresses[-1] and (count == 1 or addresses.count(first) == count):
+        if isinstance(first, Packet):
+            first = first.address
+        return [ADDRESSES[sockaddrs[first]]] * count
+    if any(issubclass(kind, Packet) for kind in set(map(type, addresses))):
         addresses = [a.address if isinstance(a, Packet) else a for a in addresses]
-    sockaddrs, first = sockaddrs_of(family), addresses[0]
-    if first is addresses[-1] and addresses.count(first) == len(addresses):
-        return [ADDRESSES[sockaddrs[first]]] * len(addresses)
     return list(map(ADDRESSES.__getitem__, map(sockaddrs.__getitem__, addresses)))
 
 
@@ -166,7 +172,7 @@ def refuse(family: int, most: int, items: Iterable[Any], error: Exception) -> No
                 try:
                     data, address = item
                 except (TypeError, ValueError):
-                    raise TypeError(f"{item!r} is no pair; {GIVE}") from None
+                    raise TypeError(f"{item!r} is not a pair; {GIVE}") from None
             _check_data(most, data)
             if isinstance(address, Packet):
                 _check_sender(family, address)
@@ -203,7 +209,3 @@ def _check_sender(family: int, packet: Packet) -> None:
             "its sender's address is of another family than the socket; send its data to an "
             "address of the socket's"
         ) from None
-
-
-def _has_packets(things: Iterable[object]) -> bool:
-    return any(issubclass(kind, Packet) for kind in set(map(type, things)))

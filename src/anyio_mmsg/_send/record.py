@@ -8,8 +8,8 @@ from typing import Any
 class Record:
     """Counts what was sent, and has what was refused.
 
-    `sent` derives from one state, which one store changes: a signal's handler may raise between
-    any two bytecodes, and what it leaves is right.
+    `sent` derives from one state, which one store changes: a signal handler may raise between
+    any two bytecodes, and the state is right all the same.
 
     Attributes:
         failures: A list of those that were refused.
@@ -35,7 +35,7 @@ class Record:
         return self._state[2]
 
     def _restart(self) -> None:
-        """Begin anew: nothing was sent."""
+        """Start again: nothing was sent."""
         self._state = 0, [], []
 
     def _watch(self, taken: list[int]) -> None:

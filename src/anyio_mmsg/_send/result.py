@@ -38,9 +38,9 @@ class SendFailure(NamedTuple):
 class SendResult(_Record):
     """How far a send has got: packets up to `handled` were sent, but for the failures.
 
-    What the system took is counted by the same step that gave it: if a signal's handler raises
+    What the system took is counted in the same step: if a signal handler raises
     in the middle of a send, the result that was given to it still says exactly what was sent.
-    It only reports: what is done to it changes nothing of the send.
+    It only reports: changing it does not change the send.
 
     Args:
         sent: See the attributes.
@@ -101,7 +101,7 @@ class SendResult(_Record):
 
 
 class UnusableSocketError(ClosedResourceError, OSError):
-    """The socket was closed, or its descriptor is no socket (EBADF, ENOTSOCK).
+    """The socket was closed, or its descriptor is not a socket (EBADF, ENOTSOCK).
 
     Attributes:
         result: What had become of the packets until then.

@@ -1,4 +1,4 @@
-"""Send by `sendto`, a call for a packet. The reference: it runs everywhere."""
+"""Send by `sendto`, one call for each packet. The reference: it runs everywhere."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Sendto:
         """See `anyio_mmsg._send.engine.Sender`."""
         self._columns.release()
 
-    def _next(self, start: int) -> tuple[Sequence[Data], list[Address]]:
+    def _next(self, start: int) -> tuple[Sequence[Data], Sequence[Address]]:
         chunk = slice(start - self._first, start - self._first + _CHUNK)
         return self._columns.datas[chunk], self._columns.addresses[chunk]
 
@@ -144,7 +144,7 @@ def _segments_of(size: int) -> list[tuple[int, int, bytes]]:
 
 
 def has_segmentation(sock: socket.socket) -> bool:
-    """Whether the kernel knows of it for this socket; an older one ignores the control message."""
+    """Whether the kernel has segmentation for this socket; an older one ignores the request."""
     if not ON_LINUX:
         return False
     try:
@@ -154,7 +154,7 @@ def has_segmentation(sock: socket.socket) -> bool:
     return True
 
 
-def runs(sizes: list[int], addresses: list[Address]) -> list[int]:
+def runs(sizes: Sequence[int], addresses: Sequence[Address]) -> list[int]:
     """Divide packets into runs that can be one datagram until it is cut; return their lengths.
 
     Those of a run go to one destination and are of one size, but for the last, which may be
@@ -168,7 +168,7 @@ def runs(sizes: list[int], addresses: list[Address]) -> list[int]:
         stop = min(count, start + most)
         at = start + 1
         if sizes[start:stop].count(size) == addresses[start:stop].count(address) == stop - start:
-            at = stop  # a whole run, found in no time
+            at = stop  # a whole run, found quickly
         while at < stop and addresses[at] == address:
             if sizes[at] != size:
                 at += 0 < sizes[at] < size

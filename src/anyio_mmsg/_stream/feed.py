@@ -1,4 +1,4 @@
-"""From a receiver into a memory stream, with a say in what happens when consumers are slow."""
+"""From a receiver into a memory stream, with a policy for slow consumers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def feed(
 
     Consumers are too slow when the stream is full, or no batch of the pool would be left to
     receive into. Each packet that is dropped then counts in `ReceiverStatistics.dropped`, and so
-    do those in batches that the end of feed or stream leaves with nobody, when Python collects
+    do those in batches that belong to nobody when feed or the stream ends, once Python collects
     them.
 
     Args:
@@ -66,7 +66,7 @@ async def feed(
             receive.
 
     Raises:
-        anyio.BrokenResourceError: All receiving ends were closed: nobody is left to feed. The
+        anyio.BrokenResourceError: All receiving ends were closed: nobody is left to receive. The
             batch at hand counts as dropped.
         BufferError: `on_drop` has kept something that uses the memory of a packet. The batch
             counts as dropped, and goes back to the pool when nothing uses it any longer.
@@ -108,7 +108,7 @@ async def feed(
             task_status.started()
             await feeder.run()
     finally:
-        # What nobody has goes back to the pool, and is counted, as soon as nothing refers to it.
+        # A batch that nobody has goes back to the pool, and is counted, when nothing refers to it.
         # An exception refers to the frames that it has left, so these let go of it.
         feeder.let_go()
         del feeder, receiver, stream, oldest, on_drop

@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 class Handover(Generic[_T]):
     """One send into a memory object stream.
 
-    A send that was cancelled does not tell whether a receiver has taken the item: it may have
+    A cancelled send does not report whether a receiver has taken the item: it may have
     done so after the cancellation, before the sending task ran again. So the send is driven step
     by step. Nobody else runs during a step, so the number of waiting senders, looked at before
     and after it, tells whether the item joined their queue, and whether it was still there when
@@ -33,7 +33,7 @@ class Handover(Generic[_T]):
     def send(self, item: _T) -> Generator[Any, Any, None]:
         """Do what `MemoryObjectSendStream.send` does."""
         sending = self._stream.send(item)
-        del item  # an exception keeps this frame, and who keeps the exception is not to keep it
+        del item  # an exception keeps this frame, which must not keep the item
         value = None
         while True:
             before = self._waiting()

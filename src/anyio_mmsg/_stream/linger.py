@@ -14,7 +14,7 @@ from .._system.memory import socket_memory
 
 TIMER_RESOLUTION = 0.001
 """Seconds. The event loops wait with epoll_wait(2), which counts milliseconds and is given the
-next whole one. Nobody sleeps for less, and a sleep may be this much too long."""
+next whole one. No task sleeps for less, and a sleep may be this much too long."""
 
 LONGEST_SLICE = 0.005
 """Seconds that a full batch may be late at most. Arbitrary: 200 wakes a second cost next to

@@ -72,7 +72,7 @@ def membership(group: MulticastGroup, family: int) -> Membership:
     """Check a group for a socket of a family.
 
     Raises:
-        ValueError: It is not a group, not of the family, or the platform can't join it so.
+        ValueError: It is not a group, not of the family, or the platform can't join it like this.
     """
     try:
         address = ipaddress.ip_address(group.group)
@@ -112,7 +112,9 @@ def _join_option(
     if source is not None:
         add: int | None = getattr(socket, "IP_ADD_SOURCE_MEMBERSHIP", None)
         if add is None or address.version == 6 or index:
-            raise ValueError(f"{group}: this platform can't join one source so; leave source out")
+            raise ValueError(
+                f"{group}: this platform can't join a single source like this; leave source out"
+            )
         return level, add, address.packed + bytes(4) + source.packed  # struct ip_mreq_source
     if address.version == 6:
         return level, socket.IPV6_JOIN_GROUP, address.packed + struct.pack("@I", index)

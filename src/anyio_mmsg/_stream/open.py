@@ -46,12 +46,12 @@ async def open_udp_socket(
             ICMP reports are raised.
         remote_port: The peer's port, 1 to 65535.
         family: `socket.AF_INET` or `socket.AF_INET6`, to choose where a name has both.
-        v6only: Whether an IPv6 socket leaves IPv4 to others (IPV6_V6ONLY). None: as the system
-            has it, but not for all addresses of both versions.
+        v6only: Whether an IPv6 socket leaves IPv4 to others (IPV6_V6ONLY). None: the system's
+            default; with `local_host` None, no.
         reuse_address: Set SO_REUSEADDR. Of sockets that are bound to one multicast group's port
-            with it, each gets every packet. It is always set if there are groups to join. Mind
-            that on Linux the processes of other users can then bind the same port the same way,
-            and the one that came last gets the packets to this machine's own addresses.
+            with it, each gets every packet. It is always set if there are groups to join. On
+            Linux, processes of other users can then bind the same port in the same way, and the
+            last one gets the packets to this machine's own addresses.
         reuse_port: Set SO_REUSEPORT. Of sockets that are bound to one port with it, in any number
             of processes of one user, each gets a share of the senders (socket(7)).
         receive_buffer_size: Bytes of the kernel's buffer for what was not read yet. Linux grants

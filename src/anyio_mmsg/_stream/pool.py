@@ -18,10 +18,9 @@ from typing import cast
 from weakref import ref
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from .._arguments import whole_number
-from .._compat import RunSoon, run_soon
+from .._compat import RunSoon, checkpoint, run_soon
 from .._packets import Slots
 from .._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, PacketBatch, new_slots
 
@@ -32,7 +31,7 @@ class PoolStatistics:
 
     Attributes:
         size: Batches that there may be at the most.
-        free: Those that can be had at once, made already or not.
+        free: Those that `PacketBatchPool.acquire_nowait` can return, made already or not.
         lent: Those that consumers have, or have lost and Python or something that uses their
             memory still holds.
         leaked: How often a batch was dropped without being closed. The pool takes it back when
@@ -81,7 +80,7 @@ class _Loan:
 
 
 class _LentBatch(PacketBatch):
-    """A batch of a pool, which minds how it ends."""
+    """A batch of a pool, which notices how it ends."""
 
     _lease: _Loan | None
 
@@ -109,14 +108,14 @@ class _Waiter:
 class PacketBatchPool:
     """A bounded number of `PacketBatch`es, each made when first needed, then used again.
 
-    So there is a ceiling on memory: `size` * `capacity` * `slot_size` bytes of slots, and per
+    So memory is bounded: `size` * `capacity` * `slot_size` bytes of slots, and per
     slot some 800 bytes of Python objects and headers beside (`python -m benchmarks memory`).
 
     A batch that was acquired belongs to the consumer until it is closed, by ``with batch:`` or
-    ``batch.close()``; then it goes back. Who still uses it after that gets a ValueError, also
-    when its memory was lent again: that is another `PacketBatch` object. A pool belongs to one
-    event loop. Its batches may be handed to another thread, and closed there; `statistics` may
-    be asked from there too.
+    ``batch.close()``; then it goes back. Using it after that raises ValueError, also when its
+    memory was lent again: that is another `PacketBatch` object. A pool belongs to one event loop.
+    Its batches may be handed to another thread, and closed there; `statistics` may be asked from
+    there too.
 
     Args:
         size: The most batches that there may be, at least 1.
@@ -161,7 +160,7 @@ class PacketBatchPool:
 
     @property
     def free(self) -> int:
-        """Batches that can be had at once."""
+        """How many batches `acquire_nowait` can return now."""
         if self._some_are_lost or len(self._lent) >= self._size:
             self._take_back_the_lost()
         return self._size - len(self._lent)
@@ -214,7 +213,7 @@ class PacketBatchPool:
         """Return a free batch.
 
         Raises:
-            anyio.WouldBlock: There is none, or those that there are go to tasks that wait.
+            anyio.WouldBlock: None is free, or those that are free go to tasks that wait.
         """
         if self._waiters:
             self._serve()
@@ -230,14 +229,15 @@ class PacketBatchPool:
         return PoolStatistics(self._size, free, self._size - free, leaked, waiting)
 
     def _lend(self) -> PacketBatch | None:
-        if not self.free:
+        lent = self._lent
+        if (self._some_are_lost or len(lent) >= self._size) and not self.free:
             return None
         for place in range(self._size):
-            if place not in self._lent:
+            if place not in lent:
                 batch = _LentBatch.__new__(_LentBatch)
                 batch._lease = loan = _Loan(self._self, place, batch)
                 # From here on the batch ends the loan, whatever becomes of this call.
-                if self._lent.setdefault(place, loan) is loan:
+                if lent.setdefault(place, loan) is loan:
                     try:
                         batch._slots = self._slots_at(place)
                     except MemoryError:
@@ -255,16 +255,20 @@ class PacketBatchPool:
 
     def _serve(self) -> None:
         """Give free batches to tasks that wait, in their order. In the event loop's thread."""
-        for place_in_line in tuple(self._waiters):
-            waiter = place_in_line()
-            if waiter is None:  # an interrupt kept it from leaving
-                self._leave(place_in_line)
-                continue
-            if waiter.batch is None:
-                waiter.batch = self._lend()
+        try:
+            for place_in_line in tuple(self._waiters):
+                waiter = place_in_line()
+                if waiter is None:  # an interrupt kept it from leaving
+                    self._leave(place_in_line)
+                    continue
                 if waiter.batch is None:
-                    return
-            waiter.event.set()
+                    waiter.batch = self._lend()
+                    if waiter.batch is None:
+                        return
+                waiter.event.set()
+        except BaseException:
+            self._wake()  # those who were not reached
+            raise
 
     # The ends of a loan: in any thread, in a finalizer, at any time
 
@@ -290,7 +294,7 @@ class PacketBatchPool:
         self._wake()
 
     def _wake(self) -> None:
-        """Have the event loop serve those who wait."""
+        """Have the event loop serve the tasks that wait."""
         if self._waiters and self._run_soon is not None:
             self._run_soon(self._serve)
 

@@ -12,10 +12,9 @@ from typing import Any, Literal
 import anyio
 from anyio import BusyResourceError, ClosedResourceError, EndOfStream, WouldBlock
 from anyio.abc import ObjectReceiveStream
-from anyio.lowlevel import checkpoint
 
 from .._arguments import whole_number
-from .._compat import RunSoon, notify_closing, run_soon
+from .._compat import RunSoon, checkpoint, notify_closing, run_soon
 from .._packets.batch import NUM_RCVMMSGS, PacketBatch
 from .._receive.functions import receive_into, recv_mmsg_nowait
 from .._receive.outlook import outlook_for
@@ -52,7 +51,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             (``python -m benchmarks.linger``); a full batch may be that late. Where packets come
             too fast for a sleep, or on a unix socket, it waits for each packet. Below 1 ms it
             never sleeps, so it is precise and costs CPU; above, it may be a millisecond late.
-        errors: "count": errors of `TRANSIENT_ERRORS` are counted, told to `on_error`, and
+        errors: "count": errors of `TRANSIENT_ERRORS` are counted and given to `on_error`, and
             receiving goes on. "raise": they are raised.
         on_error: Called with each transient error that is counted.
         count_unread: Whether `aclose` reads what is left in the socket, to count it. That costs
@@ -152,7 +151,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 await checkpoint()
                 raise EndOfStream
             if batch is None:
-                batch = counters.filling = await self._take_batch()
+                try:
+                    batch = counters.filling = self.pool.acquire_nowait()
+                except WouldBlock:
+                    batch = counters.filling = await self._wait_for_a_batch()
             if batch is None:
                 continue
             if batch:  # of a call that was cancelled while it lingered
@@ -169,15 +171,12 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             await self._fill_up(batch)
         return self._hand_out(batch)
 
-    async def _take_batch(self) -> PacketBatch | None:
+    async def _wait_for_a_batch(self) -> PacketBatch | None:
         """Return a batch of the pool, or None after a call of `_look`."""
-        try:
-            return self.pool.acquire_nowait()
-        except WouldBlock:
-            with anyio.CancelScope() as self._wait_for_batch:
-                return await self.pool.acquire()
-            self._ensure_open()
-            return None
+        with anyio.CancelScope() as self._wait_for_batch:
+            return await self.pool.acquire()
+        self._ensure_open()
+        return None
 
     async def _fill(self, batch: PacketBatch) -> None:
         """Receive into an empty batch, or return without a packet after a call of `_look`."""
@@ -209,9 +208,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
     def _hand_out(self, batch: PacketBatch) -> PacketBatch:
         slots = batch._slots
-        sizes = slots.wire_sizes()
         on_loss(batch, self.count_dropped)
-        self._counters.hand_out(sizes, slots.slot_size, len(sizes) >= self._limit)
+        messages = slots.capacity - slots.free
+        self._counters.hand_out(slots.tally(), messages >= self._limit)
         return batch
 
     # Lingering
@@ -284,7 +283,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         return self._stopped
 
     def _look(self) -> None:
-        """Have a task in `receive` look what is to be done now."""
+        """Wake a task in `receive`, so that it looks what has changed."""
         _cancel(self._wait)
         if self._put_back:
             _cancel(self._wait_for_batch)
@@ -335,7 +334,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         batch.close()
 
     def count_dropped(self, packets: int) -> None:
-        """Count packets that were received, and that nobody got."""
+        """Count packets that were received and that no consumer got."""
         self._counters.drop(packets)
 
     async def aclose(self) -> None:

@@ -31,8 +31,8 @@ class ReceiverStatistics:
         truncated: Packets longer than a slot.
         receive_calls: How often the socket was read.
         empty_calls: How often there was nothing to read.
-        dropped: Of these packets, those that nobody got: dropped by the policy of `feed`, held by
-            the receiver at its end, or in a batch that was dropped without being closed.
+        dropped: Of these packets, those that no consumer got: dropped by the policy of `feed`,
+            held by the receiver at its end, or in a batch that was dropped without being closed.
         unread: Packets that `PacketReceiver.aclose` found in the kernel and threw away. They are
             not in `packets`. 0 with ``count_unread=False``.
         transient_errors: How many of each, by errno.
@@ -70,25 +70,21 @@ class Received(NamedTuple):
     largest_batch: int = 0
     truncated: int = 0
 
-    def plus(self, wire_sizes: list[int], slot_size: int, full: bool) -> Received:
+    def plus(self, tally: tuple[int, int, int], full: bool) -> Received:
         """Return the sums with one batch more.
 
         Args:
-            wire_sizes: The length of each of its datagrams, as sent, at least one. Gets sorted.
-            slot_size: What each was cut to.
-            full: Whether there are as many as there may be.
+            tally: How many packets it has, their bytes, and how many were cut.
+            full: Whether it has as many messages as there may be.
         """
-        packets, octets, truncated = len(wire_sizes), sum(wire_sizes), 0
-        wire_sizes.sort()  # for the largest: faster than max, above all if they are all alike
-        if wire_sizes[-1] > slot_size:
-            octets = sum([min(size, slot_size) for size in wire_sizes])
-            truncated = sum([size > slot_size for size in wire_sizes])
+        packets, octets, truncated = tally
+        largest = self.largest_batch
         return Received(
             self.packets + packets,
             self.bytes + octets,
             self.batches + 1,
             self.full_batches + full,
-            max(self.largest_batch, packets),
+            packets if packets > largest else largest,
             self.truncated + truncated,
         )
 
@@ -126,13 +122,13 @@ class Counters:
     def filling(self, batch: PacketBatch | None) -> None:
         self._batches = (self._batches[0], batch)
 
-    def hand_out(self, wire_sizes: list[int], slot_size: int, full: bool) -> None:
+    def hand_out(self, tally: tuple[int, int, int], full: bool) -> None:
         """Count the batch that is being filled, and let go of it; arguments as `Received.plus`."""
-        received = self._batches[0].plus(wire_sizes, slot_size, full)
+        received = self._batches[0].plus(tally, full)
         self._batches = (received, None)
 
     def drop(self, packets: int) -> None:
-        """Count packets that were received, and that nobody got."""
+        """Count packets that were received and that no consumer got."""
         # Unlike +=, this is one step: Counter counts an iterable's items in C.
         self._dropped.update(repeat("packets", packets))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 from .._packets.packet import Address
 from .sockaddr import FAMILIES, decode_sockaddr, encode_sockaddr, has_zone
@@ -61,14 +62,14 @@ class SockaddrCache(dict[Address, bytes]):
         self[address] = raw
 
 
+class _Families(dict[int, SockaddrCache]):
+    def __missing__(self, family: int) -> SockaddrCache:
+        cache = self[family] = SockaddrCache(family)
+        return cache
+
+
 # For all sockets and batches, since a peer does not care which one it meets.
 ADDRESSES = AddressCache()
-_sockaddrs: dict[int, SockaddrCache] = {}  # by family
 
-
-def sockaddrs_of(family: int) -> SockaddrCache:
-    """Return the cache of a family's sockaddrs."""
-    cache = _sockaddrs.get(family)
-    if cache is None:
-        cache = _sockaddrs[family] = SockaddrCache(family)
-    return cache
+sockaddrs_of: Callable[[int], SockaddrCache] = _Families().__getitem__
+"""Returns the cache of a family's sockaddrs; costs no call into Python."""

@@ -160,8 +160,8 @@ def ask_for(
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
         except OSError:  # before Linux 5.1
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_OLD, 1)
-    # A dual-stack socket needs both versions' options; one of IPv6 alone takes the others in
-    # vain, or refuses them.
+    # A dual-stack socket needs both versions' options; one of IPv6 alone ignores the
+    # others, or refuses them.
     ipv4 = {IP_PKTINFO: destinations, IP_RECVTOS: ecn, IP_RECVTTL: hop_limits}
     ipv6 = {IPV6_RECVPKTINFO: destinations, IPV6_RECVTCLASS: ecn, IPV6_RECVHOPLIMIT: hop_limits}
     if family_of(sock) == socket.AF_INET6:

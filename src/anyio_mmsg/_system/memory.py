@@ -33,7 +33,7 @@ class SocketMemory(NamedTuple):
     Attributes:
         used: Bytes that wait in it, as the kernel counts them.
         size: Bytes that fit into it, counted the same way.
-        drops: Packets that were dropped for want of room (or for a bad checksum, found when
+        drops: Packets that were dropped because there was no room (or a bad checksum, found when
             read) since the socket was opened, modulo 2**32.
     """
 

@@ -21,17 +21,17 @@ def _batch_call(name: str) -> Any:
 
 
 Recvmmsg: Any = _batch_call("Recvmmsg")
-"""The engine that calls recvmmsg(2), or None where there is none."""
+"""The engine that calls recvmmsg(2), or None if it is unavailable."""
 
 Sendmmsg: Any = _batch_call("Sendmmsg")
-"""The sender that calls sendmmsg(2), or None where there is none."""
+"""The sender that calls sendmmsg(2), or None if it is unavailable."""
 
 Record: Any = _batch_call("Record")
-"""What `Sendmmsg` records in, or None where there is none."""
+"""What `Sendmmsg` records in, or None if it is unavailable."""
 
 MSG_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 """The flag that keeps a call from waiting, as a plain int: to combine Python's enums costs as
-much as the system call. 0 where there is none; the sockets are nonblocking anyway."""
+much as the system call. 0 where the system lacks it; the sockets are nonblocking anyway."""
 
 RECEIVE_FLAGS = MSG_DONTWAIT
 """For each receive. On Linux MSG_TRUNC makes it return a datagram's length as sent, though it was
@@ -63,7 +63,7 @@ class Refused:
 
 
 def why_no_batch_calls() -> str:
-    """Return why the batch calls of Linux can't be had here, for a message; or ""."""
+    """Return why the batch calls of Linux are unavailable here, for a message; or ""."""
     if not ON_LINUX:
         return f"needs Linux, and this platform is {sys.platform}"
     if why_not_compiled:

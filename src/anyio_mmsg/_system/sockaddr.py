@@ -91,7 +91,7 @@ def encode_sockaddr(family: int, address: Address) -> bytes:
         try:
             name = os.fsencode(address)
         except UnicodeEncodeError as error:
-            raise ValueError(f"address is {address!r}, which is no path: {error}") from None
+            raise ValueError(f"address is {address!r}, which is not a path: {error}") from None
         if len(name) > _PATH_SIZE:
             raise ValueError(f"address is {address!r}; a unix socket's has at most 108 bytes")
         if not name.startswith(b"\0") and len(name) < _PATH_SIZE:
@@ -134,7 +134,7 @@ def _packed(family: int, host: object) -> bytes:
     if other is not None:
         raise ValueError(f"host is {host!r}, {wrong}, which is not the socket's; {fix}")
     raise ValueError(
-        f"host is {host!r}, which is no numeric address; look names up before, with "
+        f"host is {host!r}, which is not a numeric address; look names up before, with "
         f"anyio.getaddrinfo"
     )
 

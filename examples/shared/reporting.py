@@ -1,52 +1,19 @@
-"""What the example programs share: stopping, reporting, and the choice of an event loop.
-
-Not a program. Python finds it because it is in the folder of the script that is run.
-"""
+"""What the examples print: where they listen, rates, losses, at intervals."""
 
 from __future__ import annotations
 
-import argparse
 import io
-import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
-from anyio.abc import TaskStatus
 
 from anyio_mmsg import ReceiverStatistics
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-T = TypeVar("T")
-
-
-async def stop_on_signal(
-    stop: Callable[[], object],
-    stop_at_once: Callable[[], object],
-    *,
-    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
-) -> None:
-    """Call `stop` at the first Ctrl-C or SIGTERM, and `stop_at_once` at the second.
-
-    Start it with ``await nursery.start(...)``: from then on the signals are handled here. `stop`
-    is usually `PacketReceiver.stop`, which lets the program finish what has arrived, and
-    `stop_at_once` the nursery's ``cancel_scope.cancel``, for a user who can't wait that long. A
-    second signal that is already pending counts too. On Windows, where asyncio can't handle
-    signals, this does nothing, and Ctrl-C raises KeyboardInterrupt.
-    """
-    if sys.platform == "win32":
-        task_status.started()
-        return
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started()
-        await anext(signals)
-        stop()
-        await anext(signals)
-        stop_at_once()
 
 
 def announce(sock: socket.socket) -> None:
@@ -121,18 +88,3 @@ def escape_what_cannot_be_printed() -> None:
     """Let a terminal that lacks a character show an escape instead of raising an error."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def add_backend_option(parser: argparse.ArgumentParser) -> None:
-    """Let the command line choose the event loop."""
-    parser.add_argument("--backend", default="asyncio", choices=["asyncio", "trio", "uvloop"])
-
-
-def run_on(backend: str, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
-    """Run an async function on asyncio, Trio or uvloop; return what it returns."""
-    return anyio.run(
-        function,
-        *arguments,
-        backend="trio" if backend == "trio" else "asyncio",
-        backend_options={"use_uvloop": True} if backend == "uvloop" else {},
-    )
