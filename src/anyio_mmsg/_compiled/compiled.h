@@ -9,7 +9,7 @@
 
 #ifdef __linux__
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* recvmmsg, sendmmsg */
+#define _GNU_SOURCE 1 /* recvmmsg, sendmmsg; as pyconfig.h has it */
 #endif
 #endif
 
@@ -119,8 +119,8 @@ typedef struct {
 } Slots;
 
 /* The attributes of a packet that are read from control data, in the order of `Control` in
- * _packets/packet.py. */
-enum control { TIMESTAMP, DESTINATION, INTERFACE, ECN, HOP_LIMIT, LOCAL };
+ * _packets/packet.py; that has no timestamp. */
+enum control { TIMESTAMP = -1, DESTINATION, INTERFACE, ECN, HOP_LIMIT, LOCAL };
 
 /* Where a packet lies: in which slot, and which of its packets it is. */
 typedef struct {
@@ -241,7 +241,7 @@ PyObject *recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot);
 /* The same as the system has it: the bytes lie in `self->names` until the slot is filled again. */
 const unsigned char *recvmmsg_sockaddr(const Recvmmsg *self, Py_ssize_t slot, uint32_t *length);
 /* control.c */
-/* The segment size that came with the message in a slot, 0 without; -1: the data was cut. */
+/* The segment size that came with the message in a slot, 0 without; -1: it may have been cut off. */
 int control_segment(const Recvmmsg *self, Py_ssize_t slot);
 /* An attribute of a packet that is read from its slot's control data: a new reference, or NULL
  * and an error. */

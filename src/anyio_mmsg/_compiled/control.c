@@ -58,9 +58,7 @@ control_segment(const Recvmmsg *self, Py_ssize_t slot)
 {
     const struct msghdr *header = header_of(self, slot);
     struct cmsghdr *message;
-    if (header->msg_flags & MSG_CTRUNC) {
-        return -1;
-    }
+    int lost = (header->msg_flags & MSG_CTRUNC) != 0;
     for (message = first_message(header); message != NULL && is_whole(header, message);
          message = CMSG_NXTHDR((struct msghdr *)header, message)) {
         if (message->cmsg_level == IPPROTO_UDP && message->cmsg_type == UDP_GRO
@@ -69,8 +67,11 @@ control_segment(const Recvmmsg *self, Py_ssize_t slot)
             memcpy(&size, CMSG_DATA(message), sizeof(size));
             return size > 0 && size <= 65535 ? size : 0;
         }
+        if (message->cmsg_level == IPPROTO_IP || message->cmsg_level == IPPROTO_IPV6) {
+            lost = 0; /* as in `segment_of`: the segment size would stand before it */
+        }
     }
-    return 0;
+    return lost ? -1 : 0;
 }
 
 static int
@@ -86,12 +87,12 @@ nanoseconds(const struct cmsghdr *message)
 {
     const unsigned char *data = CMSG_DATA(message);
     size_t size = bytes_in(message);
-    if (size >= 16) {
+    if (size == 16) {
         int64_t parts[2];
         memcpy(parts, data, sizeof(parts));
         return PyLong_FromLongLong(parts[0] * 1000000000LL + parts[1]);
     }
-    if (size >= 8) {
+    if (size == 8) {
         int32_t parts[2];
         memcpy(parts, data, sizeof(parts));
         return PyLong_FromLongLong(parts[0] * 1000000000LL + parts[1]);

@@ -20,9 +20,12 @@ from .._compat import checkpoint, wait_socket_writable
 from .._packets.packet import Address
 from .._receive.outlook import inode_of
 from .._receive.usable import ensure_usable
+from .._system.platform import type_of
 from .engine import Sender, check_sender, fall_back, fan_sender_of, sender_of
 from .outgoing import Data, Packets
 from .result import UNUSABLE, SendResult, UnusableSocketError
+
+_DGRAM = int(socket.SOCK_DGRAM)
 
 
 async def send_mmsg(
@@ -161,10 +164,16 @@ def _begin(sock: socket.socket, engine: str, result: SendResult | None) -> SendR
         result._restart()
     else:
         raise TypeError(f"result is a {type(result).__name__}, and has to be a SendResult")
-    try:
-        ensure_usable(sock)
-    except ClosedResourceError as error:
-        raise UnusableSocketError(errno.EBADF, str(error), result) from None
+    if (
+        type(sock) is not socket.socket
+        or type_of(sock) != _DGRAM
+        or sock.gettimeout() != 0
+        or sock.fileno() < 0
+    ):  # not as usual; the question alone costs half of what the answer does
+        try:
+            ensure_usable(sock)
+        except ClosedResourceError as error:
+            raise UnusableSocketError(errno.EBADF, str(error), result) from None
     if engine != "auto":
         check_sender(engine)
     return result

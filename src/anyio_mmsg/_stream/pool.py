@@ -122,6 +122,9 @@ class PacketBatchPool:
         capacity: As for `PacketBatch`, of each.
         slot_size: As for `PacketBatch`, of each.
         engine: As for `PacketBatch`, of each.
+        gro: As for `PacketBatch`, of each: for a socket that was opened with ``gro=True``. The
+            slots then have 65,535 bytes, which take up memory only as far as they were used.
+        ancillary: As for `PacketBatch`, of each: with room for control data.
 
     Raises:
         TypeError: As for `PacketBatch`.
@@ -134,9 +137,11 @@ class PacketBatchPool:
         capacity: int = NUM_RCVMMSGS,
         slot_size: int = PACKET_DATA_SIZE,
         engine: str = "auto",
+        gro: bool = False,
+        ancillary: bool = False,
     ) -> None:
         self._size = whole_number("size", size, 1, "give the number of batches, at least 1")
-        self._new = partial(new_slots, capacity, slot_size, engine)
+        self._new = partial(new_slots, capacity, slot_size, engine, gro, ancillary)
         # By place, each made by the first loan of it; one at once, which checks the arguments.
         self._slots: dict[int, Slots] = {0: self._new()}
         self._capacity = self._slots[0].capacity
@@ -285,7 +290,7 @@ class PacketBatchPool:
         if slots is not None:
             if slots.record is not None:  # of an interrupted receive
                 slots.source.settle(slots)
-            packets = slots.tail - slots.head
+            packets = slots.held
         loan.lost = self._some_are_lost = True
         if slots is not None:  # else an interrupt came between the end of a batch and of its loan
             self._leaked.update(("batches",))
@@ -307,7 +312,7 @@ class PacketBatchPool:
                 slots = self._slots.get(loan.place)
                 try:
                     if slots is not None:
-                        slots.take_back(slots.tail - slots.head)
+                        slots.take_back(None)
                 except BufferError:  # something still uses its memory; it is tried again
                     self._some_are_lost = True
                 else:

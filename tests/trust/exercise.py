@@ -1,0 +1,314 @@
+"""All that the packets and engines do, in small steps, for processes that count what is left.
+
+Run by tests that look for leaks and for failures of allocations: ``python -m
+tests.trust.exercise leaks`` and ``... memory``; both print what they found, and fail then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import os
+import pickle
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+
+from anyio_mmsg import BatchFullError, PacketBatch, recv_mmsg_nowait
+from anyio_mmsg._packets import compiled
+
+ENGINES = ["recvfrom_into", "recvmmsg"] if compiled else ["recvfrom_into"]
+
+
+class Bench:
+    """Sockets, and a batch with packets held; each step leaves it as it was."""
+
+    def __init__(self, engine: str, stack: contextlib.ExitStack, **options: Any) -> None:
+        self.engine, self.options = engine, options
+        self.receiver, self.sender = (stack.enter_context(open_one()) for _ in range(2))
+        self.name = self.sender.getsockname()
+        self.batch = self.new(8)
+        self.fill(4)
+
+    def new(self, capacity: int) -> PacketBatch:
+        return PacketBatch(capacity, engine=self.engine, **self.options)
+
+    def fill(self, count: int, batch: PacketBatch | None = None) -> None:
+        for number in range(count):
+            self.sender.sendto(b"packet %d" % number, self.receiver.getsockname())
+        while count:
+            count -= recv_mmsg_nowait(self.receiver, self.batch if batch is None else batch, count)
+
+
+def open_one() -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    return sock
+
+
+def receive_and_release(bench: Bench) -> None:
+    bench.fill(3)
+    bench.batch.release(3)
+
+
+def new_batch(bench: Bench) -> None:
+    batch = bench.new(3)
+    bench.fill(2, batch)
+    assert [packet.address for packet in batch] == [bench.name] * 2
+
+
+def new_batch_closed(bench: Bench) -> None:
+    with bench.new(3) as batch:
+        bench.fill(1, batch)
+
+
+def read(bench: Bench) -> None:
+    for packet in bench.batch:
+        for name in ("data", "address", "size", "truncated", "wire_size"):
+            getattr(packet, name)
+        repr(packet)
+
+
+def columns(bench: Bench) -> None:
+    batch = bench.batch
+    batch.payloads(), batch.addresses(), batch.sizes(), len(batch), batch.free, batch.buffer
+    batch[-1], batch[1:3], repr(batch), batch._slots.wire_sizes()
+
+
+def keep_and_release(bench: Bench) -> None:
+    bench.batch.release(len(bench.batch))
+    bench.fill(4)
+    packets, views = list(bench.batch), bench.batch.payloads()
+    bench.batch.release(2)
+    for dead in (packets[0], packets[1]):
+        for name in ("data", "address", "size", "truncated", "wire_size"):
+            with contextlib.suppress(ValueError):
+                getattr(dead, name)
+        repr(dead)
+    del packets
+    bench.fill(2)
+    del views
+
+
+def in_use(bench: Bench) -> None:
+    export = memoryview(bench.batch[1].data)
+    with contextlib.ExitStack() as stack:
+        stack.callback(export.release)
+        held = pickle.PickleBuffer(bench.batch[1].data)
+        stack.callback(held.release)
+        with contextlib.suppress(BufferError):
+            bench.batch.clear()
+    bench.batch.clear()
+    bench.fill(4)
+
+
+def nothing_there(bench: Bench) -> None:
+    with contextlib.suppress(anyio.WouldBlock):
+        recv_mmsg_nowait(bench.receiver, bench.batch)
+
+
+def full(bench: Bench) -> None:
+    batch = bench.new(1)
+    bench.fill(1, batch)
+    with contextlib.suppress(BatchFullError):
+        recv_mmsg_nowait(bench.receiver, batch)
+
+
+def an_error(bench: Bench) -> None:
+    with open_one() as other:
+        with open_one() as away:
+            other.connect(away.getsockname())
+        other.send(b"is anyone there?")
+        with contextlib.suppress(ConnectionRefusedError, anyio.WouldBlock):
+            recv_mmsg_nowait(other, bench.batch)
+
+
+def closed_socket(bench: Bench) -> None:
+    other = open_one()
+    other.close()
+    with contextlib.suppress(anyio.ClosedResourceError):
+        recv_mmsg_nowait(other, bench.batch)
+
+
+def wrong_arguments(bench: Bench) -> None:
+    slots: Any = bench.batch._slots
+    if not compiled:
+        return  # where what is private checks nothing
+    for call, arguments in (
+        (bench.batch.release, (100,)),
+        (bench.batch.release, ("x",)),
+        (slots.take_back, (-1,)),
+        (slots.take_back, ("x",)),
+        (slots.take_back, (2**70,)),
+        (slots.hand_out, (5, 4)),
+        (slots.hand_out, ("x",)),
+        (slots.commit, ("xy",)),
+        (slots.commit, ([-1],)),
+        (slots.commit, ([1] * 99,)),
+        (type(slots), (bytearray(3), 1, 2)),
+        (type(slots), (b"xy", 1, 2)),
+        (PacketBatch, (0,)),
+    ):
+        with contextlib.suppress(Exception):
+            call(*arguments)
+
+
+def other_sources(bench: Bench) -> None:
+    """Sockets whose families have different engines, in turns."""
+    with contextlib.suppress(AttributeError, OSError):
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with one, other:
+            one.setblocking(False)
+            other.send(b"x")
+            recv_mmsg_nowait(one, bench.batch)
+    with (
+        contextlib.suppress(AttributeError, OSError, anyio.WouldBlock),
+        socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 0) as netlink,
+    ):
+        netlink.setblocking(False)
+        recv_mmsg_nowait(netlink, bench.batch)
+    bench.batch.clear()
+    bench.batch = bench.new(8)
+    bench.fill(4)
+
+
+STEPS: list[Callable[[Bench], None]] = [
+    receive_and_release,
+    new_batch,
+    new_batch_closed,
+    read,
+    columns,
+    keep_and_release,
+    in_use,
+    nothing_there,
+    full,
+    an_error,
+    closed_socket,
+    wrong_arguments,
+    other_sources,
+]
+
+
+_leaked: list[object] = []
+
+
+def leaks_on_purpose(bench: Bench) -> None:
+    _leaked.append(bench.batch.payloads())
+
+
+if "ANYIO_MMSG_LEAK" in os.environ:  # to see that a leak is found
+    STEPS = [leaks_on_purpose]
+
+
+@contextlib.contextmanager
+def benches() -> Iterator[list[Bench]]:
+    with contextlib.ExitStack() as stack:
+        yield [Bench(engine, stack) for engine in ENGINES]
+
+
+# Leaks
+
+
+def counts() -> tuple[int, int, int]:
+    """References, blocks and objects that there are."""
+    gc.collect()
+    total = getattr(sys, "gettotalrefcount", lambda: 0)()
+    return total, sys.getallocatedblocks(), len(gc.get_objects())
+
+
+def leaks(rounds: int = 300) -> list[str]:
+    """Do each step many times; what grows with each round leaks."""
+    found = []
+    with benches() as all_of_them:
+        for bench in all_of_them:
+            for step in STEPS:
+                for _ in range(20):
+                    step(bench)
+                step(bench)
+                before = counts()
+                grown = (0, 0, 0)
+                for _ in range(3):  # what grows once was a cache
+                    for _ in range(rounds):
+                        step(bench)
+                    after = counts()
+                    grown = tuple(new - old for new, old in zip(after, before))  # noqa: B905
+                    before = after
+                    if max(grown) < rounds // 4:
+                        break
+                else:
+                    found.append(f"{bench.engine} {step.__name__}: {grown} in {rounds} rounds")
+    return found
+
+
+# Allocations that fail
+
+
+def out_of_memory(most: int = 400) -> list[str]:
+    """Have each allocation of each step fail in turn, alone and with some that follow.
+
+    Not with all that follow: where no exception's place can be kept, CPython 3.11 loops for ever.
+    """
+    import _testcapi
+
+    found = []
+    for engine in ENGINES:
+        for step in STEPS:
+            if step is in_use:  # whose export may be left behind by a failure of its own
+                continue
+            print(engine, step.__name__, file=sys.stderr, flush=True)
+            for number in (1, 4):
+                quiet = 0
+                for start in range(most):
+                    if quiet == 12:  # the step makes no more than that
+                        break
+                    with contextlib.ExitStack() as stack:
+                        bench = Bench(engine, stack)
+                        packets = list(bench.batch)
+                        failed = 0
+                        _testcapi.set_nomemory(start, start + number)
+                        try:
+                            step(bench)
+                        except MemoryError:
+                            failed = 1
+                        except Exception as error:
+                            failed = 2
+                            kind, text = type(error), str(error)
+                        finally:
+                            _testcapi.remove_mem_hooks()
+                        # Without memory CPython's own frames may end so; functions are named.
+                        if failed == 2 and not (kind is SystemError and "method" not in text):
+                            found.append(f"{engine} {step.__name__} {start}: {kind} {text}")
+                        check(bench)
+                        del packets
+                        quiet = 0 if failed else quiet + 1
+    return found
+
+
+def check(bench: Bench) -> None:
+    """Whatever failed, what is held can be read, and the batch goes on."""
+    batch = bench.batch
+    for packet in batch:
+        assert bytes(packet.data).startswith(b"packet ") or packet.size == 1
+        assert packet.size == len(packet.data)
+        assert packet.address in (bench.name, None)
+    batch.clear()
+    with contextlib.suppress(anyio.WouldBlock):
+        while True:
+            recv_mmsg_nowait(bench.receiver, batch)
+            batch.clear()
+    bench.fill(3)
+    assert [bytes(packet.data) for packet in batch] == [b"packet 0", b"packet 1", b"packet 2"]
+    assert batch.addresses() == [bench.name] * 3
+    batch.clear()
+
+
+if __name__ == "__main__":
+    faulthandler.enable()
+    result = {"leaks": leaks, "memory": out_of_memory}[sys.argv[1]]()
+    print(*result, sep="\n")
+    sys.exit(bool(result))
