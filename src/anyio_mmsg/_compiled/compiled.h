@@ -141,6 +141,9 @@ typedef struct {
     void *iovecs;            /* struct iovec, by slot */
     unsigned char *names;    /* SOCKADDR_SIZE bytes, by slot */
     unsigned char *control;  /* CONTROL_SIZE bytes, by slot; NULL: no control data is read */
+    PyObject *block;         /* what `controls` gave last, or NULL */
+    size_t block_size;       /* bytes of its key, */
+    unsigned char block_key[CONTROL_SIZE]; /* and these: most packets have the same as the last */
     Py_ssize_t capacity;
     Py_ssize_t used;         /* no slot from here on was used since its header was armed */
     PyObject *error;         /* the OSError that ended the last fill, or None */

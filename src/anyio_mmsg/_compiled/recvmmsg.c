@@ -98,6 +98,7 @@ recvmmsg_dealloc(Recvmmsg *self)
     Py_XDECREF(self->decode);
     Py_XDECREF(self->families);
     Py_XDECREF(self->controls);
+    Py_XDECREF(self->block);
     Py_XDECREF(self->error);
     PyBuffer_Release(&self->buffer);
     Py_XDECREF(self->memory);
