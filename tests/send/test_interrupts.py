@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from anyio_mmsg import (
 )
 
 from ..helpers import Family, nowhere
-from ..interrupts import PACKAGE, Interrupt, interrupters
+from ..interrupts import PACKAGE, STRIDE, Interrupt, interrupters
 from .helpers import fill, fill_buffer, received
 
 # Of several sizes, so that there are runs of several lengths.
@@ -58,7 +59,7 @@ def test_pairs(gso: bool, sending: str, inet: Family) -> None:
         check(result, received(receiver), DATAS)
         steps += 1
         assert result.handled <= len(DATAS)
-    assert steps > 20
+    assert steps > 20 // STRIDE
     assert result.handled == len(DATAS)
 
 
@@ -85,7 +86,11 @@ def test_packets_of_a_batch(form: str, gso: bool, sending: str, engine: str, ine
         del packets
         forms.clear()
         assert batch.payloads() == datas
-        batch.clear()
+        try:
+            batch.clear()
+        except BufferError:  # from CPython 3.12 on tracing may put a traceback into a cycle
+            gc.collect()
+            batch.clear()
     assert result.sent == 3
 
 

@@ -206,8 +206,9 @@ def _check_gro(sock: socket.socket, slots: Slots) -> None:
     if not slots.gro and has_gro(sock):
         raise ValueError(
             "the socket has UDP_GRO on, so several packets can come as one, and the batch could "
-            "not tell them apart; make it with PacketBatch(gro=True), or open a socket without "
-            "gro (to turn it off on this one would glue what is queued)"
+            "not tell them apart; make it with PacketBatch(gro=True), or its pool with "
+            "PacketBatchPool(gro=True), or open a socket without gro (to turn it off on this one "
+            "would glue what is queued)"
         )
 
 
@@ -232,7 +233,8 @@ def _check(
         raise BusyResourceError("receiving into")
     if slots.source is None:
         check_engine(slots.engine)  # before anything waits
-    if held_in(slots) >= slots.capacity:  # not batch.free, which a subclass may override
+    held_in(slots)  # what an interrupted receive has recorded is held too
+    if not slots.free:  # not batch.free, which a subclass may override
         raise BatchFullError(
             f"all {slots.capacity} slots of the batch hold packets; give some back with "
             f"batch.release(n) or batch.clear(), then receive again"

@@ -40,7 +40,7 @@ class Pace:
         # Per second. Not known yet: as fast as can be, so that nobody sleeps before it is.
         self._packets = self._bytes = math.inf
 
-    def pause(self, missing: int) -> float:
+    def pause(self, missing: float) -> float:
         """Return how many seconds to sleep before the next read; 0 to wait for the socket.
 
         Nobody sleeps longer than it takes to fill the batch or half of the kernel's buffer.

@@ -19,6 +19,7 @@ from .._packets.batch import NUM_RCVMMSGS, PacketBatch
 from .._receive.functions import receive_into, recv_mmsg_nowait
 from .._receive.outlook import outlook_for
 from .._receive.usable import ensure_usable
+from .._system.control import has_gro
 from .._system.memory import discard_waiting, most_waiting
 from .attributes import socket_attributes
 from .linger import TIMER_RESOLUTION, Pace
@@ -44,8 +45,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     Args:
         sock: A bound or connected datagram socket, nonblocking, as `open_udp_socket` gives it.
         pool: Where the batches come from. Without one the receiver makes its own, of 8 batches
-            with 64 slots of 1232 bytes. One batch of it is always with the receiver.
-        limit: The most packets of a batch, at least 1; the batches' capacity is a limit too.
+            with 64 slots, of 1232 bytes or for trains, as the socket was opened. One batch of it
+            is always with the receiver.
+        limit: The most packets of a batch, at least 1; the batches' capacity is a limit too. With
+            ``gro=True`` both count messages, which may be trains of packets.
         linger: Seconds to wait for a fuller batch after its first packet. The task sleeps for a
             quarter of it at a time, 1 to 5 ms, then takes what has come, which saves CPU time
             (``python -m benchmarks.linger``); a full batch may be that late. Where packets come
@@ -84,7 +87,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         if not linger >= 0:
             raise ValueError(f"linger is {linger}; give seconds, 0 for not at all")
         self._sock = sock
-        self.pool = PacketBatchPool() if pool is None else pool
+        self.pool = PacketBatchPool(gro=has_gro(sock)) if pool is None else pool
         self._limit = min(
             whole_number("limit", limit, 1, "give the number of packets, at least 1"),
             self.pool.capacity,
@@ -101,7 +104,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         # stay set after an interrupt.
         self._active: Coroutine[Any, Any, PacketBatch] | None = None
         self._stopped = self._closed = False
-        self._left = 0  # how many packets may still be read after a stop
+        self._left = 0  # how many messages may still be read after a stop
         # What a task in `receive` waits in: for the socket, or for a batch of the pool.
         self._wait: anyio.CancelScope | None = None
         self._wait_for_batch: anyio.CancelScope | None = None
@@ -167,7 +170,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 await self._fill(batch)
             if batch:
                 break
-        if self._linger and len(batch) < self._limit and not self._stopped:
+        if self._linger and self._missing(batch) > 0 and not self._stopped:
             await self._fill_up(batch)
         return self._hand_out(batch)
 
@@ -209,9 +212,13 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def _hand_out(self, batch: PacketBatch) -> PacketBatch:
         slots = batch._slots
         on_loss(batch, self.count_dropped)
-        messages = slots.capacity - slots.free
-        self._counters.hand_out(slots.tally(), messages >= self._limit)
+        self._counters.hand_out(slots.tally(), self._missing(batch) <= 0)
         return batch
+
+    def _missing(self, batch: PacketBatch) -> int:
+        """Return how many messages more a batch may have."""
+        slots = batch._slots
+        return self._limit - (slots.capacity - slots.free)
 
     # Lingering
 
@@ -225,7 +232,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             if self._linger < TIMER_RESOLUTION:
                 while anyio.current_time() < deadline and not self._stopped:
                     self._read_more(batch)
-                    if len(batch) >= self._limit:
+                    if self._missing(batch) <= 0:
                         break
                     await checkpoint()
             else:
@@ -240,9 +247,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._ensure_open()
 
     async def _fill_in_slices(self, batch: PacketBatch, deadline: float) -> None:
-        while (missing := self._limit - len(batch)) and not self._stopped:
+        while (missing := self._missing(batch)) > 0 and not self._stopped:
             now = anyio.current_time()
-            pause = min(self._pace.pause(missing), deadline - now)
+            packets = missing * len(batch) / (self._limit - missing)  # if trains stay as long
+            pause = min(self._pace.pause(packets), deadline - now)
             if pause > 0:
                 await anyio.sleep(pause)
                 if taken := self._read_more(batch):
@@ -251,9 +259,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             await receive_into(self._sock, batch._slots, missing)
 
     def _read_more(self, batch: PacketBatch) -> int:
-        missing = self._limit - len(batch)
+        missing = self._missing(batch)
         try:
-            return recv_mmsg_nowait(self._sock, batch, missing) if missing else 0
+            return recv_mmsg_nowait(self._sock, batch, missing) if missing > 0 else 0
         except WouldBlock:
             return 0
 
@@ -296,7 +304,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         while self._left > 0 and attempts:
             attempts -= 1
             try:
-                self._left -= recv_mmsg_nowait(self._sock, batch, min(self._left, self._limit))
+                before = batch._slots.tail
+                recv_mmsg_nowait(self._sock, batch, min(self._left, self._limit))
+                self._left -= batch._slots.tail - before  # messages, as the kernel holds them
                 return
             except WouldBlock:
                 break
