@@ -71,12 +71,7 @@ def new_batch_closed(bench: Bench) -> None:
 
 def read(bench: Bench) -> None:
     for packet in bench.batch:
-<<<<<<< HEAD
         repr((packet.data, packet.address, packet.size, packet.truncated, packet.wire_size))
-=======
-        for name in ("data", "address", "size", "truncated", "wire_size"):
-            getattr(packet, name)
->>>>>>> main
         repr(packet)
 
 
