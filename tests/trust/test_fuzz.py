@@ -30,7 +30,7 @@ sockaddrs = st.one_of(
 
 
 @given(sockaddrs)
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 def test_any_sockaddr_has_an_address(raw: bytes) -> None:
     address = decode_sockaddr(raw)
     hash(address)  # it is a key of caches
@@ -70,7 +70,7 @@ messages = st.tuples(st.sampled_from(LEVELS), st.integers(0, 110), st.binary(max
 
 
 @given(st.lists(messages, max_size=6))
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 def test_any_control_messages_say_something(found: list[Any]) -> None:
     control.decode(found)
     control.control_of(found)
@@ -79,7 +79,7 @@ def test_any_control_messages_say_something(found: list[Any]) -> None:
 
 
 @given(st.binary(max_size=256))
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 def test_any_control_data_is_split(raw: bytes) -> None:
     for level, kind, data in control.split(raw):
         assert isinstance(level, int)
