@@ -218,6 +218,20 @@ class Slots:
             first = self.head
         return []
 
+    def timestamps(self) -> list[int | None]:
+        """Return the timestamps of all packets held."""
+        first, last = self._numbers(0, None)
+        while first < last:
+            if first < self._plugged or not self.ancillary:
+                return [packet.timestamp for packet in self.hand_out(0)]
+            found: list[int | None] = []
+            for run in self._runs(first, last):
+                found += self.source.timestamps(run.start, run.stop - run.start)
+            if self.head <= first and self._plugged <= first:
+                return found
+            first = self.head
+        return []
+
     def payloads(self, start: int, stop: int | None = None) -> list[memoryview]:
         """Return the views of held packets."""
         first, last = self._numbers(start, stop)
