@@ -69,7 +69,8 @@ def new_batch_closed(bench: Bench) -> None:
 
 def read(bench: Bench) -> None:
     for packet in bench.batch:
-        packet.data, packet.address, packet.size, packet.truncated, packet.wire_size
+        for name in ("data", "address", "size", "truncated", "wire_size"):
+            getattr(packet, name)
         repr(packet)
 
 

@@ -143,11 +143,8 @@ def one_life(seed: int, found: Sockets, shim: Any) -> int:
             world.send(rng.randint(0, 5))
         shim.shim_plan(seed * 1000 + turn, rng.choice([0, 200, 700]), lies)
         step = rng.choice(steps)
-        with point(rng):
-            try:
-                step()
-            except Interrupt:
-                pass
+        with point(rng), contextlib.suppress(Interrupt):
+            step()
         if rng.random() < 0.5:
             world.check(keep=rng.random() < 0.3)
     shim.shim_plan(0, 0, 0)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import anyio_mmsg
+
 ROOT = Path(__file__).parent.parent.parent
 
 pytestmark = pytest.mark.skipif(
@@ -22,7 +24,9 @@ def exercise(*arguments: str, **environment: str) -> None:
         cwd=ROOT,
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path]),
+            "PYTHONPATH": os.pathsep.join(
+                [str(Path(anyio_mmsg.__file__).parent.parent), *sys.path]
+            ),
             **environment,
         },
         capture_output=True,

@@ -174,6 +174,18 @@ size_in_slot(const Slots *self, Py_ssize_t slot)
     return Py_MIN((Py_ssize_t)self->wire_sizes[slot], self->slot_size);
 }
 
+/* The next free slots that lie side by side: how many, of `most`; and the first. */
+static inline Py_ssize_t
+next_free_run(Slots *self, Py_ssize_t most, Py_ssize_t *first)
+{
+    Py_ssize_t used = (Py_ssize_t)(self->tail - self->head);
+    if (used == 0) {
+        self->base = self->tail; /* an empty ring starts again at slot 0, to need one run */
+    }
+    *first = slot_of(self, self->tail);
+    return Py_MIN(most, Py_MIN(self->capacity - used, self->capacity - *first));
+}
+
 /* How many packets a slot's message is. */
 static inline Py_ssize_t
 packets_in(const Slots *self, Py_ssize_t slot)

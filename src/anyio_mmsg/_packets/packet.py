@@ -265,6 +265,15 @@ address_of = cast("Callable[[Packet], Address]", _Fields.__dict__["address"].__g
 _set_class = cast("Callable[[Packet, type], None]", object.__dict__["__class__"].__set__)
 
 
+def is_dead(view: memoryview) -> bool:
+    """Whether `view` was released."""
+    try:
+        view.nbytes  # noqa: B018
+    except ValueError:
+        return True
+    return False
+
+
 _count_references: Callable[[object], int] = getattr(sys, "getrefcount", lambda _: 2**31)
 
 

@@ -31,7 +31,7 @@ from itertools import repeat
 from operator import getitem
 from typing import Any, TypeVar
 
-from .packet import Address, Packet, address_of, data_of, make_packets, mark_released
+from .packet import Address, Packet, address_of, data_of, is_dead, make_packets, mark_released
 from .source import Source
 
 _T = TypeVar("_T")
@@ -39,7 +39,6 @@ _T = TypeVar("_T")
 SCRIBBLE = 0xDD
 """What released slots are filled with in Python's development mode: a byte that is neither text
 nor zero, as debug allocators use it."""
-
 
 _cut: Any = getitem  # a view, by a slice
 
@@ -392,7 +391,7 @@ class Slots:
         for run in self._runs(number, max(number, min(self._dying, self._viewed))):
             for slot in range(run.start, run.stop):
                 view = self._views[slot]
-                if _is_dead(view):
+                if is_dead(view):
                     fresh = self._whole[slot][: self._wire_sizes[slot]]
                     if self._views[slot] is view:
                         self._views[slot] = fresh
@@ -413,11 +412,3 @@ class Slots:
             mark_released([packet])
             if self._packets[slot] is packet and self._views[slot] is view:
                 self._packets[slot] = fresh
-
-
-def _is_dead(view: memoryview) -> bool:
-    try:
-        view.nbytes  # noqa: B018
-    except ValueError:
-        return True
-    return False

@@ -19,7 +19,7 @@ from itertools import repeat
 from operator import getitem
 from typing import Any, TypeAlias, TypeVar
 
-from .packet import Address, Packet, address_of, data_of, make_packets, mark_released
+from .packet import Address, Packet, address_of, data_of, is_dead, make_packets, mark_released
 from .slots import SCRIBBLE, Slots
 
 _T = TypeVar("_T")
@@ -323,7 +323,7 @@ class TrainSlots(Slots):
             return
         views, whole = cars[1][:], None
         for index in which:
-            if _is_dead(views[index]):
+            if is_dead(views[index]):
                 whole = whole or self._cut_views(slot)
                 views[index] = whole[index]
         fresh = message, views
@@ -348,11 +348,3 @@ class TrainSlots(Slots):
         fresh = message, packets
         if self.head == head and self._handed[slot] is handed and self._cars[slot] is cars:
             self._handed[slot] = fresh
-
-
-def _is_dead(view: memoryview) -> bool:
-    try:
-        view.nbytes  # noqa: B018
-    except ValueError:
-        return True
-    return False
