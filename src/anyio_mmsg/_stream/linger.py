@@ -28,6 +28,10 @@ class Pace:
         linger: Seconds to linger for a batch.
         sock: The socket that is received from.
 
+    Raises:
+        TypeError: `linger` is not a number.
+        ValueError: It is negative.
+
     Attributes:
         slice: Seconds to sleep at most: a quarter of `linger`, so that the end of a batch does
             not depend much on when the first packet came, but at least `TIMER_RESOLUTION` and
@@ -35,6 +39,10 @@ class Pace:
     """
 
     def __init__(self, linger: float, sock: socket.socket) -> None:
+        if isinstance(linger, bool) or not isinstance(linger, (int, float)):
+            raise TypeError(f"linger is a {type(linger).__name__}; give seconds")
+        if not linger >= 0:
+            raise ValueError(f"linger is {linger}; give seconds, 0 for not at all")
         self.slice = min(max(linger / 4, TIMER_RESOLUTION), LONGEST_SLICE)
         self._room = _half_of_the_buffer(sock)
         # Per second. Not known yet: as fast as can be, so that nobody sleeps before it is.

@@ -80,20 +80,14 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         count_unread: bool = True,
     ) -> None:
         ensure_usable(sock)
-        if isinstance(linger, bool) or not isinstance(linger, (int, float)):
-            raise TypeError(f"linger is a {type(linger).__name__}; give seconds")
+        self._pace = Pace(linger, sock)
         if not isinstance(pool, (PacketBatchPool, type(None))):
             raise TypeError(f"pool is a {type(pool).__name__}, and has to be a PacketBatchPool")
-        if not linger >= 0:
-            raise ValueError(f"linger is {linger}; give seconds, 0 for not at all")
         self._sock = sock
         self.pool = PacketBatchPool(gro=has_gro(sock)) if pool is None else pool
-        self._limit = min(
-            whole_number("limit", limit, 1, "give the number of packets, at least 1"),
-            self.pool.capacity,
-        )
+        limit = whole_number("limit", limit, 1, "give the number of packets, at least 1")
+        self._limit = min(limit, self.pool.capacity)
         self._linger = linger
-        self._pace = Pace(linger, sock)
         self._since: float | None = None  # when lingering for the batch that is filled began
         self._count_unread = count_unread
         self._outlook = outlook_for(sock)
@@ -210,9 +204,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         return anyio.CancelScope(deadline=deadline)
 
     def _hand_out(self, batch: PacketBatch) -> PacketBatch:
-        slots = batch._slots
         on_loss(batch, self.count_dropped)
-        self._counters.hand_out(slots.tally(), self._missing(batch) <= 0)
+        self._counters.hand_out(batch._slots.tally(), self._missing(batch) <= 0)
         return batch
 
     def _missing(self, batch: PacketBatch) -> int:
@@ -224,9 +217,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
     async def _fill_up(self, batch: PacketBatch) -> None:
         """Receive more, until the batch is full or the time is over, or after a `_look`."""
-        began = self._since  # by a call that was cancelled, unless it is None
-        if began is None:
-            began = self._since = anyio.current_time()
+        if self._since is None:  # else a call that was cancelled began
+            self._since = anyio.current_time()
+        began = self._since
         deadline = began + self._linger
         try:
             if self._linger < TIMER_RESOLUTION:
@@ -304,9 +297,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         while self._left > 0 and attempts:
             attempts -= 1
             try:
-                before = batch._slots.tail
                 recv_mmsg_nowait(self._sock, batch, min(self._left, self._limit))
-                self._left -= batch._slots.tail - before  # messages, as the kernel holds them
+                self._left -= self._limit - self._missing(batch)
                 return
             except WouldBlock:
                 break
