@@ -21,6 +21,14 @@ LONGEST_SLICE = 0.005
 nothing, so that a longer one saves nothing."""
 
 
+def check_linger(linger: float) -> None:
+    """Raise TypeError or ValueError for a number of seconds that nobody can linger for."""
+    if isinstance(linger, bool) or not isinstance(linger, (int, float)):
+        raise TypeError(f"linger is a {type(linger).__name__}; give seconds")
+    if not linger >= 0:
+        raise ValueError(f"linger is {linger}; give seconds, 0 for not at all")
+
+
 class Pace:
     """How fast packets came lately, and how long one may sleep at that rate.
 
