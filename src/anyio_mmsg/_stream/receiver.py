@@ -49,8 +49,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             is always with the receiver.
         limit: The most packets of a batch, at least 1; the batches' capacity is a limit too. With
             ``gro=True`` both count messages, which may be trains of packets.
-        linger: Seconds to wait for a fuller batch after its first packet. The task sleeps for a
-            quarter of it at a time, 1 to 5 ms, then takes what has come, which saves CPU time
+        linger: Seconds to wait for a fuller batch after its first packet. The task sleeps for
+            half of it at a time, 1 to 5 ms, then takes what has come, which saves CPU time
             (``python -m benchmarks.linger``); a full batch may be that late. Where packets come
             too fast for a sleep, or on a unix socket, it waits for each packet. Below 1 ms it
             never sleeps, so it is precise and costs CPU; above, it may be a millisecond late.
