@@ -23,6 +23,9 @@ PACKAGE = str(Path(anyio_mmsg.__file__).parent)
 # Where the interpreter runs no signal's handler, so that an `await` is left only by what the
 # awaited raises: ceval.c of CPython says so.
 _CLOSED = {"SEND", "YIELD_FROM", "YIELD_VALUE", "RESUME", "JUMP_BACKWARD_NO_INTERRUPT"}
+if sys.version_info < (3, 11):
+    # CPython 3.10 itself crashes later, if tracing raises here: its block stack is between states.
+    _CLOSED.add("POP_EXCEPT")
 
 
 @functools.cache

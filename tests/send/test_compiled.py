@@ -297,7 +297,14 @@ def test_a_list_that_changes_while_it_is_read(inet: Family) -> None:
         (SendFailure, [(b"", "key")], {"key": bytes(129)}, INET, 1, False),
         (SendFailure, [(b"", "key")], {}, INET, 1, False),
         (SendFailure, [(b"22", None)], {}, INET, 1, False),
-        (SendFailure, [(b"", None)], {}, INET, 1, False, None),
+        (SendFailure, [(b"", None)], {}, INET, 1, False, 5),
+        (SendFailure, [(b"", None)], {}, INET, 1, False, None, "control"),
+        (SendFailure, [(b"", None)], {}, INET, 1, False, None, (bytes(8), bytes(8))),
+        (SendFailure, [(b"", None)], {}, INET, 1, False, None, ()),
+        (SendFailure, [(b"", None)], {}, INET, 1, False, None, ("control",)),
+        (SendFailure, [(b"", None)], {}, INET, 1, False, None, bytes(7)),
+        (SendFailure, [(b"", None)], {}, INET, 1, False, None, (bytes(96),)),
+        (SendFailure, [(b"", None)], {}, INET, 1, False, None, b"", 5),
     ],
 )
 def test_wrong_arguments(arguments: tuple[Any, ...]) -> None:

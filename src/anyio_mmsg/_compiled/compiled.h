@@ -141,6 +141,9 @@ typedef struct {
     void *iovecs;            /* struct iovec, by slot */
     unsigned char *names;    /* SOCKADDR_SIZE bytes, by slot */
     unsigned char *control;  /* CONTROL_SIZE bytes, by slot; NULL: no control data is read */
+    PyObject *block;         /* what `controls` gave last, or NULL */
+    size_t block_size;       /* bytes of its key, */
+    unsigned char block_key[CONTROL_SIZE]; /* and these: most packets have the same as the last */
     Py_ssize_t capacity;
     Py_ssize_t used;         /* no slot from here on was used since its header was armed */
     PyObject *error;         /* the OSError that ended the last fill, or None */
@@ -169,6 +172,18 @@ static inline Py_ssize_t
 size_in_slot(const Slots *self, Py_ssize_t slot)
 {
     return Py_MIN((Py_ssize_t)self->wire_sizes[slot], self->slot_size);
+}
+
+/* The next free slots that lie side by side: how many, of `most`; and the first. */
+static inline Py_ssize_t
+next_free_run(Slots *self, Py_ssize_t most, Py_ssize_t *first)
+{
+    Py_ssize_t used = (Py_ssize_t)(self->tail - self->head);
+    if (used == 0) {
+        self->base = self->tail; /* an empty ring starts again at slot 0, to need one run */
+    }
+    *first = slot_of(self, self->tail);
+    return Py_MIN(most, Py_MIN(self->capacity - used, self->capacity - *first));
 }
 
 /* How many packets a slot's message is. */

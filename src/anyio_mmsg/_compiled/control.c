@@ -100,6 +100,31 @@ nanoseconds(const struct cmsghdr *message)
     Py_RETURN_NONE;
 }
 
+/* What some bytes are decoded to: a new reference, or NULL and an error. */
+static PyObject *
+block_of(Recvmmsg *self, const char *start, size_t length)
+{
+    unsigned char copy[CONTROL_SIZE]; /* decoding may run Python, which may fill the slot anew */
+    PyObject *key, *block;
+    if (self->block != NULL && self->block_size == length
+        && memcmp(self->block_key, start, length) == 0) {
+        return Py_NewRef(self->block);
+    }
+    memcpy(copy, start, length);
+    key = PyBytes_FromStringAndSize((const char *)copy, (Py_ssize_t)length);
+    if (key == NULL) {
+        return NULL;
+    }
+    block = PyObject_GetItem(self->controls, key);
+    Py_DECREF(key);
+    if (block != NULL) {
+        memcpy(self->block_key, copy, length);
+        self->block_size = length;
+        Py_XSETREF(self->block, Py_NewRef(block)); /* a tuple of str and int: no Python runs */
+    }
+    return block;
+}
+
 PyObject *
 control_attribute(Recvmmsg *self, Py_ssize_t slot, enum control which)
 {
@@ -107,7 +132,7 @@ control_attribute(Recvmmsg *self, Py_ssize_t slot, enum control which)
     struct cmsghdr *message = first_message(header);
     const char *start = header->msg_control;
     size_t length = message == NULL ? 0 : header->msg_controllen;
-    PyObject *key, *block, *value;
+    PyObject *block, *value;
     if (header->msg_flags & MSG_CTRUNC) {
         PyErr_Format(PyExc_ValueError,
                      "the control data of this packet was cut: it had more than the %d bytes "
@@ -127,12 +152,7 @@ control_attribute(Recvmmsg *self, Py_ssize_t slot, enum control which)
     else if (which == TIMESTAMP) {
         Py_RETURN_NONE;
     }
-    key = PyBytes_FromStringAndSize(length == 0 ? NULL : start, (Py_ssize_t)length);
-    if (key == NULL) {
-        return NULL;
-    }
-    block = PyObject_GetItem(self->controls, key);
-    Py_DECREF(key);
+    block = block_of(self, start, length);
     if (block == NULL) {
         return NULL;
     }

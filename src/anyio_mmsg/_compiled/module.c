@@ -6,6 +6,7 @@
  *   recvmmsg.c  Recvmmsg: fills slots by recvmmsg(2)               Linux
  *   sendmmsg.c  Sendmmsg: sends pairs, packets or a ring           Linux
  *   outgoing.c  what it is to send, laid out before the first send  Linux
+ *   sendcontrol.c  the control data that goes with it              Linux
  *   record.c    Record: what a send has done so far                Linux
  *
  * No rule lives only here: what a name promises is said in its Python twin.

@@ -6,6 +6,7 @@
  *   other payloads               an export of their buffer
  *   payloads in a ring           a reference to its Slots, whose packets are pinned
  *   names                        a reference to the bytes, or to the engine that has them
+ *   control data                 a reference to the bytes, or to the tuple of them
  *   headers, iovecs, runs        they are this object's own
  *
  * The caller of `send` has a reference to this object for as long as the system call lasts, and
@@ -28,9 +29,6 @@
  * most iovecs of a message. */
 #define MOST_MESSAGES 1024
 
-#define SOL_UDP_LEVEL 17 /* linux/udp.h, which some C libraries lack, like the next one */
-#define UDP_SEGMENT_TYPE 103
-
 /* Segments of a run. 64 is what each kernel takes that has segmentation (4.18); later ones take
  * 128. */
 #define MOST_SEGMENTS 64
@@ -39,33 +37,30 @@
  * its header and 8 for that of UDP). */
 #define MOST_BYTES 65507
 
-/* The control message that says the size of segments. */
-typedef union {
-    struct cmsghdr header;
-    char bytes[CMSG_SPACE(sizeof(uint16_t))];
-} SegmentSize;
-
 /* Packets by runs: those of one run are one message, which the kernel or the device cuts. The
  * arrays lie behind it, in one piece of memory. */
 struct Runs {
     struct mmsghdr *headers;
     struct iovec *wholes; /* of a run that lies in one piece */
-    SegmentSize *sizes;
-    int *lengths; /* in packets */
+    char *controls;        /* with the size of segments, `control_size` bytes for each */
+    size_t control_size;   /* a multiple of a cmsghdr's alignment */
+    int *lengths;          /* in packets */
 };
 
 static Runs *
-make_runs(Py_ssize_t packets)
+make_runs(const Sendmmsg *self)
 {
-    size_t most = (size_t)Py_MIN(packets, MOST_MESSAGES);
+    size_t most = (size_t)Py_MIN(self->count, MOST_MESSAGES);
+    size_t control_size = SEGMENT_SPACE + (self->controls == NULL ? 0 : MOST_CONTROL);
     Runs *runs = PyMem_Malloc(sizeof(*runs)
                               + most * (sizeof(*runs->headers) + sizeof(*runs->wholes)
-                                        + sizeof(*runs->sizes) + sizeof(*runs->lengths)));
+                                        + control_size + sizeof(*runs->lengths)));
     if (runs != NULL) {
         runs->headers = (struct mmsghdr *)(runs + 1);
         runs->wholes = (struct iovec *)(runs->headers + most);
-        runs->sizes = (SegmentSize *)(runs->wholes + most);
-        runs->lengths = (int *)(runs->sizes + most);
+        runs->controls = (char *)(runs->wholes + most);
+        runs->control_size = control_size;
+        runs->lengths = (int *)(runs->controls + most * control_size);
     }
     return runs;
 }
@@ -80,6 +75,7 @@ sendmmsg_drop(Sendmmsg *self)
     Py_buffer *buffers = self->buffers;
     Slots *slots = self->slots;
     Runs *runs = self->runs;
+    PyObject *controls = self->controls;
     self->headers = NULL;
     self->iovecs = NULL;
     self->held = NULL;
@@ -87,6 +83,7 @@ sendmmsg_drop(Sendmmsg *self)
     self->exports = 0;
     self->slots = NULL;
     self->runs = NULL;
+    self->controls = NULL;
     PyMem_Free(runs);
     for (i = 0; i < exports; i++) {
         PyBuffer_Release(&buffers[i]);
@@ -101,6 +98,7 @@ sendmmsg_drop(Sendmmsg *self)
         Py_XDECREF(held[i].name);
     }
     PyMem_Free(headers); /* and the iovecs, and `held` */
+    Py_XDECREF(controls);
 }
 
 static void
@@ -113,8 +111,9 @@ sendmmsg_dealloc(Sendmmsg *self)
     Py_DECREF(type);
 }
 
-/* Sendmmsg(failure, packets, sockaddrs, family, most, gso, data=<one payload for addresses>). A
- * vectorcall, as for one packet this is a good part of the cost. */
+/* Sendmmsg(failure, packets, sockaddrs, family, most, gso, data=<one payload for addresses>,
+ * controls=<control data>); the last two may be None. A vectorcall, as for one packet this is a
+ * good part of the cost. */
 static PyObject *
 sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *names)
 {
@@ -123,11 +122,12 @@ sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *na
     long family;
     int gso;
     Sendmmsg *self;
+    PyObject *data = NULL;
     if (state == NULL) {
         return NULL;
     }
-    if ((nargs != 6 && nargs != 7) || (names != NULL && PyTuple_GET_SIZE(names) > 0)) {
-        PyErr_SetString(PyExc_TypeError, "Sendmmsg takes 6 or 7 positional arguments");
+    if (nargs < 6 || nargs > 8 || (names != NULL && PyTuple_GET_SIZE(names) > 0)) {
+        PyErr_SetString(PyExc_TypeError, "Sendmmsg takes 6 to 8 positional arguments");
         return NULL;
     }
     family = PyLong_AsLong(args[3]);
@@ -143,7 +143,11 @@ sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *na
     self->state = state;
     self->failure = Py_NewRef(args[0]);
     self->gso = (char)gso;
-    if (sendmmsg_lay(self, args[1], args[2], (int)family, most, nargs == 7 ? args[6] : NULL) < 0) {
+    if (nargs > 6 && args[6] != Py_None) {
+        data = args[6];
+    }
+    if (sendmmsg_lay(self, args[1], args[2], (int)family, most, data) < 0
+        || (nargs > 7 && sendmmsg_lay_control(self, args[7]) < 0)) {
         Py_DECREF(self);
         return NULL;
     }
@@ -160,7 +164,7 @@ same_name(const Sendmmsg *self, Py_ssize_t one, Py_ssize_t other)
 }
 
 /* How many packets from `first` on can be one message: of one size, but for the last, which may
- * be shorter, and to one destination. An empty packet is a run of its own, as nothing would be
+ * be shorter, to one destination, and with the same control data. An empty packet is a run of its own, as nothing would be
  * cut off for it. Reports also the bytes, and whether they lie in one piece. */
 static int
 run_length(const Sendmmsg *self, Py_ssize_t first, Py_ssize_t stop, size_t *bytes, int *whole)
@@ -173,7 +177,8 @@ run_length(const Sendmmsg *self, Py_ssize_t first, Py_ssize_t stop, size_t *byte
     while (size > 0 && run < most && iovecs[run - 1].iov_len == size) {
         size_t next = iovecs[run].iov_len;
         if (next == 0 || next > size || *bytes + next > MOST_BYTES
-            || !same_name(self, first, first + run)) {
+            || !same_name(self, first, first + run)
+            || (self->controls != NULL && !same_control(self, first, first + run))) {
             break;
         }
         *whole = *whole && (char *)iovecs[run - 1].iov_base + size == iovecs[run].iov_base;
@@ -192,19 +197,13 @@ lay_runs(Sendmmsg *self)
     int count = 0;
     while (at < stop) {
         struct msghdr *header = &runs->headers[count].msg_hdr;
-        SegmentSize *message = &runs->sizes[count];
         struct iovec *whole = &runs->wholes[count];
         uint16_t size = (uint16_t)self->iovecs[at].iov_len;
         size_t bytes;
         int is_whole, length = run_length(self, at, stop, &bytes, &is_whole);
         runs->headers[count] = self->headers[at];
         if (length > 1) {
-            message->header.cmsg_level = SOL_UDP_LEVEL;
-            message->header.cmsg_type = UDP_SEGMENT_TYPE;
-            message->header.cmsg_len = CMSG_LEN(sizeof(size));
-            memcpy(CMSG_DATA(&message->header), &size, sizeof(size));
-            header->msg_control = message;
-            header->msg_controllen = sizeof(message->bytes);
+            ask_for_segments(header, runs->controls + (size_t)count * runs->control_size, size);
             header->msg_iovlen = (size_t)length;
             if (is_whole) { /* one iovec costs the kernel less than many */
                 whole->iov_base = self->iovecs[at].iov_base;
@@ -309,7 +308,7 @@ sendmmsg_send(Sendmmsg *self, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     if (self->gso && self->runs == NULL) {
-        self->runs = make_runs(self->count);
+        self->runs = make_runs(self);
         if (self->runs == NULL) {
             return PyErr_NoMemory();
         }
@@ -398,6 +397,7 @@ static PyMemberDef sendmmsg_members[] = {
     {"count", T_PYSSIZET, offsetof(Sendmmsg, count), READONLY, NULL},
     {"handled", T_PYSSIZET, offsetof(Sendmmsg, handled), READONLY, NULL},
     {"refused", T_BOOL, offsetof(Sendmmsg, refused), READONLY, NULL},
+    {"controls", T_OBJECT, offsetof(Sendmmsg, controls), READONLY, NULL}, /* None without */
     {NULL, 0, 0, 0, NULL},
 };
 

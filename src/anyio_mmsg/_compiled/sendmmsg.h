@@ -1,4 +1,4 @@
-/* What sendmmsg.c and outgoing.c share. */
+/* What sendmmsg.c, outgoing.c and sendcontrol.c share. */
 
 #ifndef ANYIO_MMSG_SENDMMSG_H
 #define ANYIO_MMSG_SENDMMSG_H
@@ -29,6 +29,7 @@ typedef struct {
     Py_ssize_t exports;
     Slots *slots;            /* the ring that is pinned, or NULL */
     PyObject *kept;          /* borrowed: the last Recvmmsg that `held` got */
+    PyObject *controls;      /* owned: control data, see sendcontrol.c; NULL: packets have none */
     Runs *runs;              /* for segmentation offload, made when it is used */
     char gso;                /* whether to use that */
     char busy;               /* a thread is in the system call */
@@ -38,5 +39,21 @@ typedef struct {
 /* outgoing.c: fill in headers for all packets; -1 and an error if one of them can't be sent. */
 int sendmmsg_lay(Sendmmsg *self, PyObject *packets, PyObject *sockaddrs, int family,
                  Py_ssize_t most, PyObject *data);
+
+/* Bytes of a packet's control data that _send/control.py gives, at most: where it comes from over
+ * IPv6 (40), and its ECN codepoint in the form of IPv6 and of IPv4 (24 each). */
+#define MOST_CONTROL 88
+
+/* Bytes of the control message that says the size of segments, a 16-bit number. */
+#define SEGMENT_SPACE CMSG_SPACE(sizeof(uint16_t))
+
+/* sendcontrol.c: have each header point to its packet's part of `controls`, or to none, if that
+ * is None; -1 and an error if it is not what it has to be. */
+int sendmmsg_lay_control(Sendmmsg *self, PyObject *controls);
+/* Whether two packets have the same control data. */
+int same_control(const Sendmmsg *self, Py_ssize_t one, Py_ssize_t other);
+/* Have a run cut into segments of a size: a message behind the control data that its header points
+ * to, if any. `room`, aligned as a cmsghdr and of the caller's, takes both. */
+void ask_for_segments(struct msghdr *header, char *room, uint16_t size);
 
 #endif

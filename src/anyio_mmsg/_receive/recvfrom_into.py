@@ -72,6 +72,8 @@ class RecvfromInto:
         self._memory = [view[start : start + slots.slot_size] for start in starts]
         self._addresses: list[Address] = [None] * slots.capacity  # by slot
         self._controls: list[_Control] = [([], 0)] * slots.capacity  # by slot
+        # By slot: what it was decoded to, beside what was decoded.
+        self._decoded: list[tuple[list[Ancillary], Control]] = [([], Control())] * slots.capacity
         self._flags = repeat(flags)
         self._ask_for_flags = ask_for_flags
         self._ancillary, self._gro = slots.ancillary, slots.gro
@@ -119,7 +121,10 @@ class RecvfromInto:
         messages, flags = self._controls[slot]
         if not self._ancillary or flags & _MSG_CTRUNC:
             raise self._why_no_control()
-        return control_of(messages)
+        decoded = self._decoded[slot]
+        if decoded[0] is not messages:
+            self._decoded[slot] = decoded = messages, control_of(messages)
+        return decoded[1]
 
     def _why_no_control(self) -> ValueError:
         return ValueError(_CONTROL_CUT if self._ancillary else NO_CONTROL)

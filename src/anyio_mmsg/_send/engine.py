@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from .._packets.batch import PacketBatch
 from .._packets.packet import Address
 from .._system.addresses import ADDRESSES, sockaddrs_of
+from .._system.control import split
 from .._system.platform import (
     Recvmmsg,
     Refused,
@@ -17,6 +18,7 @@ from .._system.platform import (
     type_of,
     why_no_batch_calls,
 )
+from .control import Controls, pack
 from .outgoing import (
     GIVE,
     MAX_PAYLOAD,
@@ -91,13 +93,20 @@ def check_sender(name: str) -> None:
         )
 
 
-def sender_of(sock: socket.socket, packets: Packets, gso: bool, name: str) -> Sender:
+def sender_of(
+    sock: socket.socket,
+    packets: Packets,
+    gso: bool,
+    name: str,
+    controls: Controls | None = None,
+) -> Sender:
     """Return a sender for what `send_mmsg` was given, checked.
 
     Raises:
         TypeError: Something has the wrong type.
         ValueError: A payload is too long or not contiguous, an address of another family, out of
-            range or a name, a packet or the batch is released.
+            range or a name, a packet or the batch is released, a packet to answer from its
+            destination has none.
     """
     family = family_of(sock)
     # Of raw sockets the system knows the most that a payload can have.
@@ -109,9 +118,11 @@ def sender_of(sock: socket.socket, packets: Packets, gso: bool, name: str) -> Se
     if type(packets) is not list:
         if not isinstance(packets, PacketBatch):
             items = listed("packets", packets, GIVE)
+        elif controls is not None and controls.replies:
+            items = list(packets)  # each is asked; and if it is released meanwhile, that shows
         elif best is None:
             try:
-                return Sendto(batch_columns(family, packets), gso)
+                return _plain(batch_columns(family, packets), gso, controls, packets)
             except WRONG as error:
                 refuse(family, most, packets, error)
         elif len(packets) and type(packets._slots.source) is Recvmmsg:
@@ -119,16 +130,37 @@ def sender_of(sock: socket.socket, packets: Packets, gso: bool, name: str) -> Se
         else:
             items = list(packets)
     try:
-        if best is not None:
-            sender: Sender = best(SendFailure, items, sockaddrs_of(family), family, most, gso)
-            return sender
-        return Sendto(columns(family, most, items), gso)
+        if best is None:
+            return _plain(columns(family, most, items), gso, controls, items)
+        sockaddrs = sockaddrs_of(family)
+        sender: Sender
+        if controls is None:
+            sender = best(SendFailure, items, sockaddrs, family, most, gso)
+        else:
+            packed = tuple(controls.each(items, pack)) if controls.replies else pack(controls.same)
+            sender = best(SendFailure, items, sockaddrs, family, most, gso, None, packed)
+        return sender
     except WRONG as error:
-        refuse(family, most, packets if isinstance(packets, PacketBatch) else items, error)
+        given = packets if isinstance(packets, PacketBatch) else items
+        refuse(family, most, given, error, controls)
+
+
+def _plain(columns: Columns, gso: bool, controls: Controls | None, items: Any) -> Sendto:
+    """Return the sender of columns, with control data for what they were made of."""
+    if controls is not None:
+        if controls.replies:
+            columns.controls = controls.each(items, tuple)
+        else:
+            columns.controls = [controls.same] * len(columns.datas)
+    return Sendto(columns, gso)
 
 
 def fan_sender_of(
-    sock: socket.socket, data: Data, addresses: Iterable[Address], name: str
+    sock: socket.socket,
+    data: Data,
+    addresses: Iterable[Address],
+    name: str,
+    controls: Controls | None = None,
 ) -> Sender:
     """Return a sender for what `multi_target_send` was given, checked.
 
@@ -146,9 +178,12 @@ def fan_sender_of(
     try:
         if best is not None:
             sockaddrs = sockaddrs_of(family)
-            sender: Sender = best(SendFailure, items, sockaddrs, family, most, False, data)
+            packed = () if controls is None else (pack(controls.same),)
+            sender: Sender = best(
+                SendFailure, items, sockaddrs, family, most, False, data, *packed
+            )
             return sender
-        return Sendto(fan_columns(family, data, items))
+        return _plain(fan_columns(family, data, items), False, controls, items)
     except WRONG as error:
         refuse(family, most, [(b"", address) for address in items], error)
 
@@ -157,5 +192,10 @@ def fall_back(sender: Any) -> Sender:
     """Return a sender for the rest of what a `Sendmmsg` has, and use no other one from now on."""
     Refused.sendmmsg = True
     datas, sockaddrs = sender.rest()
-    addresses = list(map(ADDRESSES.__getitem__, sockaddrs))
-    return Sendto(Columns(datas, addresses), first=sender.handled)
+    columns = Columns(datas, list(map(ADDRESSES.__getitem__, sockaddrs)))
+    packed = sender.controls
+    if isinstance(packed, bytes):
+        columns.controls = [tuple(split(packed))] * len(datas)
+    elif packed is not None:
+        columns.controls = [tuple(split(one)) for one in packed[sender.handled :]]
+    return Sendto(columns, first=sender.handled)

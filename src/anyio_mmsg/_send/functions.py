@@ -21,6 +21,7 @@ from .._packets.packet import Address
 from .._receive.outlook import inode_of
 from .._receive.usable import ensure_usable
 from .._system.platform import type_of
+from .control import Controls
 from .engine import Sender, check_sender, fall_back, fan_sender_of, sender_of
 from .outgoing import Data, Packets
 from .result import UNUSABLE, SendResult, UnusableSocketError
@@ -33,6 +34,9 @@ async def send_mmsg(
     packets: Packets,
     *,
     gso: bool = False,
+    reply_from_destination: bool = False,
+    source: str | None = None,
+    ecn: int | None = None,
     engine: str = "auto",
     result: SendResult | None = None,
 ) -> SendResult:
@@ -64,7 +68,21 @@ async def send_mmsg(
             payloads can't be released or resized, nor a batch that is sent: BufferError.
         gso: Have runs of packets of one size to one destination cut by the kernel or the network
             card (UDP_SEGMENT, Linux 4.18), at a fraction of the cost. The last of a run may be
-            shorter. If the kernel or a route refuses, the rest of the call is sent as usual.
+            shorter, and with `reply_from_destination` they share their source too. If the kernel
+            or a route refuses, the rest of the call is sent as usual.
+        reply_from_destination: Have each packet come from the address that the packet which it
+            answers was sent to: a `Packet` that is sent back, or the `Packet` in a pair. Servers
+            on a machine with several addresses need that, since clients ignore answers from
+            another one than they asked. Of packets to a multicast or broadcast address answers
+            come from the machine's own address there, over IPv6 from the one that the kernel
+            chooses, as packets for plain addresses do. The batch needs ``ancillary=True``, its
+            socket ``destinations=True`` (Linux).
+        source: The address that all packets come from, on a socket bound to all addresses: a
+            numeric one of this machine, on a dual-stack socket of either version; with a
+            ``%scope`` if it is a link-local one. One that is not this machine's is reported for
+            each packet as its failure (Linux).
+        ecn: The ECN codepoint of all packets, 0 to 3 (RFC 3168 section 5). The socket's DSCP,
+            set by IP_TOS and IPV6_TCLASS, is kept (Linux).
         engine: "sendto", one call for each packet, on every platform; "sendmmsg", one call for up
             to 1,024, on Linux with the compiled module; "auto", the fastest available.
         result: Is set to what is returned, as the call goes on; one for each call at a time. It
@@ -78,8 +96,9 @@ async def send_mmsg(
         ValueError: `sock` is blocking, or not a datagram socket; `engine` is unknown, or can't be
             had here; a payload is above what a datagram can carry (65,507 bytes over IPv4, 65,527
             over IPv6), or not contiguous; an address is of another family than the socket, out of
-            range, or a name; a packet, or its view, was released. The message has the packet's
-            index. Nothing was sent.
+            range, or a name; a packet, or its view, was released; a packet to be answered from
+            its destination came without it. The message has the packet's index. Or `source` or
+            `ecn` can't be, or not on this socket or platform. Nothing was sent.
         UnusableSocketError: The socket is closed, or was closed meanwhile. It is an
             `anyio.ClosedResourceError`, and an OSError; it has the result so far.
         anyio.BusyResourceError: Something other than these functions waits for the socket to be
@@ -87,8 +106,11 @@ async def send_mmsg(
         OSError: The system does not let the event loop wait for the socket; the same.
     """
     result = _begin(sock, engine, result)
+    controls = None
+    if reply_from_destination or source is not None or ecn is not None:
+        controls = Controls(sock, reply_from_destination, source, ecn)
     await checkpoint()
-    return await _send_all(sock, sender_of(sock, packets, gso, engine), result)
+    return await _send_all(sock, sender_of(sock, packets, gso, engine, controls), result)
 
 
 async def multi_target_send(
@@ -96,6 +118,8 @@ async def multi_target_send(
     data: Data,
     addresses: Iterable[Address],
     *,
+    source: str | None = None,
+    ecn: int | None = None,
     engine: str = "auto",
     result: SendResult | None = None,
 ) -> SendResult:
@@ -107,6 +131,8 @@ async def multi_target_send(
         sock: As for `send_mmsg`.
         data: Bytes-like.
         addresses: As for `send_mmsg`.
+        source: As for `send_mmsg`.
+        ecn: As for `send_mmsg`.
         engine: As for `send_mmsg`.
         result: As for `send_mmsg`; indices are those of addresses.
 
@@ -114,8 +140,11 @@ async def multi_target_send(
         Exception: As `send_mmsg`.
     """
     result = _begin(sock, engine, result)
+    controls = None
+    if source is not None or ecn is not None:
+        controls = Controls(sock, False, source, ecn)
     await checkpoint()
-    return await _send_all(sock, fan_sender_of(sock, data, addresses, engine), result)
+    return await _send_all(sock, fan_sender_of(sock, data, addresses, engine, controls), result)
 
 
 def send_mmsg_nowait(
@@ -123,6 +152,9 @@ def send_mmsg_nowait(
     packets: Packets,
     *,
     gso: bool = False,
+    reply_from_destination: bool = False,
+    source: str | None = None,
+    ecn: int | None = None,
     engine: str = "auto",
     result: SendResult | None = None,
 ) -> SendResult:
@@ -132,6 +164,9 @@ def send_mmsg_nowait(
         sock: As for `send_mmsg`.
         packets: As for `send_mmsg`. Give a sequence, to be able to send the rest of it later.
         gso: As for `send_mmsg`.
+        reply_from_destination: As for `send_mmsg`.
+        source: As for `send_mmsg`.
+        ecn: As for `send_mmsg`.
         engine: As for `send_mmsg`.
         result: As for `send_mmsg`.
 
@@ -144,7 +179,10 @@ def send_mmsg_nowait(
         Exception: Otherwise as `send_mmsg`.
     """
     result = _begin(sock, engine, result)
-    sender = sender_of(sock, packets, gso, engine)
+    controls = None
+    if reply_from_destination or source is not None or ecn is not None:
+        controls = Controls(sock, reply_from_destination, source, ecn)
+    sender = sender_of(sock, packets, gso, engine, controls)
     try:
         code = sender.send(sock, result)
         if code:
@@ -255,11 +293,9 @@ async def _until_writable(sock: socket.socket, result: SendResult) -> None:
     # Whoever had the turn before may have met the end; the next must not wait for that.
     closed = turns.over or sock.fileno() < 0
     if not closed:
-        turn = _Turn()
         turns.ended = anyio.Event()
         try:
-            turns.holder = ref(turn)
-            await wait_socket_writable(sock)
+            await _wait_in_turn(sock, turns)
         except ClosedResourceError:
             turns.over = closed = True
         except (OSError, ValueError) as error:
@@ -271,3 +307,10 @@ async def _until_writable(sock: socket.socket, result: SendResult) -> None:
             turns.ended.set()
     if closed:
         raise UnusableSocketError(errno.EBADF, "the socket is closed", result)
+
+
+async def _wait_in_turn(sock: socket.socket, turns: _Turns) -> None:
+    # Here, so that the turn is over when this is, whatever becomes of the caller.
+    turn = _Turn()
+    turns.holder = ref(turn)
+    await wait_socket_writable(sock)

@@ -16,6 +16,7 @@ from .._packets.batch import PacketBatch
 from .._packets.packet import Address
 from .._system.addresses import ADDRESSES, sockaddrs_of
 from .._system.sockaddr import encode_sockaddr
+from .control import Controls, Messages
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -52,15 +53,19 @@ class Columns:
         addresses: Where each goes, in the form that `socket.recvfrom` has, not as a caller may
             write it; None for the peer of a connected socket.
         only_bytes: Whether all payloads are bytes.
+
+    Attributes:
+        controls: The control messages of each, or None if no packet has any.
     """
 
-    __slots__ = ("_pins", "addresses", "datas")
+    __slots__ = ("_pins", "addresses", "controls", "datas")
 
     def __init__(
         self, datas: Sequence[Data], addresses: Sequence[Address], only_bytes: bool = False
     ) -> None:
         self.datas = datas
         self.addresses = addresses
+        self.controls: list[Messages] | None = None
         # An export of each. A memoryview of a memoryview is not one: it would outlive its release.
         # Bytes can't change.
         self._pins = () if only_bytes else list(map(PickleBuffer, datas))
@@ -162,7 +167,13 @@ def check_fan(most: int, data: Data) -> None:
         raise type(error)(f"the {error}") from None
 
 
-def refuse(family: int, most: int, items: Iterable[Any], error: Exception) -> NoReturn:
+def refuse(
+    family: int,
+    most: int,
+    items: Iterable[Any],
+    error: Exception,
+    controls: Controls | None = None,
+) -> NoReturn:
     """Raise `error`, which came from one of `items`, with the index of that one."""
     for index, item in enumerate(items):
         try:
@@ -178,6 +189,8 @@ def refuse(family: int, most: int, items: Iterable[Any], error: Exception) -> No
                 _check_sender(family, address)
             else:
                 encode_sockaddr(family, address)
+            if controls is not None:
+                controls.of(address)
         except (TypeError, ValueError) as culprit:
             raise type(culprit)(f"packet {index}: {culprit}") from None
     raise error

@@ -1,4 +1,7 @@
-"""Send by `sendto`, one call for each packet. The reference: it runs everywhere."""
+"""Send by `sendto`, one call for each packet. The reference: it runs everywhere.
+
+A packet that has control data is sent by `sendmsg`.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ import socket
 import sys
 from collections.abc import Sequence
 from itertools import chain, repeat, takewhile
+from typing import Any
 
 from .._packets.packet import Address
+from .._system.control import Ancillary
 from .._system.platform import MSG_DONTWAIT, ON_LINUX
+from .control import Messages
 from .outgoing import MAX_PAYLOAD, Columns, Data
 from .result import UNUSABLE, SendFailure, SendResult
 
@@ -103,10 +109,20 @@ class Sendto:
         chunk = slice(start - self._first, start - self._first + _CHUNK)
         return self._columns.datas[chunk], self._columns.addresses[chunk]
 
+    def _controls(self, start: int) -> Sequence[Messages]:
+        """Return the control messages of the packets that `_next` returns."""
+        chunk = slice(start - self._first, start - self._first + _CHUNK)
+        return [] if self._columns.controls is None else self._columns.controls[chunk]
+
     def _send_each(self, sock: socket.socket, start: int) -> None:
         """Send the next packets, as far as they go one way: to the peer, or to addresses."""
         datas, addresses = self._next(start)
-        if addresses[0] is None:
+        if self._columns.controls is not None:
+            calls = map(
+                sock.sendmsg, zip(datas), self._controls(start), repeat(MSG_DONTWAIT), addresses
+            )
+            self._taken.extend(calls)
+        elif addresses[0] is None:
             if self._mixed:
                 datas = datas[: len(list(takewhile(_is_none, addresses)))]
             self._taken.extend(map(sock.send, datas, repeat(MSG_DONTWAIT)))
@@ -119,14 +135,17 @@ class Sendto:
         """Send the next packets, each run of them by one call that counts for all of it."""
         datas, addresses = self._next(start)
         sizes = [memoryview(data).nbytes for data in datas]
-        lengths = runs(sizes, addresses)
+        given = self._controls(start)
+        # One message has one destination, and one source.
+        lengths = runs(sizes, list(zip(addresses, given, strict=True)) if given else addresses)
         self._runs = {}
         groups, controls, names = [], [], []
         at = 0
         for length in lengths:
             self._runs[start + at] = length
             groups.append(datas[at : at + length])
-            controls.append(_segments_of(sizes[at]) if length > 1 else [])
+            control = [*given[at]] if given else []
+            controls.append(control + _segments_of(sizes[at]) if length > 1 else control)
             names.append(addresses[at])
             at += length
         calls = map(sock.sendmsg, groups, controls, repeat(MSG_DONTWAIT), names)
@@ -138,7 +157,7 @@ def _is_none(address: Address) -> bool:
     return address is None
 
 
-def _segments_of(size: int) -> list[tuple[int, int, bytes]]:
+def _segments_of(size: int) -> list[Ancillary]:
     """Return the control message that asks for segments of a size: a native 16-bit number."""
     return [(SOL_UDP, UDP_SEGMENT, size.to_bytes(2, sys.byteorder))]
 
@@ -154,11 +173,12 @@ def has_segmentation(sock: socket.socket) -> bool:
     return True
 
 
-def runs(sizes: Sequence[int], addresses: Sequence[Address]) -> list[int]:
+def runs(sizes: Sequence[int], addresses: Sequence[Any]) -> list[int]:
     """Divide packets into runs that can be one datagram until it is cut; return their lengths.
 
-    Those of a run go to one destination and are of one size, but for the last, which may be
-    shorter. An empty packet is a run of its own: nothing would be cut off for it.
+    Those of a run have equal `addresses`, which may say more than where they go, and are of one
+    size, but for the last, which may be shorter. An empty packet is a run of its own: nothing
+    would be cut off for it.
     """
     lengths = []
     start, count = 0, len(sizes)

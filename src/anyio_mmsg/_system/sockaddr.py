@@ -80,7 +80,7 @@ def encode_sockaddr(family: int, address: Address) -> bytes:
         scope_id = _number("scope_id", scope_id, 0xFFFFFFFF)
         if has_zone(address):
             host, _, zone = str(host).partition("%")  # as RFC 4007 section 11 writes it
-            index = _scope_id(zone)
+            index = scope_id_of(zone)
             if scope_id not in (0, index):
                 raise ValueError(f"address is {address!r}, which has two scopes; give one")
             scope_id = index
@@ -146,7 +146,12 @@ def _numeric(family: int, host: str) -> bytes | None:
         return None
 
 
-def _scope_id(zone: str) -> int:
+def scope_id_of(zone: str) -> int:
+    """Return the index of an interface, given by name or number.
+
+    Raises:
+        ValueError: There is no such interface.
+    """
     if zone.isascii() and zone.isdigit() and len(zone) <= 10:
         return _number("scope_id", int(zone), 0xFFFFFFFF)
     try:
