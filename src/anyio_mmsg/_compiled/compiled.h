@@ -246,6 +246,10 @@ int slots_kill(Slots *self, Place place, PyObject **leftover);
 /* Let `source` fill the free slots from now on; -1 and an error. See `Slots.plug`. */
 int slots_set_source(Slots *self, PyObject *source);
 
+/* control.c */
+/* The method timestamps(): those of all packets held. */
+PyObject *slots_timestamps(Slots *self, PyObject *ignored);
+
 #ifdef __linux__
 /* recvmmsg.c */
 int recvmmsg_add_types(PyObject *module, State *state);

@@ -125,6 +125,10 @@ class TrainSlots(Slots):
         """See `Slots.addresses`."""
         return self._gather(*self._numbers(start, stop), self._addresses_of)
 
+    def timestamps(self) -> list[int | None]:
+        """See `Slots.timestamps`."""
+        return self._gather(*self._numbers(0, None), self._timestamps_of)
+
     def payloads(self, start: int, stop: int | None = None) -> list[memoryview]:
         """See `Slots.payloads`."""
         return self._gather(*self._numbers(start, stop), self._views_of)
@@ -222,6 +226,14 @@ class TrainSlots(Slots):
         count = starts[(message + 1) % rounds] - starts[message % rounds]
         addresses: list[Address] = self.source.addresses(slot, 1)
         return addresses * count
+
+    def _timestamps_of(self, head: int, message: int, slot: int) -> list[int | None]:
+        if message < self._plugged or not self.ancillary:
+            return [packet.timestamp for packet in self._packets_of(head, message, slot)]
+        starts, rounds = self._starts, self._round
+        count = starts[(message + 1) % rounds] - starts[message % rounds]
+        timestamp: int | None = self.source.timestamp(slot)
+        return [timestamp] * count
 
     # held -> free
 
