@@ -156,7 +156,7 @@ def test_an_error_between_the_two_runs_of_a_wrap(batch: PacketBatch) -> None:
     not hasattr(socket.socket, "recvmsg_into"), reason="this platform has no recvmsg_into"
 )
 def test_reading_as_on_macos(family: Family) -> None:
-    """By recvmsg_into, which works here as well: it reports that it was cut, but not the length."""
+    """By recvmsg_into, which works here too: it reports that it was cut, but not the length."""
     receiver, sender = family.pair()
     batch = PacketBatch(4, 4, "recvfrom_into")
     batch._slots.plug(RecvfromInto(batch._slots, MSG_DONTWAIT, ask_for_flags=True))
