@@ -347,7 +347,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         out count as dropped. To lose nothing call `stop` and receive until the end.
         """
         self._closed = True
-        # Each step may be done again, should an interrupt end one, and somebody close it again.
+        # Each step may be repeated, if an interrupt ends one and the caller closes it again.
         if self._sock.fileno() >= 0:
             if self._count_unread:
                 discard_waiting(self._sock, most_waiting(self._sock), self._counters.discarded)
@@ -383,7 +383,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def statistics(self) -> ReceiverStatistics:
         """Return what was seen so far; after the end, what was seen until then.
 
-        The kernel's count of drops has 32 bits: look at least once in so many drops.
+        The kernel's count of drops has 32 bits: call this at least once in so many drops.
         """
         if not self._closed:
             self._counters.ask_the_kernel()
