@@ -1,7 +1,7 @@
-"""Answers on a machine with several addresses: run by test_reply_source.py in a network of its own.
+"""Answers on a machine with several addresses: test_reply_source.py runs it in its own network.
 
-What goes to an address of this machine takes loopback, and comes in with that address all the same;
-what goes to a group or a broadcast address comes back as a copy.
+What goes to an address of this machine takes loopback, and comes in with that address all the
+same; what goes to a group or a broadcast address comes back as a copy.
 """
 
 from __future__ import annotations
@@ -62,11 +62,12 @@ def main(sending: str, engine: str, gso: str) -> None:
     until_local("fd09::1", "fd09::7", "fe80::1", "fe80::7")
     how: dict[str, Any] = {"engine": sending, "gso": bool(gso)}
     index = socket.if_nametoindex("one")
+    group = socket.inet_aton("239.7.7.7") + socket.inet_aton("10.9.0.1")
 
     def answers(kind: str, asking: socket.socket, places: list[str], **more: Any) -> list[str]:
         with asking, wildcard(kind, destinations=True) as server:
             if kind == "inet":
-                server.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, GROUP)
+                server.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
             if kind != "inet":
                 request = socket.inet_pton(socket.AF_INET6, "ff02::7:7") + struct.pack("@i", index)
                 server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
@@ -78,7 +79,6 @@ def main(sending: str, engine: str, gso: str) -> None:
             assert [data for data, _ in got] == [b"%d" % n for n in range(len(places))]
             return [host for _, host in got]
 
-    GROUP = socket.inet_aton("239.7.7.7") + socket.inet_aton("10.9.0.1")
     several = ["10.9.0.7", "10.9.0.1", "10.9.0.7", "10.9.0.7"]
     assert answers("inet", udp("10.9.0.1"), several) == several
     assert answers("dual", udp("10.9.0.1"), several) == several

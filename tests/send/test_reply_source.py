@@ -100,9 +100,7 @@ def test_an_answer_outlives_the_question(release: bool, sending: str, engine: st
                 )
             assert sources(asking) == []
         else:
-            send_mmsg_nowait(
-                server, [(b"x", packet)], reply_from_destination=True, engine=sending
-            )
+            send_mmsg_nowait(server, [(b"x", packet)], reply_from_destination=True, engine=sending)
             batch.clear()
             assert sources(asking) == [(b"x", "127.0.0.2")]
 
@@ -135,9 +133,7 @@ def test_an_empty_batch_and_a_closed_one(sending: str, engine: str) -> None:
     with wildcard("inet") as server:
         batch = PacketBatch(engine=engine, ancillary=True)
         for nothing in (batch, []):
-            result = send_mmsg_nowait(
-                server, nothing, reply_from_destination=True, engine=sending
-            )
+            result = send_mmsg_nowait(server, nothing, reply_from_destination=True, engine=sending)
             assert result == SendResult(0, [])
         batch.close()
         with pytest.raises(ValueError, match="batch was closed"):
@@ -178,7 +174,7 @@ def test_a_source_that_is_not_ours_is_its_packets_failure(
         batch = invented(asking.getsockname(), ours, theirs, theirs, ours)
         result = answer(server, batch, reply_from_destination=True, gso=gso, engine=sending)
         assert [index for index, _ in failures(result)] == [1, 2]
-        assert NOT_OURS >= result.errors.keys()
+        assert result.errors.keys() <= NOT_OURS
         assert result.sent == 2
         assert sources(asking) == [(b"0", "127.0.0.2"), (b"3", "127.0.0.2")]
 
@@ -200,7 +196,9 @@ def test_a_group_of_ipv6_is_no_source(local: str, sending: str) -> None:
 def test_a_destination_of_another_family(sending: str) -> None:
     with wildcard("inet") as server, client("127.0.0.1") as asking:
         batch = invented(asking.getsockname(), Control(local="::1"))
-        with pytest.raises(ValueError, match=r"^packet 0: it was sent to ::1, which is of another"):
+        with pytest.raises(
+            ValueError, match=r"^packet 0: it was sent to ::1, which is of another"
+        ):
             send_mmsg_nowait(server, batch, reply_from_destination=True, engine=sending)
 
 
