@@ -12,6 +12,7 @@ import pytest
 import anyio_mmsg
 
 ROOT = Path(__file__).parent.parent.parent
+PACKAGE = str(Path(anyio_mmsg.__file__).parent.parent)
 
 pytestmark = pytest.mark.skipif(
     sys.implementation.name != "cpython", reason="counts what CPython counts"

@@ -123,7 +123,7 @@ nanoseconds(const struct cmsghdr *message)
 static PyObject *
 block_of(Recvmmsg *self, const char *start, size_t length)
 {
-    unsigned char copy[CONTROL_SIZE]; /* decoding may run Python, which may fill the slot anew */
+    unsigned char copy[CONTROL_SIZE]; /* decoding may run Python, which may fill the slot again */
     PyObject *key, *block;
     if (self->block != NULL && self->block_size == length
         && memcmp(self->block_key, start, length) == 0) {

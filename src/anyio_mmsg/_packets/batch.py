@@ -51,7 +51,7 @@ class _Closed:
     def __getattr__(self, name: str) -> NoReturn:
         raise ValueError(
             "this batch was closed, and given back if it came from a pool: its memory may be in "
-            "use by somebody else. Take another one"
+            "use elsewhere. Take another one"
         )
 
 

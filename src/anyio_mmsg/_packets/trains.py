@@ -114,7 +114,7 @@ class TrainSlots(Slots):
         self.tail = tail + count
 
     # What is held. As in `Slots`: between the last call before an `if` that asks whether anything
-    # has changed and the stores beneath it nothing comes in. That includes what allocates, since
+    # has changed and the stores under it nothing comes in. That includes what allocates, since
     # the garbage collector may run finalizers.
 
     def wire_sizes(self) -> list[int]:
