@@ -1,4 +1,4 @@
-"""Raise an exception at any bytecode of the package, as a signal's handler can."""
+"""Raise an exception at any bytecode of the package, as a signal handler can."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ some of the bytecodes are left out."""
 PACKAGE = str(Path(anyio_mmsg.__file__).parent)
 
 
-# Where the interpreter runs no signal's handler, so that an `await` is left only by what the
+# Where the interpreter runs no signal handler, so that an `await` is left only by what the
 # awaited raises: ceval.c of CPython says so.
 _CLOSED = {"SEND", "YIELD_FROM", "YIELD_VALUE", "RESUME", "JUMP_BACKWARD_NO_INTERRUPT"}
 if sys.version_info < (3, 11):
@@ -34,7 +34,7 @@ def _closed_offsets(code: types.CodeType) -> set[int]:
 
 
 class Interrupt(BaseException):
-    """What a signal's handler raises."""
+    """What a signal handler raises."""
 
 
 class Interrupter:

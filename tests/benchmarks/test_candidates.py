@@ -40,7 +40,7 @@ QUERY = b"\x12\x34\x01\x00\x00\x01\0\0\0\0\0\0\x03www\x07example\x03org\0\0\x01\
 
 
 def cases(specs: list[Any]) -> list[Any]:
-    """Return parameters, of which those that can't be had here are skipped."""
+    """Return parameters, of which those that are unavailable here are skipped."""
     return [
         pytest.param(
             spec,

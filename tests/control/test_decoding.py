@@ -35,6 +35,7 @@ from anyio_mmsg._system.control import (
     segment_of,
     split,
     timestamp_of,
+    timestamps_of,
 )
 
 from .packets import ALL, Line
@@ -104,6 +105,19 @@ def test_timestamps_of_either_width(kind: int) -> None:
     for size in (0, 4, 12, 17):
         assert timestamp_of((level, kind, b"x" * size)) is None
     assert timestamp_of((SOL_IP, kind, b"x" * 16)) is None
+
+
+@given(st.lists(messages, min_size=1, max_size=5), st.lists(st.integers(0, 2**40), min_size=1))
+def test_timestamps_in_bulk(controls: list[list[Ancillary]], stamps: list[int]) -> None:
+    """Alike or not, they are what they are one by one."""
+    for kind, form in ((SO_TIMESTAMPNS_NEW, "=qq"), (SO_TIMESTAMPNS_OLD, "=ii"), (IP_TTL, "=qq")):
+        alike: list[list[Ancillary]] = [
+            [(int(socket.SOL_SOCKET), kind, struct.pack(form, stamp % 2**31, 7)), V4]
+            for stamp in stamps
+        ]
+        for parts in (alike, controls, alike + controls, [*alike, []]):
+            one_by_one = [timestamp_of(part[0]) if part else None for part in parts]
+            assert timestamps_of(parts) == one_by_one
 
 
 @given(messages)

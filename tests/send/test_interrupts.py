@@ -1,4 +1,4 @@
-"""A signal's handler that raises, at every bytecode: the result says exactly what was sent."""
+"""A signal handler that raises, at every bytecode: the result says exactly what was sent."""
 
 from __future__ import annotations
 

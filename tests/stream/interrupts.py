@@ -1,4 +1,4 @@
-"""Something that happens between two bytecodes, as a signal's handler or a finalizer may run."""
+"""Something that happens between two bytecodes, as a signal handler or a finalizer may run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ them, and event loops rely on that."""
 
 
 class HandlerError(Exception):
-    """What a signal's handler raises."""
+    """What a signal handler raises."""
 
 
 def interrupt() -> None:

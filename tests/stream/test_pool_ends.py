@@ -126,7 +126,7 @@ async def test_every_end_wakes_who_waits(
 async def test_an_end_while_a_task_begins_to_wait(
     end: Callable[[list[PacketBatch]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between its look at what is free, and its place among those who wait."""
+    """Between its look at what is free, and its place in the queue."""
     pool = PacketBatchPool(1)
     held = [pool.acquire_nowait()]
     real = pool_module._Waiter
@@ -147,7 +147,7 @@ async def test_an_end_while_a_task_begins_to_wait(
 async def test_an_end_at_every_bytecode_of_acquire(
     end: Callable[[list[PacketBatch]], None],
 ) -> None:
-    """As a finalizer or a signal's handler may do it: a task never sleeps for ever."""
+    """As a finalizer or a signal handler may do it: a task never sleeps for ever."""
     for step in range(1, 1000, 2):
         pool = PacketBatchPool(1)
         held = [pool.acquire_nowait()]

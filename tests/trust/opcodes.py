@@ -1,6 +1,6 @@
 """Run something with a handler, which may raise, before one of its bytecodes.
 
-A signal's handler runs between two bytecodes of the main thread. A trace function does too, at
+A signal handler runs between two bytecodes of the main thread. A trace function does too, at
 one that can be chosen.
 """
 
@@ -34,7 +34,7 @@ class BeforeOpcode:
         at: Which one.
         handler: What to call. It is not traced.
         everywhere: Whether every bytecode counts. Else only those before which CPython may run
-            a signal's handler: it asks for signals after calls, when a function begins, and when
+            a signal handler: it asks for signals after calls, when a function begins, and when
             it jumps back.
 
     Attributes:

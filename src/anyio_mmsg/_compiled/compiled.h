@@ -77,7 +77,7 @@ typedef struct {
     char live; /* held and handed out; 0: a spare that only Slots refers to */
 } Packet;
 
-/* The segment size of a train whose own was cut off: nobody can tell its packets apart. */
+/* The segment size of a train whose own was cut off: its packets can't be told apart. */
 #define LOST UINT32_MAX
 
 /* What was handed out for a slot: live packets, spares, or NULL. */
@@ -246,6 +246,10 @@ int slots_kill(Slots *self, Place place, PyObject **leftover);
 /* Let `source` fill the free slots from now on; -1 and an error. See `Slots.plug`. */
 int slots_set_source(Slots *self, PyObject *source);
 
+/* control.c */
+/* The method timestamps(): those of all packets held. */
+PyObject *slots_timestamps(Slots *self, PyObject *ignored);
+
 #ifdef __linux__
 /* recvmmsg.c */
 int recvmmsg_add_types(PyObject *module, State *state);
@@ -253,7 +257,7 @@ int recvmmsg_add_types(PyObject *module, State *state);
 PyObject *recvmmsg_address(Recvmmsg *self, Py_ssize_t slot);
 /* The same if it is remembered, without running Python: a borrowed reference, or NULL. */
 PyObject *recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot);
-/* The same as the system has it: the bytes lie in `self->names` until the slot is filled again. */
+/* The same in the system's form: the bytes lie in `self->names` until the slot is filled again. */
 const unsigned char *recvmmsg_sockaddr(const Recvmmsg *self, Py_ssize_t slot, uint32_t *length);
 /* control.c */
 /* The segment size that came with the message in a slot, 0 without; -1: it may have been cut off. */

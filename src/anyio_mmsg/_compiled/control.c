@@ -8,6 +8,25 @@
 
 #include "compiled.h"
 
+PyObject *
+slots_timestamps(Slots *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *list = slots_column(self, NULL, 0, PACKETS);
+    Py_ssize_t i;
+    for (i = 0; list != NULL && i < PyList_GET_SIZE(list); i++) {
+        PyObject *packet = PyList_GET_ITEM(list, i); /* the list is nobody else's */
+        PyObject *timestamp = PyObject_GetAttrString(packet, "timestamp");
+        if (timestamp == NULL) {
+            Py_CLEAR(list);
+        }
+        else {
+            PyList_SET_ITEM(list, i, timestamp);
+            Py_DECREF(packet);
+        }
+    }
+    return list;
+}
+
 #ifdef __linux__
 
 #include <netinet/in.h>
@@ -104,7 +123,7 @@ nanoseconds(const struct cmsghdr *message)
 static PyObject *
 block_of(Recvmmsg *self, const char *start, size_t length)
 {
-    unsigned char copy[CONTROL_SIZE]; /* decoding may run Python, which may fill the slot anew */
+    unsigned char copy[CONTROL_SIZE]; /* decoding may run Python, which may fill the slot again */
     PyObject *key, *block;
     if (self->block != NULL && self->block_size == length
         && memcmp(self->block_key, start, length) == 0) {

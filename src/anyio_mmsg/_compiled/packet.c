@@ -1,5 +1,5 @@
 /* Packet: the twin of _packets/packet.py, which says what each attribute promises. A packet's
- * state is its type: `undecoded` until somebody asks for its address, `Packet`, in the end
+ * state is its type: `undecoded` until its address is asked for, `Packet`, in the end
  * `released`.
  */
 

@@ -458,6 +458,7 @@ static PyMethodDef slots_methods[] = {
     {"wire_sizes", (PyCFunction)slots_wire_sizes, METH_NOARGS, NULL},
     {"tally", (PyCFunction)slots_tally, METH_NOARGS, NULL},
     {"hand_out", FAST(slots_hand_out), NULL},
+    {"timestamps", (PyCFunction)slots_timestamps, METH_NOARGS, NULL},
     {"payloads", FAST(slots_payloads), NULL},
     {"addresses", FAST(slots_addresses), NULL},
     {"take_back", (PyCFunction)slots_take_back, METH_O, NULL},

@@ -22,6 +22,10 @@ class Source(Protocol):
         """
         ...
 
+    def timestamps(self, first: int, count: int) -> list[int | None]:
+        """Return `timestamp` of `count` slots from `first` on; errors likewise."""
+        ...
+
     def control(self, slot: int) -> Control:
         """Return what else the control data of the packet in a slot says.
 

@@ -114,7 +114,7 @@ class TrainSlots(Slots):
         self.tail = tail + count
 
     # What is held. As in `Slots`: between the last call before an `if` that asks whether anything
-    # has changed and the stores beneath it nothing comes in. That includes what allocates, since
+    # has changed and the stores under it nothing comes in. That includes what allocates, since
     # the garbage collector may run finalizers.
 
     def wire_sizes(self) -> list[int]:
@@ -124,6 +124,10 @@ class TrainSlots(Slots):
     def addresses(self, start: int, stop: int | None = None) -> list[Address]:
         """See `Slots.addresses`."""
         return self._gather(*self._numbers(start, stop), self._addresses_of)
+
+    def timestamps(self) -> list[int | None]:
+        """See `Slots.timestamps`."""
+        return self._gather(*self._numbers(0, None), self._timestamps_of)
 
     def payloads(self, start: int, stop: int | None = None) -> list[memoryview]:
         """See `Slots.payloads`."""
@@ -222,6 +226,14 @@ class TrainSlots(Slots):
         count = starts[(message + 1) % rounds] - starts[message % rounds]
         addresses: list[Address] = self.source.addresses(slot, 1)
         return addresses * count
+
+    def _timestamps_of(self, head: int, message: int, slot: int) -> list[int | None]:
+        if message < self._plugged or not self.ancillary:
+            return [packet.timestamp for packet in self._packets_of(head, message, slot)]
+        starts, rounds = self._starts, self._round
+        count = starts[(message + 1) % rounds] - starts[message % rounds]
+        timestamp: int | None = self.source.timestamp(slot)
+        return [timestamp] * count
 
     # held -> free
 

@@ -15,7 +15,14 @@ from anyio import BusyResourceError
 from .._packets import Slots
 from .._packets.packet import NO_CONTROL, UNKNOWN_WIRE_SIZE, Address, Control
 from .._packets.trains import LOST, TrainSlots
-from .._system.control import CONTROL_SIZE, Ancillary, control_of, segment_of, timestamp_of
+from .._system.control import (
+    CONTROL_SIZE,
+    Ancillary,
+    control_of,
+    segment_of,
+    timestamp_of,
+    timestamps_of,
+)
 
 WSAEMSGSIZE = 10040
 """Windows' error for a datagram that is longer than the buffer, which it has filled. Elsewhere
@@ -115,6 +122,13 @@ class RecvfromInto:
         if not self._ancillary or flags & _MSG_CTRUNC:
             raise self._why_no_control()
         return timestamp_of(messages[0]) if messages else None
+
+    def timestamps(self, first: int, count: int) -> list[int | None]:
+        """See `anyio_mmsg._packets.source.Source`."""
+        messages, flags = zip(*self._controls[first : first + count])  # noqa: B905
+        if not self._ancillary or any(map(_MSG_CTRUNC.__and__, flags)):
+            raise self._why_no_control()
+        return timestamps_of(messages)
 
     def control(self, slot: int) -> Control:
         """See `anyio_mmsg._packets.source.Source`."""

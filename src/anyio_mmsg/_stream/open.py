@@ -90,8 +90,8 @@ async def open_udp_socket(
     Raises:
         OSError: No such host (`socket.gaierror`); the address is in use, or not this machine's,
             or the port not for this user; there is no route to the peer; a group can't be joined,
-            for want of a route or an interface, or since the system has a limit. It names the
-            address, or the group and the limit.
+            because there is no route or interface, or because of a limit of the system. The
+            message names the address, or the group and the limit.
         TypeError: A numeric argument is not an int, or a boolean one not a bool.
         ValueError: An argument is not what is said above, or this platform can't do it.
     """

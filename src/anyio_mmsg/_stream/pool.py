@@ -272,7 +272,7 @@ class PacketBatchPool:
                         return
                 waiter.event.set()
         except BaseException:
-            self._wake()  # those who were not reached
+            self._wake()  # the tasks that were not reached
             raise
 
     # The ends of a loan: in any thread, in a finalizer, at any time

@@ -22,7 +22,7 @@ from .._receive.usable import ensure_usable
 from .._system.control import has_gro
 from .._system.memory import discard_waiting, most_waiting
 from .attributes import socket_attributes
-from .linger import TIMER_RESOLUTION, Pace
+from .linger import TIMER_RESOLUTION, Pace, check_linger
 from .pool import PacketBatchPool, on_loss
 from .statistics import Counters, ReceiverStatistics
 from .transient import pass_over
@@ -49,8 +49,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             is always with the receiver.
         limit: The most packets of a batch, at least 1; the batches' capacity is a limit too. With
             ``gro=True`` both count messages, which may be trains of packets.
-        linger: Seconds to wait for a fuller batch after its first packet. The task sleeps for a
-            quarter of it at a time, 1 to 5 ms, then takes what has come, which saves CPU time
+        linger: Seconds to wait for a fuller batch after its first packet. The task sleeps for
+            half of it at a time, 1 to 5 ms, then takes what has come, which saves CPU time
             (``python -m benchmarks.linger``); a full batch may be that late. Where packets come
             too fast for a sleep, or on a unix socket, it waits for each packet. Below 1 ms it
             never sleeps, so it is precise and costs CPU; above, it may be a millisecond late.
@@ -80,12 +80,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         count_unread: bool = True,
     ) -> None:
         ensure_usable(sock)
-        if isinstance(linger, bool) or not isinstance(linger, (int, float)):
-            raise TypeError(f"linger is a {type(linger).__name__}; give seconds")
+        check_linger(linger)
         if not isinstance(pool, (PacketBatchPool, type(None))):
             raise TypeError(f"pool is a {type(pool).__name__}, and has to be a PacketBatchPool")
-        if not linger >= 0:
-            raise ValueError(f"linger is {linger}; give seconds, 0 for not at all")
         self._sock = sock
         self.pool = PacketBatchPool(gro=has_gro(sock)) if pool is None else pool
         self._limit = min(
@@ -272,12 +269,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
         From now on `receive` does not wait for the socket, and does not linger. It returns what
         the kernel holds already, then raises `anyio.EndOfStream`, so ``async for`` ends. It may
-        still wait for a batch of the pool. Packets that arrive later are not waited for: some may
-        be handed out, but a peer who goes on sending does not keep the stream alive. `feed`
-        returns at the end, and does not drop a batch after a stop. Sending goes on.
+        still wait for a batch of the pool. A peer who goes on sending does not keep the stream
+        alive. `feed` drops nothing after a stop, and returns at the end. Sending goes on.
 
-        May be called from anywhere: a task, a callback, a signal handler, another thread. To call
-        it again changes nothing.
+        May be called from a task, a callback, a signal handler or another thread, and repeatedly.
         """
         if not self._stopped:
             self._left = most_waiting(self._sock)
@@ -319,8 +314,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def put_back(self, batch: PacketBatch) -> None:
         """Give back a batch that `receive` returned, to be returned again before all others.
 
-        For a consumer who was cancelled before it could do anything with it, as `feed` may be. Its
-        packets count as dropped if nobody gets it until the receiver is closed.
+        For a consumer that was cancelled before it could do anything with it, as `feed` may be.
         """
         if self._closed:
             self.drop(batch)
@@ -331,9 +325,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def drop(self, batch: PacketBatch, packets: int | None = None) -> None:
         """Close a batch that `receive` returned, and count its packets as dropped.
 
-        Args:
-            batch: A batch that is still open.
-            packets: How many it had, if some may have been released since.
+        If some may have been released, `packets` says how many it had.
 
         Raises:
             BufferError: As `PacketBatch.close`. They are counted all the same, and once.
@@ -355,7 +347,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         out count as dropped. To lose nothing call `stop` and receive until the end.
         """
         self._closed = True
-        # Each step may be done again, should an interrupt end one, and somebody close it again.
+        # Each step may be repeated, if an interrupt ends one and the caller closes it again.
         if self._sock.fileno() >= 0:
             if self._count_unread:
                 discard_waiting(self._sock, most_waiting(self._sock), self._counters.discarded)
@@ -391,7 +383,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def statistics(self) -> ReceiverStatistics:
         """Return what was seen so far; after the end, what was seen until then.
 
-        The kernel's count of drops has 32 bits: look at least once in so many drops.
+        The kernel's count of drops has 32 bits: call this at least once in so many drops.
         """
         if not self._closed:
             self._counters.ask_the_kernel()

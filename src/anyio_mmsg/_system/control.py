@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from .._packets.packet import Control
@@ -33,6 +34,7 @@ Ancillary: TypeAlias = tuple[int, int, bytes]
 
 
 _SOL_SOCKET = int(socket.SOL_SOCKET)
+_first = itemgetter(0)
 _TWO_INTS, _TWO_LONGS = struct.Struct("=ii").unpack, struct.Struct("=qq").unpack
 
 
@@ -50,6 +52,22 @@ def timestamp_of(message: Ancillary) -> int | None:
             seconds, rest = _TWO_INTS(data)
             return seconds * 1_000_000_000 + rest  # type: ignore[no-any-return]
     return None
+
+
+def timestamps_of(controls: Sequence[list[Ancillary]]) -> list[int | None]:
+    """Return `timestamp_of` the first message of each, all at once if they are alike."""
+    if all(controls):
+        levels, kinds, parts = zip(*map(_first, controls))  # noqa: B905
+        data, count = b"".join(parts), len(controls)
+        if (
+            levels.count(_SOL_SOCKET) == kinds.count(SO_TIMESTAMPNS_NEW) == count
+            and len(data) == 16 * count
+        ):
+            numbers = memoryview(data).cast("q").tolist()
+            base, seconds = numbers[0] * 1_000_000_000, numbers[::2]
+            if seconds.count(seconds[0]) == count:  # the usual case
+                return [base + rest for rest in numbers[1::2]]
+    return [timestamp_of(messages[0]) if messages else None for messages in controls]
 
 
 def _number(data: bytes) -> int | None:
