@@ -132,6 +132,7 @@ def test_a_batch_without_control_data(answer: Answer, sending: str, engine: str)
 def test_an_empty_batch_and_a_closed_one(sending: str, engine: str) -> None:
     with wildcard("inet") as server:
         batch = PacketBatch(engine=engine, ancillary=True)
+        nothing: Any
         for nothing in (batch, []):
             result = send_mmsg_nowait(server, nothing, reply_from_destination=True, engine=sending)
             assert result == SendResult(0, [])
