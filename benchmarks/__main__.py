@@ -14,13 +14,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from . import machine, report
 from .children import Children
-from .measure import burst, dns, echo, lossless, lowrate, memory, receive, roundtrip, send, single
+from .measure import (
+    burst,
+    dns,
+    echo,
+    gro,
+    lossless,
+    lowrate,
+    memory,
+    receive,
+    roundtrip,
+    send,
+    single,
+)
 from .result import Context, Result, write_json
 from .spec import UnavailableError
 
 BENCHMARKS: dict[str, Callable[[Context], Result]] = {
     "receive": receive.run,
     "single": single.run,
+    "gro": gro.run,
     "send": send.run,
     "roundtrip": roundtrip.run,
     "lowrate": lowrate.run,

@@ -110,7 +110,7 @@ def python(module: str, *arguments: str) -> list[str]:
 
 
 def compile_floors(directory: Path) -> dict[str, Path]:
-    """Compile the C files; return the programs, none where there is no compiler or not Linux."""
+    """Compile the C files; return the programs, none without a compiler or Linux."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or sys.platform != "linux":
         return {}

@@ -115,7 +115,7 @@ class Result:
         title: What was measured.
         notes: What a reader has to know besides.
         tables: The figures.
-        goals: Those that this benchmark can tell of.
+        goals: Those that this benchmark measures.
         left_out: Candidates that can't run here, by the reason.
         quick: Whether the figures are of a quick run, and mean nothing.
         machine: What it ran on (`machine.describe`).
@@ -132,7 +132,7 @@ class Result:
 
 
 class Figures:
-    """Values by candidate and whatever else tells measurements apart, one for each round."""
+    """Values by candidate and whatever else distinguishes measurements, one for each round."""
 
     def __init__(self) -> None:
         self.rounds: defaultdict[tuple[Any, ...], list[float | None]] = defaultdict(list)

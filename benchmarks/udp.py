@@ -52,7 +52,7 @@ def set_buffer(sock: socket.socket, size: int) -> int:
     """Ask for a receive buffer of `size` bytes, beyond the system's limit where permitted.
 
     Returns:
-        What was granted, as SO_RCVBUF tells. Linux grants, and tells, twice what was asked for,
+        What was granted, as SO_RCVBUF reports. Linux grants and reports twice what was asked for,
         since it counts its own overhead too (socket(7)).
     """
     try:

@@ -238,7 +238,7 @@ class Metrics:
         return True
 
     def flush(self) -> str:
-        """Return the report of the time since the last one, and start anew. Gauges stay."""
+        """Return the report of the time since the last one, and start again. Gauges stay."""
         now = time.monotonic()
         seconds = max(now - self.since, 1e-3)
         report = [self.heading(seconds)]

@@ -71,7 +71,7 @@ class Report:
     unsent: int = 0  # when it was stopped
 
     def add(self, packets: int, result: SendResult) -> None:
-        """Count what became of the replies to so many packets."""
+        """Count what became of the replies to some packets."""
         self.echoed += result.sent
         self.unsent += packets - result.handled
         self.refused.update(result.errors)

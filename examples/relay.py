@@ -171,7 +171,7 @@ class Relay:
                     self.count(len(payloads), result)
 
     def count(self, packets: int, result: SendResult) -> None:
-        """Count for each destination what became of its copies of so many packets."""
+        """Count for each destination what became of its copies of some packets."""
         for index, to in enumerate(self.destinations):
             handled = min(max(result.handled - index * packets, 0), packets)
             to.sent += handled

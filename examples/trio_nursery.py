@@ -189,7 +189,7 @@ def split_bsd(rest: str, *, had_timestamp: bool) -> dict[str, str]:
     if had_timestamp and space and (is_host(word) or (word == "-" and TAG.match(after))):
         host, rest = word, after
     tag = TAG.match(rest)
-    # Without a timestamp "http://..." is no tag, and without a host "12:30" is none either.
+    # Without a timestamp "http://..." is not a tag, nor is "12:30" without a host.
     if tag and (had_timestamp or tag["procid"] or tag["space"] is not None):
         app, procid = tag["app"] or tag["app_alone"] or "", tag["procid"] or ""
         rest = rest[tag.end() :]

@@ -228,7 +228,7 @@ async def open_socket(options: argparse.Namespace) -> socket.socket:
 
 @contextlib.contextmanager
 def single_keys() -> Iterator[bool]:
-    """Let the terminal give each key at once, without Enter; False where that can't be had."""
+    """Let the terminal give each key at once, without Enter; False where that is unavailable."""
     keys_can_be_had = WAIT_READABLE is not None and sys.stdin.isatty() and sys.stdout.isatty()
     if sys.platform == "win32" or not keys_can_be_had or in_background():
         yield False
@@ -292,7 +292,7 @@ def main() -> None:
     parser.add_argument("--interface", help="the interface to hear the group on")
     parser.add_argument("--source", action="append", help="hear only this sender to the group")
     parser.add_argument("--senders", type=int, default=1000, help="size of the table of senders")
-    parser.add_argument("--ports", action="store_true", help="tell a sender's ports apart")
+    parser.add_argument("--ports", action="store_true", help="count a sender's ports separately")
     parser.add_argument("--buffer", type=int, help="bytes of the kernel's buffer to ask for")
     parser.add_argument("--interval", type=float, default=1, help="seconds between two looks")
     add_backend_option(parser)

@@ -128,7 +128,7 @@ def drain(sock: socket.socket, batch: PacketBatch, count: int) -> None:
 
 
 async def trickle(sender: socket.socket, steps: int) -> int:
-    """Let others run so many times, and send at every second; return how many were sent."""
+    """Let others run a number of times, and send at every second; return how many were sent."""
     sent = 0
     for step in range(steps):
         if step % 2:
@@ -169,7 +169,7 @@ def nowhere(family: Family) -> tuple[Any, int]:
 
 @contextlib.contextmanager
 def assert_others_run(backend: str) -> Iterator[None]:
-    """Fail if the block is no checkpoint, or does not let others run."""
+    """Fail if the block is not a checkpoint, or does not let others run."""
     if backend == "trio":
         with trio.testing.assert_checkpoints():
             yield

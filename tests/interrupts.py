@@ -1,4 +1,4 @@
-"""Raise an exception at any bytecode of the package, as a signal's handler can."""
+"""Raise an exception at any bytecode of the package, as a signal handler can."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ from typing import Any
 
 import anyio_mmsg
 
+STRIDE = 1 if sys.version_info < (3, 12) else 7
+"""From CPython 3.12 on, tracing bytecodes slows down all code, that of the event loop too: there
+some of the bytecodes are left out."""
+
 PACKAGE = str(Path(anyio_mmsg.__file__).parent)
 
 
-# Where the interpreter runs no signal's handler, so that an `await` is left only by what the
+# Where the interpreter runs no signal handler, so that an `await` is left only by what the
 # awaited raises: ceval.c of CPython says so.
 _CLOSED = {"SEND", "YIELD_FROM", "YIELD_VALUE", "RESUME", "JUMP_BACKWARD_NO_INTERRUPT"}
+if sys.version_info < (3, 11):
+    # CPython 3.10 itself crashes later, if tracing raises here: its block stack is between states.
+    _CLOSED.add("POP_EXCEPT")
 
 
 @functools.cache
@@ -27,7 +34,7 @@ def _closed_offsets(code: types.CodeType) -> set[int]:
 
 
 class Interrupt(BaseException):
-    """What a signal's handler raises."""
+    """What a signal handler raises."""
 
 
 class Interrupter:
@@ -79,4 +86,4 @@ def interrupters() -> Iterator[Interrupter]:
         yield interrupter
         if not interrupter.raised:
             return
-        step += 1
+        step += STRIDE

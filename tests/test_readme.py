@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +229,25 @@ def test_files_that_are_named_exist(page: Path) -> None:
         page.read_text(encoding="utf-8"),
     )
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_long_description_has_no_relative_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index shows it without the files around it."""
+    setuptools = types.ModuleType("setuptools")
+    vars(setuptools)["setup"] = None
+    monkeypatch.setitem(sys.modules, "setuptools", setuptools)
+    names = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")
+    repository = "https://example.org/anyio-mmsg/blob/main"
+    text = "![A picture](a/b.svg) [text](docs/c.md) [d.md](d.md) [there](https://example.org/e)"
+    assert names["for_an_index"](text, "") == (
+        "(Picture: `a/b.svg`. A picture.) text (`docs/c.md`) `d.md` [there](https://example.org/e)"
+    )
+    assert names["for_an_index"](text, repository) == (
+        f"![A picture]({repository}/a/b.svg?raw=true) [text]({repository}/docs/c.md) "
+        f"[d.md]({repository}/d.md) [there](https://example.org/e)"
+    )
+    shown = names["for_an_index"](README)
+    assert re.findall(r"\]\((?!https://)[^)]*\)", shown) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -70,7 +70,7 @@ class OurServer(Server):
     """To receive and to send by."""
     gso = False
     linger: float | None = None
-    """Of a `PacketReceiver`; None: none is used for echoes."""
+    """Of a `PacketReceiver`; None: the server uses no receiver."""
 
     async def start(self) -> None:
         """See `Server`."""

@@ -20,7 +20,7 @@ from benchmarks.spec import LOOPS, PLAIN, Kind, Spec
 from .receiving_peers import ROOM
 
 Single: TypeAlias = Callable[[socket.socket, int], Awaitable[int]]
-"""Calls so many times, and returns the nanoseconds of all. Receivers find as many packets."""
+"""Makes a number of calls, and returns the nanoseconds of all. As many packets wait."""
 
 
 async def recvfrom(sock: socket.socket, count: int) -> int:

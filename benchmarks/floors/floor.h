@@ -26,7 +26,7 @@ static void check(int failed, const char *what)
     }
 }
 
-/* Opens a socket that is bound to a free port of the loopback interface; tells its address. */
+/* Opens a socket that is bound to a free port of the loopback interface; reports its address. */
 static int open_socket(struct sockaddr_in *at)
 {
     int sock = socket(AF_INET, SOCK_DGRAM, 0);

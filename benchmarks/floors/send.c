@@ -47,7 +47,7 @@ static int drain(int destinations, in_port_t port)
 
 /* Lays headers for payloads that lie one after another, `most` in a run. Headers end where calls
  * end. Returns how many there are. */
-static int lay(char *payloads, int payload, int destinations, int call, int count, int most)
+static int fill_in(char *payloads, int payload, int destinations, int call, int count, int most)
 {
     int used = 0;
     for (int i = 0; i < count;) {
@@ -105,7 +105,7 @@ int main(int argc, char **argv)
             if (gso)
                 check(setsockopt(sock, IPPROTO_UDP, UDP_SEGMENT, &payload, sizeof payload),
                       "UDP_SEGMENT");
-            int used = lay(payloads, payload, destinations, call, count, most);
+            int used = fill_in(payloads, payload, destinations, call, count, most);
             int vlen = (call + most - 1) / most, lost = 0;
             printf("{\"ns\": [");
             for (int turn = 0; turn < times; turn++) {

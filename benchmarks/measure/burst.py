@@ -14,7 +14,7 @@ DATAGRAMS = 1_000
 LARGE = 8 * 2**20  # bytes; holds them all several times over
 USUAL = 212_992
 """Bytes of a socket's buffer that nobody asked for anything: net.core.rmem_default of Linux,
-where the kernel does not tell another."""
+where the kernel does not report another."""
 
 ROUNDS = 5
 

@@ -5,8 +5,8 @@ differs is how queries come in and answers go out. Ours does that as the example
 
 It needs dnsperf (https://www.dns-oarc.net/tools/dnsperf), which is Debian's and Ubuntu's package
 `dnsperf` and Homebrew's, and dnspython, which is in the extra `examples`. A server has a core of
-its own, dnsperf all others; it wants two or more. What a server's process used of its core is
-told, as it says what the limit was.
+its own, dnsperf all others, so it needs two or more. The table has the share of its core that a
+server used, which shows what the limit was.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Load(NamedTuple):
 
 
 FULL = Load("512 outstanding", 512)
-# A rate that all bear: under full load latency tells no more than the rate does (Little's law).
+# A rate that all can serve: under full load latency only repeats the rate (Little's law).
 CALM = Load("10,000/s", 512, 10_000)
 LOADS = (FULL, CALM)
 CLIENTS = 8  # sockets that ask (-c)

@@ -3,7 +3,7 @@
 The load, in a process of its own and on a core of its own, keeps a window of packets on their way
 there and back: it sends a burst for each that returned. It is the same for all, and costs less
 than any server: its bursts are one call each, and it takes what came back by `recv_mmsg_nowait`.
-What a server's process used of its core is told, as it says what the limit was.
+The table has the share of its core that a server used, which shows what the limit was.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def run(context: Context) -> Result:
     """Measure ours, compiled and plain, on asyncio."""
     children = context.children
     wanted = [spec for spec in OURS + PLAINS if spec.key in ENGINES]
-    specs = children.start(wanted, BUFFER)  # to know which can be had
+    specs = children.start(wanted, BUFFER)  # to know which are available
     result = Result("memory", "Memory", left_out=children.left_out(wanted))
     packets = QUICK_PACKETS if context.quick else PACKETS
     fresh = {spec.key: children.spawn(spec, anywhere=True) for spec in specs}

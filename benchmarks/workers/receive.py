@@ -133,7 +133,7 @@ async def serve(spec: ReceiverSpec) -> None:
             sock.close()
             raise
         gc.collect()
-        gc.freeze()  # what was imported is no garbage: collections before the clock are quick
+        gc.freeze()  # what was imported is not garbage: collections before the clock are quick
         answer({"port": options.getsockname()[1]})
         try:
             await obey(receiver, options)

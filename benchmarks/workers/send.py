@@ -2,7 +2,7 @@
 
 ==========================================  ================================================
 buffer BYTES                                {"granted": what SO_RCVBUF of the sockets that it
-                                            opens from now on tells}
+                                            opens from now on}
 send PAYLOAD DESTINATIONS CALL COUNT TIMES  opens DESTINATIONS sockets, sends COUNT datagrams
                                             of PAYLOAD bytes to them in turn, CALL of them
                                             in each call, and receives them, the clock

@@ -27,6 +27,7 @@ from benchmarks.candidates import (
     servers,
     serving_peers,
     singles,
+    trains,
 )
 from benchmarks.children import Children
 from benchmarks.spec import PLAIN, AnySpec, Spec, UnavailableError
@@ -39,7 +40,7 @@ QUERY = b"\x12\x34\x01\x00\x00\x01\0\0\0\0\0\0\x03www\x07example\x03org\0\0\x01\
 
 
 def cases(specs: list[Any]) -> list[Any]:
-    """Return parameters, of which those that can't be had here are skipped."""
+    """Return parameters, of which those that are unavailable here are skipped."""
     return [
         pytest.param(
             spec,
@@ -188,6 +189,19 @@ def test_single_call_takes_or_sends_one_packet_each(spec: singles.SingleSpec) ->
             assert udp.empty(sock) == (8 if spec.key.startswith("send") else 0)
 
     run(spec, check)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="GRO and control data are Linux's")
+@pytest.mark.parametrize("train", [1, 4, 52])
+@pytest.mark.parametrize("spec", cases(trains.TRAINS + trains.CONTROL))
+def test_who_takes_trains_takes_every_packet(spec: trains.TrainSpec, train: int) -> None:
+    receiver, sender, take = trains.open_pair(spec)
+    with receiver, sender:
+        udp.set_buffer(receiver, 1 << 20)
+        for count in (52, 53):
+            trains.fill(sender, count, train)
+            assert take() == count
+        assert take() == 0
 
 
 def test_sizes_of_cut_slots_differ_from_one_packet_to_the_next() -> None:

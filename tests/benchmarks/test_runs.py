@@ -12,7 +12,14 @@ import pytest
 pytest.importorskip("rich", reason="the benchmarks need the extra named bench")
 pytest.importorskip("matplotlib", reason="the benchmarks need the extra named bench")
 
-from benchmarks.candidates import receivers, receiving_peers, senders, serving_peers, singles
+from benchmarks.candidates import (
+    receivers,
+    receiving_peers,
+    senders,
+    serving_peers,
+    singles,
+    trains,
+)
 from benchmarks.measure import echo, lowrate, receive, roundtrip, send, trial
 from benchmarks.report import goals_grid
 from benchmarks.result import Result, read_json
@@ -23,6 +30,7 @@ from .conftest import ROOT, QuickRun, benchmarks
 NAMES = (
     "receive",
     "single",
+    "gro",
     "send",
     "roundtrip",
     "lowrate",
@@ -35,6 +43,7 @@ NAMES = (
 MEASURED: dict[str, list[AnySpec]] = {
     "receive": list(receive.ALL),
     "single": [*singles.SINGLES, *singles.AWAITED],
+    "gro": [*trains.TRAINS, *trains.CONTROL],
     "send": list(send.ALL),
     "roundtrip": list(roundtrip.ALL),
     "lowrate": list(lowrate.ALL),
@@ -46,6 +55,7 @@ MEASURED: dict[str, list[AnySpec]] = {
 GOALS = {
     "receive": 9,
     "single": 2,
+    "gro": 5,
     "send": 3,
     "roundtrip": 4,
     "echo": 2,

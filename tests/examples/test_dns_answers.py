@@ -134,7 +134,7 @@ def test_what_is_there(answerer: Any, name: str, rdtype: str, answers: list[str]
         ("a.dyn.example.org", "MX", dns.rcode.NOERROR, []),
         ("fixed.dyn.example.org", "A", dns.rcode.NOERROR, []),
         ("a.fixed.dyn.example.org", "A", dns.rcode.NXDOMAIN, []),
-        # A delegation's DS is told by the parent
+        # The parent answers for a delegation's DS
         ("child.example.org", "DS", dns.rcode.NOERROR, []),
     ],
 )

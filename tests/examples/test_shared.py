@@ -1,4 +1,4 @@
-"""What the examples share, by itself: stopping on signals, rates, intervals."""
+"""What the examples share, alone: stopping on signals, rates, intervals."""
 
 from __future__ import annotations
 

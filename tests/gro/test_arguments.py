@@ -92,7 +92,11 @@ def test_a_batch_without_gro_is_refused_and_nothing_lost(
 ) -> None:
     packets = inet.send(*numbered(5, 100)) + inet.single(b"one")
     plain = PacketBatch(8, engine=engine)
-    calls: dict[str, Any] = {"recv_mmsg": recv_mmsg, "recv_mmsg_exact": recv_mmsg_exact}
+
+    async def nowait(sock: socket.socket, batch: PacketBatch) -> int:
+        return recv_mmsg_nowait(sock, batch)
+
+    call: Any = {"recv_mmsg": recv_mmsg, "recv_mmsg_exact": recv_mmsg_exact}.get(receive, nowait)
 
     async def main() -> None:
         for _ in range(3):  # each time
@@ -100,10 +104,7 @@ def test_a_batch_without_gro_is_refused_and_nothing_lost(
                 pytest.raises(ValueError, match=r"UDP_GRO on.*PacketBatch\(gro=True\)"),
                 anyio.fail_after(5),
             ):
-                if receive in calls:
-                    await calls[receive](inet.receiver, plain)
-                else:
-                    recv_mmsg_nowait(inet.receiver, plain)
+                await call(inet.receiver, plain)
 
     anyio.run(main, backend=anyio_backend[0], backend_options=anyio_backend[1])
     assert len(plain) == 0

@@ -1,4 +1,4 @@
-"""The ring by itself: no socket, no event loop."""
+"""The ring alone: no socket, no event loop."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ def test_what_is_memory_in_use_is_not_copied(copier: Any) -> None:
 
 
 def test_clearing_while_an_engine_fills() -> None:
-    """As a signal's handler may: what is being filled stays where it is."""
+    """As a signal handler may: what is being filled stays where it is."""
     batch = filled(b"old", capacity=2)
     slots = batch._slots
     first, _ = slots.free_run(1)

@@ -83,7 +83,7 @@ def test_empty_datagrams(engine: str, family: Family) -> None:
     assert [p.wire_size for p in batch] == batch.sizes()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the length as sent")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the length as sent")
 @pytest.mark.parametrize("slot_size", [1, 7, 1232])
 def test_truncation(engine: str, family: Family, slot_size: int) -> None:
     receiver, sender = family.pair()
@@ -253,7 +253,7 @@ def test_scope_id(engine: str) -> None:
         assert batch.addresses() == [expected]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback may not tell")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback may not report it")
 def test_an_error_outranks_queued_packets_and_loses_none(engine: str, inet: Family) -> None:
     """A connected socket whose peer was away, then spoke: the ICMP error comes first."""
     receiver, peer = inet.open(), inet.open()
@@ -272,7 +272,7 @@ def test_an_error_outranks_queued_packets_and_loses_none(engine: str, inet: Fami
         assert contents(batch) == [b"now I am"]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback may not tell")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback may not report it")
 def test_a_raised_error_holds_nothing(engine: str) -> None:
     """No cycle of error, traceback and frame keeps the socket or the batch alive."""
     gc.disable()

@@ -59,7 +59,7 @@ async def test_several_batches(engine: str, family: Family) -> None:
 
 
 async def test_exact_then_an_empty_socket(engine: str, family: Family) -> None:
-    """There the read that follows gives 0; here a receive waits, and can be told not to."""
+    """There the read that follows gives 0; here a receive waits, unless it is asked not to."""
     with family, anyio.fail_after(5):
         receiver, sender = family.pair()
         for _ in range(TEST_NUM_MSGS):

@@ -130,7 +130,7 @@ async def test_another_reader_takes_the_packet(engine: str, inet: Family) -> Non
     assert contents(batch) == [b"second"]
 
 
-# Exactly so many
+# Exactly a number
 
 
 async def test_exact_over_several_arrivals(engine: str, family: Family) -> None:
@@ -300,7 +300,7 @@ async def test_always_a_checkpoint(
 async def test_cancelled_anywhere_no_packet_is_lost(
     receive: Receive, after: int, engine: str, family: Family
 ) -> None:
-    """Packets trickle in while the call runs; it is cancelled after so many checkpoints."""
+    """Packets trickle in while the call runs; it is cancelled after a number of checkpoints."""
     receiver, sender = family.pair()
     batch = PacketBatch(16, engine=engine)
     sent = 0

@@ -74,7 +74,7 @@ def test_eintr_is_no_error(batch: PacketBatch) -> None:
 
 
 def test_wsaemsgsize_is_a_truncated_packet() -> None:
-    """Windows fills the buffer and raises; neither length nor sender are told."""
+    """Windows fills the buffer and raises; it reports neither length nor sender."""
     batch = PacketBatch(8, 4, "recvfrom_into")
     cut = OSError(WSAEMSGSIZE, "longer than the buffer")
     with closing(ScriptedSocket(b"1", cut, b"2")) as sock:
@@ -156,7 +156,7 @@ def test_an_error_between_the_two_runs_of_a_wrap(batch: PacketBatch) -> None:
     not hasattr(socket.socket, "recvmsg_into"), reason="this platform has no recvmsg_into"
 )
 def test_reading_as_on_macos(family: Family) -> None:
-    """By recvmsg_into, which works here as well: told that it was cut, but not the length."""
+    """By recvmsg_into, which works here too: it reports that it was cut, but not the length."""
     receiver, sender = family.pair()
     batch = PacketBatch(4, 4, "recvfrom_into")
     batch._slots.plug(RecvfromInto(batch._slots, MSG_DONTWAIT, ask_for_flags=True))

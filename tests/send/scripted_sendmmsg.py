@@ -273,7 +273,7 @@ def test_a_packet_that_seems_to_miss_the_call_twice(sock: socket.socket, under: 
 
 
 def test_a_descriptor_that_closes_during_the_question(sock: socket.socket, under: Under) -> None:
-    """That is no refusal of the call."""
+    """That is not a refusal of the call."""
     under(Kernel("EPERM", "EBADF", "EBADF"))
     with pytest.raises(UnusableSocketError) as raised:
         send_mmsg_nowait(sock, PACKETS)

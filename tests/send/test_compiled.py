@@ -153,7 +153,7 @@ def test_senders_that_two_engines_know(inet: Family) -> None:
     batch = PacketBatch(4, 16, "recvmmsg")
     fill(batch, server, (client, b"1"))
     old = batch._slots.source
-    batch._slots.plug(type(old)(batch._slots, {}, frozenset({INET})))
+    batch._slots.plug(type(old)(batch._slots, {}, frozenset({INET}), {}, False))
     batch._slots.source.fill(batch._slots, server, 1)
     client.sendto(b"2", server.getsockname())
     batch._slots.source.fill(batch._slots, server, 1)

@@ -40,9 +40,9 @@ def test_errors_have_their_class_and_no_frames(sending: str, inet: Family) -> No
     assert error.__traceback__ is None
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows tells that when receiving")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows reports that when receiving")
 def test_an_error_of_an_earlier_packet_is_that_of_the_next(sending: str, inet: Family) -> None:
-    """ICMP's news waits in a connected socket; who sends next is told, and not sent."""
+    """An ICMP error waits in a connected socket; the next packet reports it, and is not sent."""
     receiver, sender = inet.pair()
     receiver.close()
     for number in range(4):
@@ -75,7 +75,7 @@ def test_a_reply_to_port_0_is_one_packets_failure(sending: str, inet: Family) ->
     assert [data for data, _ in arrived(receiver)] == [b"2"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a descriptor of Windows is no file's")
+@pytest.mark.skipif(sys.platform == "win32", reason="a descriptor of Windows is not a file's")
 def test_a_socket_that_is_none_any_more(sending: str, inet: Family) -> None:
     receiver, sender = inet.pair()
     packets = [(b"1", None)]

@@ -89,7 +89,7 @@ def test_forged_destinations_do_not_grow_memory(sending: str, inet: Family) -> N
 def test_calls_do_not_disturb_each_other(
     calls: list[list[tuple[int, int]]], segmented: bool
 ) -> None:
-    """What is laid for a call is used again by the next: of any shape, after any other."""
+    """The memory of a call is used again by the next: of any shape, after any other."""
     with Family("inet", None) as family:
         sender, *receivers = (family.open() for _ in range(3))
         rng = random.Random(3)

@@ -46,7 +46,7 @@ SECONDS = 20
 
 
 def in_a_network(scene: str, how: dict[str, Any], backend: tuple[str, dict[str, Any]]) -> None:
-    """Run a scene, a function below, as it is told by its name and arguments."""
+    """Run a scene, a function below, by its name and arguments."""
     command = [*own_network(), sys.executable, "-W", "error", "-m", __name__]
     command += [scene, json.dumps(how), json.dumps(backend)]
     done = subprocess.run(

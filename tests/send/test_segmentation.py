@@ -95,7 +95,7 @@ def test_errors_amongruns(sending: str, inet: Family) -> None:
     assert [data for data, _ in arrived(receiver)] == [b"0", b"1", b"2", b"6", b"7", b"8"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows tells that when receiving")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows reports that when receiving")
 def test_an_old_error_amongruns(sending: str, inet: Family) -> None:
     """It is the first packet's of a run; the others are sent."""
     receiver, sender = inet.pair()

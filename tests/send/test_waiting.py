@@ -115,7 +115,7 @@ async def test_cancelled_anywhere_nothing_is_sent_twice_or_left_out(
 async def test_what_is_not_sent_yet_is_held(
     what: str, sending: str, engine: str, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
-    """While a call waits, nobody can pull the packets away beneath it."""
+    """While a call waits, its packets can't be released."""
     sender, receiver = narrow
     batch = PacketBatch(3, 16, engine)
     for number in range(3):

@@ -62,7 +62,7 @@ def test_a_loop_that_ends_with_a_pending_send(
 async def test_whatever_is_done_to_the_result(
     meddle: str, sending: str, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
-    """It tells what was done, and does not say what to do next."""
+    """It reports what was done, and does not decide what to do next."""
     sender, receiver = narrow
     sizes = [1, 700, 30, 0, 2000]
     packets = [(b"%d" % (number % 10) * sizes[number % 5], None) for number in range(2500)]
@@ -143,7 +143,7 @@ async def test_closing_under_a_waiter(
     assert second.result == SendResult(0, [])
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a descriptor of Windows is no file's")
+@pytest.mark.skipif(os.name == "nt", reason="a descriptor of Windows is not a file's")
 async def test_a_descriptor_closed_by_number_while_it_waits(
     sending: str, narrow: tuple[socket.socket, socket.socket]
 ) -> None:

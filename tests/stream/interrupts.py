@@ -1,4 +1,4 @@
-"""Something that happens between two bytecodes, as a signal's handler or a finalizer may run."""
+"""Something that happens between two bytecodes, as a signal handler or a finalizer may run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ them, and event loops rely on that."""
 
 
 class HandlerError(Exception):
-    """What a signal's handler raises."""
+    """What a signal handler raises."""
 
 
 def interrupt() -> None:
@@ -24,17 +24,23 @@ def interrupt() -> None:
 
 
 class at_bytecode:  # noqa: N801
-    """Call something at the nth bytecode that some modules execute."""
+    """Call something at the nth bytecode that some modules execute.
+
+    Attributes:
+        reached: Whether there were as many.
+    """
 
     def __init__(
         self, number: int, what: Callable[[], object], modules: Sequence[ModuleType]
     ) -> None:
         self._left = number
+        self.reached = False
         self._what = what
         self._files = {module.__file__ for module in modules}
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> at_bytecode:
         sys.settrace(self._trace)
+        return self
 
     def __exit__(self, *exc_info: object) -> None:
         sys.settrace(None)
@@ -47,6 +53,7 @@ class at_bytecode:  # noqa: N801
             self._left -= 1
             if self._left == 0:
                 sys.settrace(None)
+                self.reached = True
                 self._what()
         return self._trace
 

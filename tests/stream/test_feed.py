@@ -124,7 +124,7 @@ async def test_a_slow_consumer(
     assert receiver.pool.statistics().free == batches
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of its drops")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports its drops")
 @pytest.mark.parametrize("overload", POLICIES)
 async def test_sent_is_consumed_and_dropped_and_queued(
     overload: str, engine: str, inet: Family

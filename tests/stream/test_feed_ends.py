@@ -323,7 +323,7 @@ async def test_a_callback_that_keeps_an_export(
 
 
 async def test_a_callback_may_keep_views(inet: Family) -> None:
-    """They are no exports: reading one raises, and `feed` goes on."""
+    """They are not exports: reading one raises, and `feed` goes on."""
     sock, sender = inet.pair()
     send, receive = create_memory_object_stream[PacketBatch](1)
     views: list[memoryview] = []

@@ -26,7 +26,7 @@ from anyio_mmsg._system.memory import SocketMemory
 from ..helpers import Family, ScriptedSocket, contents, trickle
 
 pytestmark = pytest.mark.anyio
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of its drops")
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports its drops")
 
 
 async def test_a_stream_of_batches(engine: str, family: Family) -> None:
@@ -210,7 +210,7 @@ async def test_transient_errors_are_raised_for_those_who_want_them() -> None:
         assert receiver.statistics().transient_errors == {}
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback may not tell")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback may not report it")
 async def test_a_real_refusal(engine: str, inet: Family) -> None:
     sock, peer = inet.open(), inet.open()
     address = peer.getsockname()

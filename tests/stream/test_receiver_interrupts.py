@@ -1,4 +1,4 @@
-"""A signal's handler that raises, at every bytecode of a receiver: every packet accounted for."""
+"""A signal handler that raises, at every bytecode of a receiver: every packet accounted for."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ async def test_a_unix_socket_with_a_long_queue(tmp_path: Any) -> None:
     """As under systemd, which raises net.unix.max_dgram_qlen: many small senders fill it."""
     with Family("unix", tmp_path) as unix:
         sock = unix.open()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # is no limit to such a queue
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # does not limit such a queue
         sent, full = 0, False
         sender = unix.unbound()
         while not full and sent < 1000:

@@ -106,7 +106,7 @@ def test_encoded_addresses_have_a_bound() -> None:
 
 
 def test_interfaces_are_asked_for_each_time() -> None:
-    """One that is made anew has another index."""
+    """One that is made again has another index."""
     cache = SockaddrCache(socket.AF_INET6)
     index, name = socket.if_nameindex()[0]
     raw = cache[f"fe80::1%{name}", 9]

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import importlib
+import operator
 import os
 import pickle
 import socket
@@ -69,7 +71,7 @@ def new_batch_closed(bench: Bench) -> None:
 
 def read(bench: Bench) -> None:
     for packet in bench.batch:
-        packet.data, packet.address, packet.size, packet.truncated, packet.wire_size
+        repr((packet.data, packet.address, packet.size, packet.truncated, packet.wire_size))
         repr(packet)
 
 
@@ -138,7 +140,7 @@ def wrong_arguments(bench: Bench) -> None:
     slots: Any = bench.batch._slots
     if not compiled:
         return  # where what is private checks nothing
-    for call, arguments in (
+    calls: list[tuple[Any, tuple[Any, ...]]] = [
         (bench.batch.release, (100,)),
         (bench.batch.release, ("x",)),
         (slots.take_back, (-1,)),
@@ -152,7 +154,8 @@ def wrong_arguments(bench: Bench) -> None:
         (type(slots), (bytearray(3), 1, 2)),
         (type(slots), (b"xy", 1, 2)),
         (PacketBatch, (0,)),
-    ):
+    ]
+    for call, arguments in calls:
         with contextlib.suppress(Exception):
             call(*arguments)
 
@@ -235,7 +238,8 @@ def leaks(rounds: int = 300) -> list[str]:
                     for _ in range(rounds):
                         step(bench)
                     after = counts()
-                    grown = tuple(new - old for new, old in zip(after, before))  # noqa: B905
+                    references, blocks, objects = map(operator.sub, after, before)
+                    grown = references, blocks, objects
                     before = after
                     if max(grown) < rounds // 4:
                         break
@@ -252,7 +256,7 @@ def out_of_memory(most: int = 400) -> list[str]:
 
     Not with all that follow: where no exception's place can be kept, CPython 3.11 loops for ever.
     """
-    import _testcapi
+    testcapi: Any = importlib.import_module("_testcapi")
 
     found = []
     for engine in ENGINES:
@@ -268,23 +272,22 @@ def out_of_memory(most: int = 400) -> list[str]:
                     with contextlib.ExitStack() as stack:
                         bench = Bench(engine, stack)
                         packets = list(bench.batch)
-                        failed = 0
-                        _testcapi.set_nomemory(start, start + number)
+                        failed: Exception | None = None
+                        testcapi.set_nomemory(start, start + number)
                         try:
                             step(bench)
-                        except MemoryError:
-                            failed = 1
                         except Exception as error:
-                            failed = 2
-                            kind, text = type(error), str(error)
+                            failed = error
                         finally:
-                            _testcapi.remove_mem_hooks()
+                            testcapi.remove_mem_hooks()
                         # Without memory CPython's own frames may end so; functions are named.
-                        if failed == 2 and not (kind is SystemError and "method" not in text):
-                            found.append(f"{engine} {step.__name__} {start}: {kind} {text}")
+                        of_python = isinstance(failed, SystemError) and "method" not in str(failed)
+                        if failed and not isinstance(failed, MemoryError) and not of_python:
+                            found.append(f"{engine} {step.__name__} {start}: {failed!r}")
                         check(bench)
                         del packets
                         quiet = 0 if failed else quiet + 1
+                        failed = None  # and the frames that it has
     return found
 
 

@@ -1,12 +1,13 @@
 """Run something with a handler, which may raise, before one of its bytecodes.
 
-A signal's handler runs between two bytecodes of the main thread. A trace function does too, at
+A signal handler runs between two bytecodes of the main thread. A trace function does too, at
 one that can be chosen.
 """
 
 from __future__ import annotations
 
 import dis
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,7 @@ class BeforeOpcode:
         at: Which one.
         handler: What to call. It is not traced.
         everywhere: Whether every bytecode counts. Else only those before which CPython may run
-            a signal's handler: it asks for signals after calls, when a function begins, and when
+            a signal handler: it asks for signals after calls, when a function begins, and when
             it jumps back.
 
     Attributes:
@@ -68,7 +69,9 @@ class BeforeOpcode:
             return self._opcode
         last = self._last.get(frame, -1)
         self._last[frame] = frame.f_lasti
-        if self._everywhere or last < 0 or last in _asking(frame.f_code):
+        if frame.f_lasti in _places(frame.f_code)[1]:
+            return self._opcode
+        if self._everywhere or last < 0 or last in _places(frame.f_code)[0]:
             if self._left == 0:
                 self.reached = True
                 path = frame.f_code.co_filename[len(_PACKAGE) + 1 :]
@@ -78,19 +81,19 @@ class BeforeOpcode:
         return self._opcode
 
 
-_known: dict[CodeType, set[int]] = {}
+@functools.cache
+def _places(code: CodeType) -> tuple[set[int], set[int]]:
+    """Return the offsets of bytecodes after which the interpreter asks for signals.
+
+    And of those before which it never does: an await is left only by what the awaited raises.
+    """
+    steps = list(dis.get_instructions(code))
+    asking = {step.offset for step in steps if _asks(step.opname)}
+    return asking, {step.offset for step in steps if step.opname in _CLOSED}
 
 
-def _asking(code: CodeType) -> set[int]:
-    """Return the offsets of the bytecodes after which the interpreter asks for signals."""
-    found = _known.get(code)
-    if found is None:
-        found = _known[code] = {
-            instruction.offset
-            for instruction in dis.get_instructions(code)
-            if _asks(instruction.opname)
-        }
-    return found
+# ceval.c of CPython says so.
+_CLOSED = {"SEND", "YIELD_FROM", "YIELD_VALUE", "RESUME", "JUMP_BACKWARD_NO_INTERRUPT"}
 
 
 def _asks(name: str) -> bool:

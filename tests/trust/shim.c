@@ -123,7 +123,7 @@ recvfrom(int fd, void *buffer, size_t size, int flags, struct sockaddr *name, so
         }
         ssize_t got = real(fd, buffer, size, flags, name, length);
         if (got > 40 && told & LIE_LENGTH) {
-            got = 40 + dice(100000);
+            got += dice(100000); /* never less: the rest would be lost */
         }
         if (got >= 0 && told & LIE_NAME && length != NULL) {
             *length = 0;
@@ -153,7 +153,7 @@ sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags)
     if (real == NULL) {
         *(void **)&real = dlsym(RTLD_NEXT, "sendmmsg");
     }
-    if (strikes()) {
+    if (count > 0 && strikes()) { /* none is a question whether the call is allowed */
         return dice(2) ? fail(SEND, COUNT(SEND)) : real(fd, messages, 1 + dice(count), flags);
     }
     return real(fd, messages, count, flags);

@@ -34,7 +34,7 @@ ATTRIBUTES = ["data", "address", "size", "truncated", "wire_size", "_wire_size",
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
 def test_a_packet_is_read_only(world: World, name: str) -> None:
-    packet = world.batch[0]
+    packet: Any = world.batch[0]
     for _ in range(2):  # held, then released
         with pytest.raises(AttributeError):
             setattr(packet, name, b"forged")

@@ -242,7 +242,7 @@ def test_one_interrupt_upon_another(
     """What repairs an interrupted step is interrupted itself."""
     rng = random.Random(4)
     steps = [STEPS[name][0] for name in ("receive", "read", "release", "payloads", "clear")]
-    for number in range(2000 * trust_rounds):
+    for number in range(1000 * trust_rounds):
         world = World(world_sockets, engine)
         setup(world)
         places = []

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import anyio_mmsg
+
 ROOT = Path(__file__).parent.parent.parent
+PACKAGE = str(Path(anyio_mmsg.__file__).parent.parent)
 
 pytestmark = pytest.mark.skipif(
     sys.implementation.name != "cpython", reason="counts what CPython counts"
@@ -22,7 +25,9 @@ def exercise(*arguments: str, **environment: str) -> None:
         cwd=ROOT,
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), *sys.path]),
+            "PYTHONPATH": os.pathsep.join(
+                [str(Path(anyio_mmsg.__file__).parent.parent), *sys.path]
+            ),
             **environment,
         },
         capture_output=True,

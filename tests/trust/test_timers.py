@@ -24,9 +24,13 @@ from .opcodes import Interrupt
 from .test_interrupts import ask_addresses, does_it_all, read, reads, receives, releases
 from .world import World, sockets
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(signal, "setitimer"), reason="no interval timers on this platform"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not hasattr(signal, "setitimer"), reason="no interval timers on this platform"
+    ),
+    # An interrupt in a finalizer or in a callback of the collector ends there.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 class Timer:

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,10 +151,9 @@ DEVELOPMENT = """
 
 
 def test_development_mode_shows_the_mistake(engine: str) -> None:
-    root = Path(__file__).parent.parent.parent
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", textwrap.dedent(DEVELOPMENT), engine],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root / "src"), *sys.path])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=60,

@@ -81,7 +81,7 @@ class World:
             self.sent += 1
 
     def receive(self, count: int) -> None:
-        """Receive so many, that are there."""
+        """Receive that many, which are there."""
         while count:
             count -= recv_mmsg_nowait(self.sockets.receiver, self.batch, count)
 

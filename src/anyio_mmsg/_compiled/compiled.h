@@ -77,7 +77,7 @@ typedef struct {
     char live; /* held and handed out; 0: a spare that only Slots refers to */
 } Packet;
 
-/* The segment size of a train whose own was cut off: nobody can tell its packets apart. */
+/* The segment size of a train whose own was cut off: its packets can't be told apart. */
 #define LOST UINT32_MAX
 
 /* What was handed out for a slot: live packets, spares, or NULL. */
@@ -119,8 +119,8 @@ typedef struct {
 } Slots;
 
 /* The attributes of a packet that are read from control data, in the order of `Control` in
- * _packets/packet.py. */
-enum control { TIMESTAMP, DESTINATION, INTERFACE, ECN, HOP_LIMIT, LOCAL };
+ * _packets/packet.py; that has no timestamp. */
+enum control { TIMESTAMP = -1, DESTINATION, INTERFACE, ECN, HOP_LIMIT, LOCAL };
 
 /* Where a packet lies: in which slot, and which of its packets it is. */
 typedef struct {
@@ -141,6 +141,9 @@ typedef struct {
     void *iovecs;            /* struct iovec, by slot */
     unsigned char *names;    /* SOCKADDR_SIZE bytes, by slot */
     unsigned char *control;  /* CONTROL_SIZE bytes, by slot; NULL: no control data is read */
+    PyObject *block;         /* what `controls` gave last, or NULL */
+    size_t block_size;       /* bytes of its key, */
+    unsigned char block_key[CONTROL_SIZE]; /* and these: most packets have the same as the last */
     Py_ssize_t capacity;
     Py_ssize_t used;         /* no slot from here on was used since its header was armed */
     PyObject *error;         /* the OSError that ended the last fill, or None */
@@ -169,6 +172,18 @@ static inline Py_ssize_t
 size_in_slot(const Slots *self, Py_ssize_t slot)
 {
     return Py_MIN((Py_ssize_t)self->wire_sizes[slot], self->slot_size);
+}
+
+/* The next free slots that lie side by side: how many, of `most`; and the first. */
+static inline Py_ssize_t
+next_free_run(Slots *self, Py_ssize_t most, Py_ssize_t *first)
+{
+    Py_ssize_t used = (Py_ssize_t)(self->tail - self->head);
+    if (used == 0) {
+        self->base = self->tail; /* an empty ring starts again at slot 0, to need one run */
+    }
+    *first = slot_of(self, self->tail);
+    return Py_MIN(most, Py_MIN(self->capacity - used, self->capacity - *first));
 }
 
 /* How many packets a slot's message is. */
@@ -231,6 +246,10 @@ int slots_kill(Slots *self, Place place, PyObject **leftover);
 /* Let `source` fill the free slots from now on; -1 and an error. See `Slots.plug`. */
 int slots_set_source(Slots *self, PyObject *source);
 
+/* control.c */
+/* The method timestamps(): those of all packets held. */
+PyObject *slots_timestamps(Slots *self, PyObject *ignored);
+
 #ifdef __linux__
 /* recvmmsg.c */
 int recvmmsg_add_types(PyObject *module, State *state);
@@ -238,10 +257,10 @@ int recvmmsg_add_types(PyObject *module, State *state);
 PyObject *recvmmsg_address(Recvmmsg *self, Py_ssize_t slot);
 /* The same if it is remembered, without running Python: a borrowed reference, or NULL. */
 PyObject *recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot);
-/* The same as the system has it: the bytes lie in `self->names` until the slot is filled again. */
+/* The same in the system's form: the bytes lie in `self->names` until the slot is filled again. */
 const unsigned char *recvmmsg_sockaddr(const Recvmmsg *self, Py_ssize_t slot, uint32_t *length);
 /* control.c */
-/* The segment size that came with the message in a slot, 0 without; -1: the data was cut. */
+/* The segment size that came with the message in a slot, 0 without; -1: it may have been cut off. */
 int control_segment(const Recvmmsg *self, Py_ssize_t slot);
 /* An attribute of a packet that is read from its slot's control data: a new reference, or NULL
  * and an error. */

@@ -8,6 +8,25 @@
 
 #include "compiled.h"
 
+PyObject *
+slots_timestamps(Slots *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *list = slots_column(self, NULL, 0, PACKETS);
+    Py_ssize_t i;
+    for (i = 0; list != NULL && i < PyList_GET_SIZE(list); i++) {
+        PyObject *packet = PyList_GET_ITEM(list, i); /* the list is nobody else's */
+        PyObject *timestamp = PyObject_GetAttrString(packet, "timestamp");
+        if (timestamp == NULL) {
+            Py_CLEAR(list);
+        }
+        else {
+            PyList_SET_ITEM(list, i, timestamp);
+            Py_DECREF(packet);
+        }
+    }
+    return list;
+}
+
 #ifdef __linux__
 
 #include <netinet/in.h>
@@ -58,9 +77,7 @@ control_segment(const Recvmmsg *self, Py_ssize_t slot)
 {
     const struct msghdr *header = header_of(self, slot);
     struct cmsghdr *message;
-    if (header->msg_flags & MSG_CTRUNC) {
-        return -1;
-    }
+    int lost = (header->msg_flags & MSG_CTRUNC) != 0;
     for (message = first_message(header); message != NULL && is_whole(header, message);
          message = CMSG_NXTHDR((struct msghdr *)header, message)) {
         if (message->cmsg_level == IPPROTO_UDP && message->cmsg_type == UDP_GRO
@@ -69,8 +86,11 @@ control_segment(const Recvmmsg *self, Py_ssize_t slot)
             memcpy(&size, CMSG_DATA(message), sizeof(size));
             return size > 0 && size <= 65535 ? size : 0;
         }
+        if (message->cmsg_level == IPPROTO_IP || message->cmsg_level == IPPROTO_IPV6) {
+            lost = 0; /* as in `segment_of`: the segment size would stand before it */
+        }
     }
-    return 0;
+    return lost ? -1 : 0;
 }
 
 static int
@@ -86,17 +106,42 @@ nanoseconds(const struct cmsghdr *message)
 {
     const unsigned char *data = CMSG_DATA(message);
     size_t size = bytes_in(message);
-    if (size >= 16) {
+    if (size == 16) {
         int64_t parts[2];
         memcpy(parts, data, sizeof(parts));
         return PyLong_FromLongLong(parts[0] * 1000000000LL + parts[1]);
     }
-    if (size >= 8) {
+    if (size == 8) {
         int32_t parts[2];
         memcpy(parts, data, sizeof(parts));
         return PyLong_FromLongLong(parts[0] * 1000000000LL + parts[1]);
     }
     Py_RETURN_NONE;
+}
+
+/* What some bytes are decoded to: a new reference, or NULL and an error. */
+static PyObject *
+block_of(Recvmmsg *self, const char *start, size_t length)
+{
+    unsigned char copy[CONTROL_SIZE]; /* decoding may run Python, which may fill the slot again */
+    PyObject *key, *block;
+    if (self->block != NULL && self->block_size == length
+        && memcmp(self->block_key, start, length) == 0) {
+        return Py_NewRef(self->block);
+    }
+    memcpy(copy, start, length);
+    key = PyBytes_FromStringAndSize((const char *)copy, (Py_ssize_t)length);
+    if (key == NULL) {
+        return NULL;
+    }
+    block = PyObject_GetItem(self->controls, key);
+    Py_DECREF(key);
+    if (block != NULL) {
+        memcpy(self->block_key, copy, length);
+        self->block_size = length;
+        Py_XSETREF(self->block, Py_NewRef(block)); /* a tuple of str and int: no Python runs */
+    }
+    return block;
 }
 
 PyObject *
@@ -106,7 +151,7 @@ control_attribute(Recvmmsg *self, Py_ssize_t slot, enum control which)
     struct cmsghdr *message = first_message(header);
     const char *start = header->msg_control;
     size_t length = message == NULL ? 0 : header->msg_controllen;
-    PyObject *key, *block, *value;
+    PyObject *block, *value;
     if (header->msg_flags & MSG_CTRUNC) {
         PyErr_Format(PyExc_ValueError,
                      "the control data of this packet was cut: it had more than the %d bytes "
@@ -126,12 +171,7 @@ control_attribute(Recvmmsg *self, Py_ssize_t slot, enum control which)
     else if (which == TIMESTAMP) {
         Py_RETURN_NONE;
     }
-    key = PyBytes_FromStringAndSize(length == 0 ? NULL : start, (Py_ssize_t)length);
-    if (key == NULL) {
-        return NULL;
-    }
-    block = PyObject_GetItem(self->controls, key);
-    Py_DECREF(key);
+    block = block_of(self, start, length);
     if (block == NULL) {
         return NULL;
     }

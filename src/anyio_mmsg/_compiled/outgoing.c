@@ -129,7 +129,7 @@ lay_raw_sender(Laying *laying, Py_ssize_t i, Recvmmsg *source, Py_ssize_t slot, 
     }
     if (pinned) {
         /* The engine, which keeps its names, is kept until `sendmmsg_drop`; the slot is not
-         * filled anew, as its packet is pinned until then too. */
+         * filled again, as its packet is pinned until then too. */
         if (i == 0 || self->kept != (PyObject *)source) {
             self->held[i].name = Py_NewRef(source);
             self->kept = (PyObject *)source;

@@ -1,5 +1,5 @@
 /* Packet: the twin of _packets/packet.py, which says what each attribute promises. A packet's
- * state is its type: `undecoded` until somebody asks for its address, `Packet`, in the end
+ * state is its type: `undecoded` until its address is asked for, `Packet`, in the end
  * `released`.
  */
 
@@ -141,7 +141,7 @@ static PyObject *
 packet_control(Packet *self, void *closure)
 {
     enum control which = (enum control)(intptr_t)closure;
-    PyObject *control, *value;
+    PyObject *source, *value;
 #ifdef __linux__
     State *state = state_of_type(Py_TYPE(self));
     if (Py_TYPE(self->source) == state->recvmmsg) {
@@ -156,17 +156,13 @@ packet_control(Packet *self, void *closure)
         return NULL;
     }
 #endif
-    control = PyObject_CallMethod(self->source, "control", "n", self->slot);
-    if (control == NULL) {
-        return NULL;
+    source = Py_NewRef(self->source); /* as above */
+    value = PyObject_CallMethod(source, which == TIMESTAMP ? "timestamp" : "control", "n",
+                                self->slot);
+    Py_DECREF(source);
+    if (value != NULL && which != TIMESTAMP) {
+        Py_SETREF(value, PySequence_GetItem(value, which));
     }
-    if (control == Py_None) {
-        Py_DECREF(control);
-        PyErr_SetString(PyExc_ValueError, NO_CONTROL);
-        return NULL;
-    }
-    value = PySequence_GetItem(control, which);
-    Py_DECREF(control);
     return value;
 }
 

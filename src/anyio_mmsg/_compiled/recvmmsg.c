@@ -98,6 +98,7 @@ recvmmsg_dealloc(Recvmmsg *self)
     Py_XDECREF(self->decode);
     Py_XDECREF(self->families);
     Py_XDECREF(self->controls);
+    Py_XDECREF(self->block);
     Py_XDECREF(self->error);
     PyBuffer_Release(&self->buffer);
     Py_XDECREF(self->memory);
@@ -186,19 +187,6 @@ call(Recvmmsg *self, Slots *slots, int fd, Py_ssize_t first, Py_ssize_t count,
     return got;
 }
 
-/* The next free slots that lie side by side: how many, of `most`; and the first. */
-static Py_ssize_t
-free_run(Slots *slots, Py_ssize_t most, Py_ssize_t *first)
-{
-    Py_ssize_t used = (Py_ssize_t)(slots->tail - slots->head);
-    if (used == 0) {
-        slots->base = slots->tail; /* an empty ring starts again at slot 0 */
-    }
-    *first = slot_of(slots, slots->tail);
-    most = Py_MIN(most, MOST_MESSAGES);
-    return Py_MIN(most, Py_MIN(slots->capacity - used, slots->capacity - *first));
-}
-
 /* fill(slots, sock, limit): see `Engine.fill` in _receive/engine.py. */
 static PyObject *
 recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
@@ -234,7 +222,7 @@ recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
             PyErr_SetString(PyExc_RuntimeError, READING);
             return NULL;
         }
-        count = free_run(slots, limit - taken, &first);
+        count = next_free_run(slots, Py_MIN(limit - taken, MOST_MESSAGES), &first);
         if (count <= 0) {
             break;
         }

@@ -165,24 +165,12 @@ ensure_not_reading(Slots *self)
 static PyObject *
 slots_free_run(Slots *self, PyObject *argument)
 {
-    Py_ssize_t used, first, count = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
+    Py_ssize_t first, count = PyNumber_AsSsize_t(argument, PyExc_OverflowError);
     if ((count == -1 && PyErr_Occurred()) || ensure_not_reading(self) < 0) {
         return NULL;
     }
-    used = (Py_ssize_t)(self->tail - self->head);
-    if (used == 0) {
-        self->base = self->tail;
-    }
-    first = slot_of(self, self->tail);
-    count = Py_MIN(count, Py_MIN(self->capacity - used, self->capacity - first));
+    count = next_free_run(self, count, &first);
     return Py_BuildValue("nn", first, count);
-}
-
-/* How many slots from `first` on, the next free one, are free and lie side by side. */
-static Py_ssize_t
-free_beside(Slots *self, Py_ssize_t first)
-{
-    return Py_MIN(self->capacity - (Py_ssize_t)(self->tail - self->head), self->capacity - first);
 }
 
 /* Copy a list of numbers of 32 bits; larger ones become the largest. */
@@ -234,7 +222,8 @@ slots_hold(Slots *self, Py_ssize_t first, Py_ssize_t count)
 static PyObject *
 slots_commit(Slots *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    Py_ssize_t first = slot_of(self, self->tail);
+    Py_ssize_t used = (Py_ssize_t)(self->tail - self->head), first = slot_of(self, self->tail);
+    Py_ssize_t room = Py_MIN(self->capacity - used, self->capacity - first);
     Py_ssize_t count = nargs > 0 ? PyObject_Size(args[0]) : -1;
     if (nargs < 1 || nargs > 2 || count < 0) {
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "commit takes sizes");
@@ -242,9 +231,9 @@ slots_commit(Slots *self, PyObject *const *args, Py_ssize_t nargs)
     if (ensure_not_reading(self) < 0) {
         return NULL;
     }
-    if (count > free_beside(self, first)) {
+    if (count > room) {
         return PyErr_Format(PyExc_ValueError, "commit of %zd packets into %zd free slots", count,
-                            free_beside(self, first));
+                            room);
     }
     if (copy_numbers(args[0], self->wire_sizes + first, count) < 0) {
         return NULL;
@@ -469,6 +458,7 @@ static PyMethodDef slots_methods[] = {
     {"wire_sizes", (PyCFunction)slots_wire_sizes, METH_NOARGS, NULL},
     {"tally", (PyCFunction)slots_tally, METH_NOARGS, NULL},
     {"hand_out", FAST(slots_hand_out), NULL},
+    {"timestamps", (PyCFunction)slots_timestamps, METH_NOARGS, NULL},
     {"payloads", FAST(slots_payloads), NULL},
     {"addresses", FAST(slots_addresses), NULL},
     {"take_back", (PyCFunction)slots_take_back, METH_O, NULL},

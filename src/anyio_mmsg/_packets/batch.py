@@ -51,7 +51,7 @@ class _Closed:
     def __getattr__(self, name: str) -> NoReturn:
         raise ValueError(
             "this batch was closed, and given back if it came from a pool: its memory may be in "
-            "use by somebody else. Take another one"
+            "use elsewhere. Take another one"
         )
 
 
@@ -194,7 +194,9 @@ class PacketBatch:
         Raises:
             ValueError: The batch was made without ``ancillary=True``, or control data was cut.
         """
-        return [packet.timestamp for packet in PacketBatch.__iter__(self)]
+        slots = self._slots
+        held_in(slots)
+        return slots.timestamps()
 
     def destinations(self) -> list[str | None]:
         """Return `Packet.destination` of each packet held, oldest first.

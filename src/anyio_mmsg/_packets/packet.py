@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, NoReturn, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, cast, final
 
 UNKNOWN_WIRE_SIZE = 2**32 - 1
 """What an engine reports for a datagram that was cut, if the platform does not report its length.
@@ -41,10 +41,9 @@ NO_CONTROL = (
 
 
 class Control(NamedTuple):
-    """What the control data of a packet says; None: it does not say.
+    """What the control data of a packet says beside its timestamp; None: it does not say.
 
     Attributes:
-        timestamp: When the kernel took the packet in, in nanoseconds since the epoch.
         destination: The address it was sent to.
         interface: The index of the interface where it came in.
         ecn: Its ECN codepoint, 0 to 3 (RFC 3168 section 5).
@@ -53,7 +52,6 @@ class Control(NamedTuple):
             destination where that is a multicast or broadcast address.
     """
 
-    timestamp: int | None = None
     destination: str | None = None
     interface: int | None = None
     ecn: int | None = None
@@ -143,7 +141,12 @@ class Packet(_Fields):
             ValueError: The packet was released; its batch was made without ``ancillary=True``; or
                 its control data was cut.
         """
-        return self._ask().timestamp
+        try:
+            source, slot = self._control
+        except AttributeError:
+            raise ValueError(NO_CONTROL) from None
+        timestamp: int | None = source.timestamp(slot)
+        return timestamp
 
     @property
     def destination(self) -> str | None:
@@ -190,11 +193,11 @@ class Packet(_Fields):
         return self._ask().local
 
     def _ask(self) -> Control:
-        self.data  # noqa: B018  # a ValueError, if it was released
-        source, slot = getattr(self, "_control", (None, 0))
-        control: Control | None = None if source is None else source.control(slot)
-        if control is None:
-            raise ValueError(NO_CONTROL)
+        try:
+            source, slot = self._control
+        except AttributeError:
+            raise ValueError(NO_CONTROL) from None
+        control: Control = source.control(slot)
         return control
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -221,6 +224,8 @@ class _Released(Packet):  # type: ignore[misc]  # final for all others
         raise ValueError(RELEASED)
 
     address = data
+    if not TYPE_CHECKING:
+        timestamp = destination = interface = ecn = hop_limit = _local = data
 
     def __repr__(self) -> str:
         return "<Packet, released>"
@@ -258,6 +263,15 @@ address_of = cast("Callable[[Packet], Address]", _Fields.__dict__["address"].__g
 
 # Assigning to __class__ goes through __setattr__, which refuses.
 _set_class = cast("Callable[[Packet, type], None]", object.__dict__["__class__"].__set__)
+
+
+def is_dead(view: memoryview) -> bool:
+    """Whether `view` was released."""
+    try:
+        view.nbytes  # noqa: B018
+    except ValueError:
+        return True
+    return False
 
 
 _count_references: Callable[[object], int] = getattr(sys, "getrefcount", lambda _: 2**31)

@@ -26,12 +26,12 @@ The compiled twin is in _compiled/packets.c.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
-from operator import getitem
+from operator import attrgetter, getitem
 from typing import Any, TypeVar
 
-from .packet import Address, Packet, address_of, data_of, make_packets, mark_released
+from .packet import Address, Packet, address_of, data_of, is_dead, make_packets, mark_released
 from .source import Source
 
 _T = TypeVar("_T")
@@ -39,7 +39,6 @@ _T = TypeVar("_T")
 SCRIBBLE = 0xDD
 """What released slots are filled with in Python's development mode: a byte that is neither text
 nor zero, as debug allocators use it."""
-
 
 _cut: Any = getitem  # a view, by a slice
 
@@ -196,23 +195,28 @@ class Slots:
 
     def tally(self) -> tuple[int, int, int]:
         """Return how many packets are held, their bytes, and how many of them were cut."""
-        sizes = self.wire_sizes()
-        octets, cut = sum(sizes), 0
-        if sizes and max(sizes) > self.slot_size:
-            octets = sum([min(size, self.slot_size) for size in sizes])
-            cut = sum([size > self.slot_size for size in sizes])
-        return len(sizes), octets, cut
+        sizes, limit = self.wire_sizes(), self.slot_size
+        some = max(sizes, default=0) > limit
+        beyond = [size - limit for size in sizes if size > limit] if some else []
+        return len(sizes), sum(sizes) - sum(beyond), len(beyond)
 
     def addresses(self, start: int, stop: int | None = None) -> list[Address]:
         """Return the senders of held packets."""
-        first, last = self._numbers(start, stop)
+        return self._answers(*self._numbers(start, stop), "addresses", address_of)
+
+    def timestamps(self) -> list[int | None]:
+        """Return the timestamps of all packets held."""
+        return self._answers(*self._numbers(0, None), "timestamps", attrgetter("timestamp"))
+
+    def _answers(self, first: int, last: int, what: str, of: Callable[[Packet], _T]) -> list[_T]:
+        """Return what the source says of packets, or their `Packet`s, if it did not fill them."""
         while first < last:
             if first < self._plugged:
                 self._make_packets(last)
-                return list(map(address_of, self._column(self._packets, first, last)))
-            found: list[Address] = []
+                return list(map(of, self._column(self._packets, first, last)))
+            found: list[_T] = []
             for run in self._runs(first, last):
-                found += self.source.addresses(run.start, run.stop - run.start)
+                found += getattr(self.source, what)(run.start, run.stop - run.start)
             if self.head <= first and self._plugged <= first:
                 return found
             first = self.head
@@ -286,10 +290,9 @@ class Slots:
                 return
             run = self._runs(old, until)[0]
             addresses = self.source.addresses(run.start, run.stop - run.start)
+            views, sizes = self._views[run], self._wire_sizes[run]
             controls = self._controls(run.start, run.stop)
-            packets: list[Any] = make_packets(
-                self._views[run], addresses, self._wire_sizes[run], controls
-            )
+            packets: list[Any] = make_packets(views, addresses, sizes, controls)
             made = old + len(packets)
             if self._packed == packed and self.head == head and self._revivals == revivals:
                 self._packets[run] = packets
@@ -378,7 +381,7 @@ class Slots:
         for run in self._runs(number, max(number, min(self._dying, self._viewed))):
             for slot in range(run.start, run.stop):
                 view = self._views[slot]
-                if _is_dead(view):
+                if is_dead(view):
                     fresh = self._whole[slot][: self._wire_sizes[slot]]
                     if self._views[slot] is view:
                         self._views[slot] = fresh
@@ -390,20 +393,8 @@ class Slots:
     def _revive_packet(self, slot: int) -> None:
         packet, view = self._packets[slot], self._views[slot]
         if data_of(packet) is not view:
-            (fresh,) = make_packets(
-                [view],
-                [address_of(packet)],
-                [self._wire_sizes[slot]],
-                self._controls(slot, slot + 1),
-            )
+            size, controls = self._wire_sizes[slot], self._controls(slot, slot + 1)
+            (fresh,) = make_packets([view], [address_of(packet)], [size], controls)
             mark_released([packet])
             if self._packets[slot] is packet and self._views[slot] is view:
                 self._packets[slot] = fresh
-
-
-def _is_dead(view: memoryview) -> bool:
-    try:
-        view.nbytes  # noqa: B018
-    except ValueError:
-        return True
-    return False

@@ -14,10 +14,22 @@ class Source(Protocol):
         """Return the senders of the packets in `count` slots from `first` on."""
         ...
 
-    def control(self, slot: int) -> Control | None:
-        """Return the `Control` of the packet in a slot, or None if it keeps none.
+    def timestamp(self, slot: int) -> int | None:
+        """Return the timestamp of the packet in a slot, in nanoseconds, if it has one.
 
         Raises:
-            ValueError: The control data was cut.
+            ValueError: The batch keeps no control data, or it was cut.
+        """
+        ...
+
+    def timestamps(self, first: int, count: int) -> list[int | None]:
+        """Return `timestamp` of `count` slots from `first` on; errors likewise."""
+        ...
+
+    def control(self, slot: int) -> Control:
+        """Return what else the control data of the packet in a slot says.
+
+        Raises:
+            ValueError: As for `timestamp`.
         """
         ...

@@ -19,7 +19,7 @@ from itertools import repeat
 from operator import getitem
 from typing import Any, TypeAlias, TypeVar
 
-from .packet import Address, Packet, address_of, data_of, make_packets, mark_released
+from .packet import Address, Packet, address_of, data_of, is_dead, make_packets, mark_released
 from .slots import SCRIBBLE, Slots
 
 _T = TypeVar("_T")
@@ -114,7 +114,7 @@ class TrainSlots(Slots):
         self.tail = tail + count
 
     # What is held. As in `Slots`: between the last call before an `if` that asks whether anything
-    # has changed and the stores beneath it nothing comes in. That includes what allocates, since
+    # has changed and the stores under it nothing comes in. That includes what allocates, since
     # the garbage collector may run finalizers.
 
     def wire_sizes(self) -> list[int]:
@@ -124,6 +124,10 @@ class TrainSlots(Slots):
     def addresses(self, start: int, stop: int | None = None) -> list[Address]:
         """See `Slots.addresses`."""
         return self._gather(*self._numbers(start, stop), self._addresses_of)
+
+    def timestamps(self) -> list[int | None]:
+        """See `Slots.timestamps`."""
+        return self._gather(*self._numbers(0, None), self._timestamps_of)
 
     def payloads(self, start: int, stop: int | None = None) -> list[memoryview]:
         """See `Slots.payloads`."""
@@ -223,6 +227,14 @@ class TrainSlots(Slots):
         addresses: list[Address] = self.source.addresses(slot, 1)
         return addresses * count
 
+    def _timestamps_of(self, head: int, message: int, slot: int) -> list[int | None]:
+        if message < self._plugged or not self.ancillary:
+            return [packet.timestamp for packet in self._packets_of(head, message, slot)]
+        starts, rounds = self._starts, self._round
+        count = starts[(message + 1) % rounds] - starts[message % rounds]
+        timestamp: int | None = self.source.timestamp(slot)
+        return [timestamp] * count
+
     # held -> free
 
     def take_back(self, count: int | None) -> None:
@@ -311,7 +323,7 @@ class TrainSlots(Slots):
             return
         views, whole = cars[1][:], None
         for index in which:
-            if _is_dead(views[index]):
+            if is_dead(views[index]):
                 whole = whole or self._cut_views(slot)
                 views[index] = whole[index]
         fresh = message, views
@@ -336,11 +348,3 @@ class TrainSlots(Slots):
         fresh = message, packets
         if self.head == head and self._handed[slot] is handed and self._cars[slot] is cars:
             self._handed[slot] = fresh
-
-
-def _is_dead(view: memoryview) -> bool:
-    try:
-        view.nbytes  # noqa: B018
-    except ValueError:
-        return True
-    return False

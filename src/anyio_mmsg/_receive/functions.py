@@ -206,8 +206,9 @@ def _check_gro(sock: socket.socket, slots: Slots) -> None:
     if not slots.gro and has_gro(sock):
         raise ValueError(
             "the socket has UDP_GRO on, so several packets can come as one, and the batch could "
-            "not tell them apart; make it with PacketBatch(gro=True), or open a socket without "
-            "gro (to turn it off on this one would glue what is queued)"
+            "not tell them apart; make it with PacketBatch(gro=True), or its pool with "
+            "PacketBatchPool(gro=True), or open a socket without gro (to turn it off on this one "
+            "would glue what is queued)"
         )
 
 

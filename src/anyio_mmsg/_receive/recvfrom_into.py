@@ -13,9 +13,16 @@ from typing import Any, TypeAlias, cast
 from anyio import BusyResourceError
 
 from .._packets import Slots
-from .._packets.packet import UNKNOWN_WIRE_SIZE, Address, Control
+from .._packets.packet import NO_CONTROL, UNKNOWN_WIRE_SIZE, Address, Control
 from .._packets.trains import LOST, TrainSlots
-from .._system.control import CONTROL_SIZE, Ancillary, control_of, segment_of
+from .._system.control import (
+    CONTROL_SIZE,
+    Ancillary,
+    control_of,
+    segment_of,
+    timestamp_of,
+    timestamps_of,
+)
 
 WSAEMSGSIZE = 10040
 """Windows' error for a datagram that is longer than the buffer, which it has filled. Elsewhere
@@ -26,6 +33,13 @@ _Control: TypeAlias = tuple[list[Ancillary], int]  # of a message, and its flags
 
 _ZEROS, _CONTROL_SIZES = repeat(0), repeat(CONTROL_SIZE)
 
+# Not the flag of `socket`, an enum: to combine it costs as much as all the rest of an attribute.
+_MSG_CTRUNC = int(getattr(socket, "MSG_CTRUNC", 0))
+
+_CONTROL_CUT = (
+    f"the control data of this packet was cut: it had more than the {CONTROL_SIZE} bytes there "
+    f"are; ask the socket for fewer options"
+)
 _SEGMENT_SIZE_LOST = (
     "the segment size of coalesced packets was cut off: they came with more control data than "
     "there is room for; ask the socket for less"
@@ -65,6 +79,8 @@ class RecvfromInto:
         self._memory = [view[start : start + slots.slot_size] for start in starts]
         self._addresses: list[Address] = [None] * slots.capacity  # by slot
         self._controls: list[_Control] = [([], 0)] * slots.capacity  # by slot
+        # By slot: what it was decoded to, beside what was decoded.
+        self._decoded: list[tuple[list[Ancillary], Control]] = [([], Control())] * slots.capacity
         self._flags = repeat(flags)
         self._ask_for_flags = ask_for_flags
         self._ancillary, self._gro = slots.ancillary, slots.gro
@@ -100,15 +116,32 @@ class RecvfromInto:
         """See `anyio_mmsg._packets.source.Source`."""
         return self._addresses[first : first + count]
 
-    def control(self, slot: int) -> Control | None:
+    def timestamp(self, slot: int) -> int | None:
         """See `anyio_mmsg._packets.source.Source`."""
         messages, flags = self._controls[slot]
-        if self._ancillary and flags & socket.MSG_CTRUNC:
-            raise ValueError(
-                f"the control data of this packet was cut: it had more than the {CONTROL_SIZE} "
-                f"bytes there are; ask the socket for fewer options"
-            )
-        return control_of(messages) if self._ancillary else None
+        if not self._ancillary or flags & _MSG_CTRUNC:
+            raise self._why_no_control()
+        return timestamp_of(messages[0]) if messages else None
+
+    def timestamps(self, first: int, count: int) -> list[int | None]:
+        """See `anyio_mmsg._packets.source.Source`."""
+        messages, flags = zip(*self._controls[first : first + count])  # noqa: B905
+        if not self._ancillary or any(map(_MSG_CTRUNC.__and__, flags)):
+            raise self._why_no_control()
+        return timestamps_of(messages)
+
+    def control(self, slot: int) -> Control:
+        """See `anyio_mmsg._packets.source.Source`."""
+        messages, flags = self._controls[slot]
+        if not self._ancillary or flags & _MSG_CTRUNC:
+            raise self._why_no_control()
+        decoded = self._decoded[slot]
+        if decoded[0] is not messages:
+            self._decoded[slot] = decoded = messages, control_of(messages)
+        return decoded[1]
+
+    def _why_no_control(self) -> ValueError:
+        return ValueError(_CONTROL_CUT if self._ancillary else NO_CONTROL)
 
     def _alone(self, step: Callable[..., Any], *args: Any) -> Any:
         """Do a step, unless another is going on: in a thread, or interrupted by a signal handler.
@@ -190,10 +223,10 @@ class RecvfromInto:
         if not self._gro:
             slots.commit(sizes)
             return
-        segments = [
-            LOST if seen & socket.MSG_CTRUNC else segment_of(control)
-            for control, seen in self._controls[run]
+        found = [
+            segment_of(control, bool(seen & _MSG_CTRUNC)) for control, seen in self._controls[run]
         ]
+        segments = [LOST if segment is None else segment for segment in found]
         if LOST in segments:
             self.dry, self.error = True, OSError(errno.EMSGSIZE, _SEGMENT_SIZE_LOST)
         cast(TrainSlots, slots).commit(sizes, segments)

@@ -73,10 +73,10 @@ async def send_mmsg(
         reply_from_destination: Have each packet come from the address that the packet which it
             answers was sent to: a `Packet` that is sent back, or the `Packet` in a pair. Servers
             on a machine with several addresses need that, since clients ignore answers from
-            another one than they asked. Of packets to a multicast or broadcast address answers
-            come from the machine's own address there, over IPv6 from the one that the kernel
-            chooses, as packets for plain addresses do. The batch needs ``ancillary=True``, its
-            socket ``destinations=True`` (Linux).
+            another one than they asked. Answers to packets for a multicast or broadcast address
+            come from the machine's own address there; over IPv6, and for plain addresses, from
+            the one that the kernel chooses. The batch needs ``ancillary=True``, its socket
+            ``destinations=True`` (Linux).
         source: The address that all packets come from, on a socket bound to all addresses: a
             numeric one of this machine, on a dual-stack socket of either version; with a
             ``%scope`` if it is a link-local one. One that is not this machine's is reported for
@@ -92,13 +92,14 @@ async def send_mmsg(
         How many were sent, and which were refused by the system, and why. All were handled.
 
     Raises:
-        TypeError: `sock` is not a `socket.socket`; a packet is not of its kind. Nothing was sent.
-        ValueError: `sock` is blocking, or not a datagram socket; `engine` is unknown, or can't be
-            had here; a payload is above what a datagram can carry (65,507 bytes over IPv4, 65,527
-            over IPv6), or not contiguous; an address is of another family than the socket, out of
-            range, or a name; a packet, or its view, was released; a packet to be answered from
-            its destination came without it. The message has the packet's index. Or `source` or
-            `ecn` can't be, or not on this socket or platform. Nothing was sent.
+        TypeError: `sock` is not a `socket.socket`; a packet has the wrong type. Nothing was sent.
+        ValueError: `sock` is blocking, or not a datagram socket; `engine` is unknown, or
+            unavailable here; a payload is above what a datagram can carry (65,507 bytes over
+            IPv4, 65,527 over IPv6), or not contiguous; an address is of another family than the
+            socket, out of range, or a name; a packet, or its view, was released; a packet to be
+            answered from its destination came without it. The message has the packet's index. Or
+            `source` or `ecn` is invalid, or impossible on this socket or platform. Nothing was
+            sent.
         UnusableSocketError: The socket is closed, or was closed meanwhile. It is an
             `anyio.ClosedResourceError`, and an OSError; it has the result so far.
         anyio.BusyResourceError: Something other than these functions waits for the socket to be
@@ -293,11 +294,9 @@ async def _until_writable(sock: socket.socket, result: SendResult) -> None:
     # Whoever had the turn before may have met the end; the next must not wait for that.
     closed = turns.over or sock.fileno() < 0
     if not closed:
-        turn = _Turn()
         turns.ended = anyio.Event()
         try:
-            turns.holder = ref(turn)
-            await wait_socket_writable(sock)
+            await _wait_in_turn(sock, turns)
         except ClosedResourceError:
             turns.over = closed = True
         except (OSError, ValueError) as error:
@@ -309,3 +308,10 @@ async def _until_writable(sock: socket.socket, result: SendResult) -> None:
             turns.ended.set()
     if closed:
         raise UnusableSocketError(errno.EBADF, "the socket is closed", result)
+
+
+async def _wait_in_turn(sock: socket.socket, turns: _Turns) -> None:
+    # Here, so that the turn is over when this is, whatever becomes of the caller.
+    turn = _Turn()
+    turns.holder = ref(turn)
+    await wait_socket_writable(sock)

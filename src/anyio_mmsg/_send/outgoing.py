@@ -90,7 +90,7 @@ def columns(family: int, most: int, items: list[Any]) -> Columns:
     """
     if not items:
         return Columns([], [])
-    if isinstance(items[0], Packet) and all(isinstance(item, Packet) for item in items):
+    if isinstance(items[0], Packet) and all(map(_is_packet, items)):
         datas: Sequence[Data] = [packet.data for packet in items]
         addresses: Sequence[Address] = [packet.address for packet in items]
         return Columns(datas, _canonical(family, addresses))
@@ -138,7 +138,7 @@ def _canonical(family: int, addresses: Sequence[Address]) -> list[Address]:
         if isinstance(first, Packet):
             first = first.address
         return [ADDRESSES[sockaddrs[first]]] * count
-    if any(issubclass(kind, Packet) for kind in set(map(type, addresses))):
+    if any(map(_is_packet_type, set(map(type, addresses)))):
         addresses = [a.address if isinstance(a, Packet) else a for a in addresses]
     return list(map(ADDRESSES.__getitem__, map(sockaddrs.__getitem__, addresses)))
 
@@ -222,3 +222,14 @@ def _check_sender(family: int, packet: Packet) -> None:
             "its sender's address is of another family than the socket; send its data to an "
             "address of the socket's"
         ) from None
+
+
+# Functions for `map`, not generators: an interrupt may strike those when they are let go.
+
+
+def _is_packet(thing: object) -> bool:
+    return isinstance(thing, Packet)
+
+
+def _is_packet_type(kind: type) -> bool:
+    return issubclass(kind, Packet)

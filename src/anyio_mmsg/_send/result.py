@@ -31,7 +31,7 @@ class SendFailure(NamedTuple):
             ConnectionRefusedError; the system then reports it instead of sending this one.
     """
 
-    index: int  # type: ignore[assignment]  # the method of tuple is no loss
+    index: int  # type: ignore[assignment]  # hides a method of tuple that is not needed
     error: OSError
 
 

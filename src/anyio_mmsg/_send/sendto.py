@@ -124,7 +124,7 @@ class Sendto:
             self._taken.extend(calls)
         elif addresses[0] is None:
             if self._mixed:
-                datas = datas[: sum(1 for _ in takewhile(_is_none, addresses))]
+                datas = datas[: len(list(takewhile(_is_none, addresses)))]
             self._taken.extend(map(sock.send, datas, repeat(MSG_DONTWAIT)))
         else:
             if self._mixed and None in addresses:

@@ -166,7 +166,7 @@ class _Feeder:
         try:
             await handover.send(batch)
         except get_cancelled_exc_class():
-            # A cancel scope shows in the deadline. Otherwise somebody else threw this in, and may
+            # A cancel scope shows in the deadline. Otherwise other code threw this in, and may
             # have plans of their own for what was under way.
             if not handover.taken and anyio.current_effective_deadline() == -math.inf:
                 self.receiver.put_back(batch)

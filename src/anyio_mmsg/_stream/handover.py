@@ -17,7 +17,7 @@ class Handover(Generic[_T]):
     A cancelled send does not report whether a receiver has taken the item: it may have
     done so after the cancellation, before the sending task ran again. So the send is driven step
     by step. Nobody else runs during a step, so the number of waiting senders, looked at before
-    and after it, tells whether the item joined their queue, and whether it was still there when
+    and after it, says whether the item joined their queue, and whether it was still there when
     the send left.
 
     Attributes:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import anyio
 
 from .._arguments import whole_number
+from .._system.control import ask_for, check_asked
 from .buffers import check_buffer_size, set_buffer_size
 from .multicast import MulticastGroup, Outgoing, as_groups, check_bound_to, join, membership
 
@@ -32,6 +33,12 @@ async def open_udp_socket(
     multicast_ttl: int | None = None,
     multicast_loop: bool | None = None,
     multicast_interface: str | int | None = None,
+    timestamps: bool = False,
+    destinations: bool = False,
+    ecn: bool = False,
+    hop_limits: bool = False,
+    gro: bool = False,
+    dont_fragment: bool = False,
 ) -> socket.socket:
     """Open a UDP socket that the receive functions take: bound and nonblocking.
 
@@ -67,12 +74,24 @@ async def open_udp_socket(
             the system's default, which is that it does.
         multicast_interface: The name or index of the interface that packets to groups leave by.
             None leaves the choice to the system's routes.
+        timestamps: Have the kernel stamp packets as they come in: `Packet.timestamp`. This and
+            the next three are read from batches that were made with ``ancillary=True``; Linux.
+        destinations: Have the kernel report `Packet.destination` and `Packet.interface`: for
+            servers at all addresses of a machine, and at groups.
+        ecn: Have the kernel report `Packet.ecn`.
+        hop_limits: Have the kernel report `Packet.hop_limit`.
+        gro: Have the kernel coalesce packets of one size from one sender (UDP_GRO, Linux 5.0),
+            which makes them cheaper where a sender uses GSO, or a network card brings a burst of
+            one flow. Receive them into batches that were made with ``gro=True``; others are
+            refused.
+        dont_fragment: Send no fragments (IP_MTU_DISCOVER, Linux): a packet that is too long for
+            the path, as far as it is known, is EMSGSIZE.
 
     Raises:
         OSError: No such host (`socket.gaierror`); the address is in use, or not this machine's,
             or the port not for this user; there is no route to the peer; a group can't be joined,
-            for want of a route or an interface, or since the system has a limit. It names the
-            address, or the group and the limit.
+            because there is no route or interface, or because of a limit of the system. The
+            message names the address, or the group and the limit.
         TypeError: A numeric argument is not an int, or a boolean one not a bool.
         ValueError: An argument is not what is said above, or this platform can't do it.
     """
@@ -94,6 +113,18 @@ async def open_udp_socket(
         raise ValueError("this platform has no SO_REUSEPORT; open the socket without reuse_port")
     check_buffer_size("receive", receive_buffer_size)
     check_buffer_size("send", send_buffer_size)
+    asked = {
+        "timestamps": timestamps,
+        "destinations": destinations,
+        "ecn": ecn,
+        "hop_limits": hop_limits,
+        "gro": gro,
+        "dont_fragment": dont_fragment,
+    }
+    for name, value in asked.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} is a {type(value).__name__}; give True or False")
+    check_asked(asked)
     outgoing = Outgoing.check(multicast_ttl, multicast_loop, multicast_interface)
     kind, local, remote = await _resolve(local_host, local_port, remote_host, remote_port, family)
     if v6only is not None and kind != socket.AF_INET6:
@@ -118,6 +149,7 @@ async def open_udp_socket(
         if send_buffer_size is not None:
             set_buffer_size(sock, "send", send_buffer_size)
         outgoing.apply(sock, kind, dual_stack)
+        ask_for(sock, **asked)
         try:
             sock.bind(local)
         except OSError as error:

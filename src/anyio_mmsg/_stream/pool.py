@@ -52,17 +52,18 @@ class _Loan:
     Attributes:
         place: Where in the pool its slots are.
         batch: The batch, as long as it lives.
+        begun: Whether the batch has its slots, so that it is over once it is closed.
         lost: Whether the batch was dropped without being closed.
         on_loss: Called with the number of packets in the batch if it is lost.
     """
 
-    __slots__ = ("_pool", "batch", "lost", "on_loss", "place")
+    __slots__ = ("_pool", "batch", "begun", "lost", "on_loss", "place")
 
     def __init__(self, pool: ref[PacketBatchPool], place: int, batch: PacketBatch) -> None:
         self._pool = pool  # weakly, since the pool has its loans
         self.place = place
         self.batch = ref(batch)
-        self.lost = False
+        self.begun = self.lost = False
         self.on_loss: Callable[[int], object] | None = None
 
     def end(self, slots: Slots) -> None:
@@ -100,7 +101,6 @@ class _Waiter:
     """A task in `PacketBatchPool.acquire`. It lives no longer than the call."""
 
     def __init__(self) -> None:
-        self.thread = threading.get_ident()
         self.event = anyio.Event()
         self.batch: PacketBatch | None = None
 
@@ -113,14 +113,18 @@ class PacketBatchPool:
 
     A batch that was acquired belongs to the consumer until it is closed, by ``with batch:`` or
     ``batch.close()``; then it goes back. Using it after that raises ValueError, also when its
-    memory was lent again: that is another `PacketBatch` object. A pool belongs to one
-    event loop. Its batches may be handed to another thread, and closed there.
+    memory was lent again: that is another `PacketBatch` object. A pool belongs to one event loop.
+    Its batches may be handed to another thread, and closed there; `statistics` may be asked from
+    there too.
 
     Args:
         size: The most batches that there may be, at least 1.
         capacity: As for `PacketBatch`, of each.
         slot_size: As for `PacketBatch`, of each.
         engine: As for `PacketBatch`, of each.
+        gro: As for `PacketBatch`, of each: for a socket that was opened with ``gro=True``. The
+            slots then have 65,535 bytes, which take up memory only as far as they were used.
+        ancillary: As for `PacketBatch`, of each: with room for control data.
 
     Raises:
         TypeError: As for `PacketBatch`.
@@ -133,9 +137,11 @@ class PacketBatchPool:
         capacity: int = NUM_RCVMMSGS,
         slot_size: int = PACKET_DATA_SIZE,
         engine: str = "auto",
+        gro: bool = False,
+        ancillary: bool = False,
     ) -> None:
         self._size = whole_number("size", size, 1, "give the number of batches, at least 1")
-        self._new = partial(new_slots, capacity, slot_size, engine)
+        self._new = partial(new_slots, capacity, slot_size, engine, gro, ancillary)
         # By place, each made by the first loan of it; one at once, which checks the arguments.
         self._slots: dict[int, Slots] = {0: self._new()}
         self._capacity = self._slots[0].capacity
@@ -144,6 +150,7 @@ class PacketBatchPool:
         self._leaked: Counter[str] = Counter()
         self._waiters: deque[ref[_Waiter]] = deque()
         self._run_soon: RunSoon | None = None
+        self._thread = threading.get_ident()  # of the event loop
         self._self: ref[PacketBatchPool] = ref(self)
 
     @property
@@ -172,12 +179,15 @@ class PacketBatchPool:
             RuntimeError: Tasks of an event loop in another thread wait for a batch.
         """
         await checkpoint()
+        thread = threading.get_ident()
+        if thread != self._thread:
+            self._move_in(thread)
         batch = None if self._waiters else self._lend()
         if batch is not None:
             return batch
         waiter = _Waiter()
         place_in_line = ref(waiter)
-        self._run_soon = self._entry()
+        self._run_soon = run_soon()
         try:
             self._waiters.append(place_in_line)
             self._serve()  # a batch may have come back before anybody could know of us
@@ -191,16 +201,14 @@ class PacketBatchPool:
             self._leave(place_in_line)
         return cast(PacketBatch, waiter.batch)
 
-    def _entry(self) -> RunSoon:
-        thread = threading.get_ident()
-        for place_in_line in tuple(self._waiters):
-            waiter = place_in_line()
-            if waiter is not None and waiter.thread != thread:
-                raise RuntimeError(
-                    "tasks in another thread wait for a batch of this pool; make a pool for each "
-                    "event loop"
-                )
-        return run_soon()
+    def _move_in(self, thread: int) -> None:
+        """Serve the event loop of another thread from now on, if nobody waits in the last one."""
+        if any(place_in_line() is not None for place_in_line in tuple(self._waiters)):
+            raise RuntimeError(
+                "tasks in another thread wait for a batch of this pool; make a pool for each "
+                "event loop"
+            )
+        self._thread = thread
 
     def _leave(self, place_in_line: ref[_Waiter]) -> None:
         if place_in_line in self._waiters:
@@ -240,6 +248,7 @@ class PacketBatchPool:
                     except MemoryError:
                         self._end(loan)
                         raise
+                    loan.begun = True
                     return batch
         return None
 
@@ -251,16 +260,20 @@ class PacketBatchPool:
 
     def _serve(self) -> None:
         """Give free batches to tasks that wait, in their order. In the event loop's thread."""
-        for place_in_line in tuple(self._waiters):
-            waiter = place_in_line()
-            if waiter is None:  # an interrupt kept it from leaving
-                self._leave(place_in_line)
-                continue
-            if waiter.batch is None:
-                waiter.batch = self._lend()
+        try:
+            for place_in_line in tuple(self._waiters):
+                waiter = place_in_line()
+                if waiter is None:  # an interrupt kept it from leaving
+                    self._leave(place_in_line)
+                    continue
                 if waiter.batch is None:
-                    return
-            waiter.event.set()
+                    waiter.batch = self._lend()
+                    if waiter.batch is None:
+                        return
+                waiter.event.set()
+        except BaseException:
+            self._wake()  # the tasks that were not reached
+            raise
 
     # The ends of a loan: in any thread, in a finalizer, at any time
 
@@ -277,7 +290,7 @@ class PacketBatchPool:
         if slots is not None:
             if slots.record is not None:  # of an interrupted receive
                 slots.source.settle(slots)
-            packets = slots.tail - slots.head
+            packets = slots.held
         loan.lost = self._some_are_lost = True
         if slots is not None:  # else an interrupt came between the end of a batch and of its loan
             self._leaked.update(("batches",))
@@ -291,16 +304,24 @@ class PacketBatchPool:
             self._run_soon(self._serve)
 
     def _take_back_the_lost(self) -> None:
+        if threading.get_ident() != self._thread:  # where nothing else does it meanwhile
+            return
         self._some_are_lost = False
         for loan in tuple(self._lent.values()):
-            if not loan.lost and loan.batch() is None:  # an interrupt ended its finalizer
-                self._lose(loan, self._slots.get(loan.place))
-            if loan.lost:
+            if loan.lost or self._is_over(loan):
                 slots = self._slots.get(loan.place)
                 try:
                     if slots is not None:
-                        slots.take_back(slots.tail - slots.head)
+                        slots.take_back(None)
                 except BufferError:  # something still uses its memory; it is tried again
                     self._some_are_lost = True
                 else:
                     self._lent.pop(loan.place, None)
+
+    def _is_over(self, loan: _Loan) -> bool:
+        """Whether an interrupt has kept the end of a loan from what it had to do."""
+        # No variable has the batch: a frame that is interrupted here would keep it.
+        if loan.batch() is None:
+            self._lose(loan, self._slots.get(loan.place))
+            return True
+        return loan.begun and getattr(loan.batch(), "closed", True)

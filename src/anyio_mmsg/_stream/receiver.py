@@ -19,9 +19,10 @@ from .._packets.batch import NUM_RCVMMSGS, PacketBatch
 from .._receive.functions import receive_into, recv_mmsg_nowait
 from .._receive.outlook import outlook_for
 from .._receive.usable import ensure_usable
+from .._system.control import has_gro
 from .._system.memory import discard_waiting, most_waiting
 from .attributes import socket_attributes
-from .linger import TIMER_RESOLUTION, Pace
+from .linger import TIMER_RESOLUTION, Pace, check_linger
 from .pool import PacketBatchPool, on_loss
 from .statistics import Counters, ReceiverStatistics
 from .transient import pass_over
@@ -44,10 +45,12 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     Args:
         sock: A bound or connected datagram socket, nonblocking, as `open_udp_socket` gives it.
         pool: Where the batches come from. Without one the receiver makes its own, of 8 batches
-            with 64 slots of 1232 bytes. One batch of it is always with the receiver.
-        limit: The most packets of a batch, at least 1; the batches' capacity is a limit too.
-        linger: Seconds to wait for a fuller batch after its first packet. The task sleeps for a
-            quarter of it at a time, 1 to 5 ms, then takes what has come, which saves CPU time
+            with 64 slots, of 1232 bytes or for trains, as the socket was opened. One batch of it
+            is always with the receiver.
+        limit: The most packets of a batch, at least 1; the batches' capacity is a limit too. With
+            ``gro=True`` both count messages, which may be trains of packets.
+        linger: Seconds to wait for a fuller batch after its first packet. The task sleeps for
+            half of it at a time, 1 to 5 ms, then takes what has come, which saves CPU time
             (``python -m benchmarks.linger``); a full batch may be that late. Where packets come
             too fast for a sleep, or on a unix socket, it waits for each packet. Below 1 ms it
             never sleeps, so it is precise and costs CPU; above, it may be a millisecond late.
@@ -77,14 +80,11 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         count_unread: bool = True,
     ) -> None:
         ensure_usable(sock)
-        if isinstance(linger, bool) or not isinstance(linger, (int, float)):
-            raise TypeError(f"linger is a {type(linger).__name__}; give seconds")
+        check_linger(linger)
         if not isinstance(pool, (PacketBatchPool, type(None))):
             raise TypeError(f"pool is a {type(pool).__name__}, and has to be a PacketBatchPool")
-        if not linger >= 0:
-            raise ValueError(f"linger is {linger}; give seconds, 0 for not at all")
         self._sock = sock
-        self.pool = PacketBatchPool() if pool is None else pool
+        self.pool = PacketBatchPool(gro=has_gro(sock)) if pool is None else pool
         self._limit = min(
             whole_number("limit", limit, 1, "give the number of packets, at least 1"),
             self.pool.capacity,
@@ -101,7 +101,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         # stay set after an interrupt.
         self._active: Coroutine[Any, Any, PacketBatch] | None = None
         self._stopped = self._closed = False
-        self._left = 0  # how many packets may still be read after a stop
+        self._left = 0  # how many messages may still be read after a stop
         # What a task in `receive` waits in: for the socket, or for a batch of the pool.
         self._wait: anyio.CancelScope | None = None
         self._wait_for_batch: anyio.CancelScope | None = None
@@ -167,7 +167,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 await self._fill(batch)
             if batch:
                 break
-        if self._linger and len(batch) < self._limit and not self._stopped:
+        if self._linger and self._missing(batch) > 0 and not self._stopped:
             await self._fill_up(batch)
         return self._hand_out(batch)
 
@@ -209,9 +209,13 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def _hand_out(self, batch: PacketBatch) -> PacketBatch:
         slots = batch._slots
         on_loss(batch, self.count_dropped)
-        messages = slots.capacity - slots.free
-        self._counters.hand_out(slots.tally(), messages >= self._limit)
+        self._counters.hand_out(slots.tally(), self._missing(batch) <= 0)
         return batch
+
+    def _missing(self, batch: PacketBatch) -> int:
+        """Return how many messages more a batch may have."""
+        slots = batch._slots
+        return self._limit - (slots.capacity - slots.free)
 
     # Lingering
 
@@ -225,7 +229,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             if self._linger < TIMER_RESOLUTION:
                 while anyio.current_time() < deadline and not self._stopped:
                     self._read_more(batch)
-                    if len(batch) >= self._limit:
+                    if self._missing(batch) <= 0:
                         break
                     await checkpoint()
             else:
@@ -240,9 +244,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._ensure_open()
 
     async def _fill_in_slices(self, batch: PacketBatch, deadline: float) -> None:
-        while (missing := self._limit - len(batch)) and not self._stopped:
+        while (missing := self._missing(batch)) > 0 and not self._stopped:
             now = anyio.current_time()
-            pause = min(self._pace.pause(missing), deadline - now)
+            packets = missing * len(batch) / (self._limit - missing)  # if trains stay as long
+            pause = min(self._pace.pause(packets), deadline - now)
             if pause > 0:
                 await anyio.sleep(pause)
                 if taken := self._read_more(batch):
@@ -251,9 +256,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             await receive_into(self._sock, batch._slots, missing)
 
     def _read_more(self, batch: PacketBatch) -> int:
-        missing = self._limit - len(batch)
+        missing = self._missing(batch)
         try:
-            return recv_mmsg_nowait(self._sock, batch, missing) if missing else 0
+            return recv_mmsg_nowait(self._sock, batch, missing) if missing > 0 else 0
         except WouldBlock:
             return 0
 
@@ -264,12 +269,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
         From now on `receive` does not wait for the socket, and does not linger. It returns what
         the kernel holds already, then raises `anyio.EndOfStream`, so ``async for`` ends. It may
-        still wait for a batch of the pool. Packets that arrive later are not waited for: some may
-        be handed out, but a peer who goes on sending does not keep the stream alive. `feed`
-        returns at the end, and does not drop a batch after a stop. Sending goes on.
+        still wait for a batch of the pool. A peer who goes on sending does not keep the stream
+        alive. `feed` drops nothing after a stop, and returns at the end. Sending goes on.
 
-        May be called from anywhere: a task, a callback, a signal handler, another thread. To call
-        it again changes nothing.
+        May be called from a task, a callback, a signal handler or another thread, and repeatedly.
         """
         if not self._stopped:
             self._left = most_waiting(self._sock)
@@ -296,7 +299,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         while self._left > 0 and attempts:
             attempts -= 1
             try:
-                self._left -= recv_mmsg_nowait(self._sock, batch, min(self._left, self._limit))
+                before = batch._slots.tail
+                recv_mmsg_nowait(self._sock, batch, min(self._left, self._limit))
+                self._left -= batch._slots.tail - before  # messages, as the kernel holds them
                 return
             except WouldBlock:
                 break
@@ -309,8 +314,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def put_back(self, batch: PacketBatch) -> None:
         """Give back a batch that `receive` returned, to be returned again before all others.
 
-        For a consumer who was cancelled before it could do anything with it, as `feed` may be. Its
-        packets count as dropped if nobody gets it until the receiver is closed.
+        For a consumer that was cancelled before it could do anything with it, as `feed` may be.
         """
         if self._closed:
             self.drop(batch)
@@ -321,9 +325,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def drop(self, batch: PacketBatch, packets: int | None = None) -> None:
         """Close a batch that `receive` returned, and count its packets as dropped.
 
-        Args:
-            batch: A batch that is still open.
-            packets: How many it had, if some may have been released since.
+        If some may have been released, `packets` says how many it had.
 
         Raises:
             BufferError: As `PacketBatch.close`. They are counted all the same, and once.
@@ -345,7 +347,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         out count as dropped. To lose nothing call `stop` and receive until the end.
         """
         self._closed = True
-        # Each step may be done again, should an interrupt end one, and somebody close it again.
+        # Each step may be repeated, if an interrupt ends one and the caller closes it again.
         if self._sock.fileno() >= 0:
             if self._count_unread:
                 discard_waiting(self._sock, most_waiting(self._sock), self._counters.discarded)
@@ -381,7 +383,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def statistics(self) -> ReceiverStatistics:
         """Return what was seen so far; after the end, what was seen until then.
 
-        The kernel's count of drops has 32 bits: look at least once in so many drops.
+        The kernel's count of drops has 32 bits: call this at least once in so many drops.
         """
         if not self._closed:
             self._counters.ask_the_kernel()

@@ -18,14 +18,16 @@ from .._system import memory
 class ReceiverStatistics:
     """What a `PacketReceiver` has seen up to one moment.
 
-    Packets count when their batch is handed out. To the packet, what the kernel had
-    room for is in `packets`, in `unread`, still in the kernel, or in a batch that is being filled.
+    Packets count when their batch is handed out, each packet of a train. To the packet, what the
+    kernel had room for is in `packets`, in `unread`, still in the kernel, or in a batch that is
+    being filled.
 
     Attributes:
         packets: Packets received.
         bytes: Their bytes, without what was cut off.
         batches: Batches that packets were received into.
-        full_batches: Those that were as full as they may be; many of them mean that the
+        full_batches: Those that were as full as they may be (with ``gro=True`` a train fills one
+            slot); many of them mean that the
             application does not keep up, or that the batches are small for the load.
         largest_batch: Packets of the largest one.
         truncated: Packets longer than a slot.
@@ -36,7 +38,8 @@ class ReceiverStatistics:
         unread: Packets that `PacketReceiver.aclose` found in the kernel and threw away. They are
             not in `packets`. 0 with ``count_unread=False``.
         transient_errors: How many of each, by errno.
-        dropped_by_kernel: Packets that the kernel had no room for in the socket's buffer (or had
+        dropped_by_kernel: Packets, or with ``gro=True`` whole trains (so at least as many
+            packets), that the kernel had no room for in the socket's buffer (or had
             to throw away for a bad checksum), since the receiver was made. None where the system
             does not report it; Linux does (SO_MEMINFO).
         buffer_used: Bytes in the socket's buffer now, as the kernel counts them, or None.
@@ -96,7 +99,7 @@ class Counters:
     may count too: each change is one store, or one step in C.
 
     Attributes:
-        discarded: An item for each packet that was thrown away unread.
+        discarded: What `discard_waiting` read, and threw away.
     """
 
     def __init__(self, sock: socket.socket, outlook: Outlook) -> None:
@@ -106,7 +109,7 @@ class Counters:
         # The sums over batches, and the batch that is being filled: one store counts it and lets
         # go of it.
         self._batches: tuple[Received, PacketBatch | None] = (Received(), None)
-        self.discarded: list[int] = []
+        self.discarded: list[memory.Discarded] = []
         self._dropped: Counter[str] = Counter()
         self._errors: Counter[int] = Counter()
         # The kernel's count has 32 bits, and started before ours. So: what it said last, and how
@@ -152,7 +155,7 @@ class Counters:
             receive_calls=self._outlook.reads - reads,
             empty_calls=self._outlook.empty_reads - empty_reads,
             dropped=self._dropped["packets"],
-            unread=len(self.discarded),
+            unread=sum(map(memory.packets_in, tuple(self.discarded))),
             transient_errors=dict(self._errors),
             dropped_by_kernel=None if kernel is None else drops,
             buffer_used=None if kernel is None else kernel.used,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from .._packets.packet import Control
@@ -19,6 +20,7 @@ SOL_UDP, UDP_GRO = 17, 104
 SOL_IP, IP_TOS, IP_TTL, IP_PKTINFO, IP_RECVTTL, IP_RECVTOS = 0, 1, 2, 8, 12, 13
 SOL_IPV6, IPV6_RECVPKTINFO, IPV6_PKTINFO, IPV6_RECVHOPLIMIT, IPV6_HOPLIMIT = 41, 49, 50, 51, 52
 IPV6_RECVTCLASS, IPV6_TCLASS = 66, 67
+IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DO = 10, 23, 2
 SO_TIMESTAMPNS_OLD, SO_TIMESTAMPNS_NEW = 35, 64  # with 32-bit and with 64-bit seconds
 
 CONTROL_SIZE = 256
@@ -31,23 +33,41 @@ Ancillary: TypeAlias = tuple[int, int, bytes]
 """Level, type and data of one control message, as `socket.recvmsg` gives it."""
 
 
-def is_timestamp(message: Ancillary) -> bool:
-    """Whether a control message is a timestamp."""
-    return message[0] == socket.SOL_SOCKET and message[1] in (
-        SO_TIMESTAMPNS_OLD,
-        SO_TIMESTAMPNS_NEW,
-    )
+_SOL_SOCKET = int(socket.SOL_SOCKET)
+_first = itemgetter(0)
+_TWO_INTS, _TWO_LONGS = struct.Struct("=ii").unpack, struct.Struct("=qq").unpack
 
 
-def nanoseconds(data: bytes) -> int | None:
-    """Decode a timestamp: seconds and nanoseconds, of 64 bits each, or of 32 in the old form."""
-    if len(data) >= 16:
-        seconds, rest = struct.unpack_from("=qq", data)
-    elif len(data) >= 8:
-        seconds, rest = struct.unpack_from("=ii", data)
-    else:
-        return None
-    return int(seconds) * 1_000_000_000 + int(rest)
+def timestamp_of(message: Ancillary) -> int | None:
+    """Return the timestamp in nanoseconds if that is what a control message is; else None.
+
+    Seconds and nanoseconds have 64 bits each, or 32 in the old form on 32-bit systems.
+    """
+    level, kind, data = message
+    if level == _SOL_SOCKET and kind in (SO_TIMESTAMPNS_NEW, SO_TIMESTAMPNS_OLD):
+        if len(data) == 16:
+            seconds, rest = _TWO_LONGS(data)
+            return seconds * 1_000_000_000 + rest  # type: ignore[no-any-return]
+        if len(data) == 8:
+            seconds, rest = _TWO_INTS(data)
+            return seconds * 1_000_000_000 + rest  # type: ignore[no-any-return]
+    return None
+
+
+def timestamps_of(controls: Sequence[list[Ancillary]]) -> list[int | None]:
+    """Return `timestamp_of` the first message of each, all at once if they are alike."""
+    if all(controls):
+        levels, kinds, parts = zip(*map(_first, controls))  # noqa: B905
+        data, count = b"".join(parts), len(controls)
+        if (
+            levels.count(_SOL_SOCKET) == kinds.count(SO_TIMESTAMPNS_NEW) == count
+            and len(data) == 16 * count
+        ):
+            numbers = memoryview(data).cast("q").tolist()
+            base, seconds = numbers[0] * 1_000_000_000, numbers[::2]
+            if seconds.count(seconds[0]) == count:  # the usual case
+                return [base + rest for rest in numbers[1::2]]
+    return [timestamp_of(messages[0]) if messages else None for messages in controls]
 
 
 def _number(data: bytes) -> int | None:
@@ -78,16 +98,23 @@ def decode(messages: Iterable[Ancillary]) -> Control:
             ecn = None if number is None else number & 3
         elif (level, kind) in ((SOL_IP, IP_TTL), (SOL_IPV6, IPV6_HOPLIMIT)):
             hop_limit = _number(data)
-    return Control(None, destination, interface, ecn, hop_limit, local)
+    return Control(destination, interface, ecn, hop_limit, local)
 
 
-def segment_of(messages: Iterable[Ancillary]) -> int:
-    """Return the segment size of a train, 0 for a single packet."""
+def segment_of(messages: Iterable[Ancillary], cut: bool = False) -> int | None:
+    """Return the segment size of a train, 0 for a single packet.
+
+    The kernel writes it before what IP's options ask for (`udp_recvmsg`, net/ipv4/udp.c and
+    net/ipv6/udp.c). So if control data was `cut`, it is lost only if nothing of these is there
+    either: None.
+    """
     for level, kind, data in messages:
-        if (level, kind) == (SOL_UDP, UDP_GRO):
-            size = _number(data)
-            return size if size is not None and 0 < size <= 65535 else 0
-    return 0
+        if (level, kind) == (SOL_UDP, UDP_GRO) and len(data) >= 4:
+            (size,) = struct.unpack_from("=i", data)
+            return int(size) if 0 < size <= 65535 else 0
+        if level in (SOL_IP, SOL_IPV6):
+            cut = False
+    return None if cut else 0
 
 
 _HEADER = struct.Struct("@nii")  # struct cmsghdr: length with this header, level, type
@@ -124,10 +151,19 @@ CONTROLS = ControlCache()
 
 
 def control_of(messages: list[Ancillary]) -> Control:
-    """Return what control messages say."""
-    if messages and is_timestamp(messages[0]):
-        return CONTROLS[tuple(messages[1:])]._replace(timestamp=nanoseconds(messages[0][2]))
-    return CONTROLS[tuple(messages)]
+    """Return what control messages say, beside a timestamp.
+
+    The kernel writes that first (`sock_recv_cmsgs`, net/socket.c).
+    """
+    differs = bool(messages) and timestamp_of(messages[0]) is not None
+    return CONTROLS[tuple(messages[1:] if differs else messages)]
+
+
+def check_asked(asked: Mapping[str, bool]) -> None:
+    """Raise ValueError if this platform can't do what `ask_for` is to be asked."""
+    names = [name for name, on in asked.items() if on]
+    if names and not ON_LINUX:
+        raise ValueError(f"{names[0]}=True needs Linux; open the socket without it")
 
 
 def ask_for(
@@ -138,23 +174,15 @@ def ask_for(
     ecn: bool = False,
     hop_limits: bool = False,
     gro: bool = False,
+    dont_fragment: bool = False,
 ) -> None:
     """Have the kernel give control data with each packet of a UDP socket; see `open_udp_socket`.
 
+    For Linux alone: see `check_asked`.
+
     Raises:
-        ValueError: This platform can't.
         OSError: The kernel does not know an option, or the socket does not.
     """
-    wanted = {
-        "timestamps": timestamps,
-        "destinations": destinations,
-        "ecn": ecn,
-        "hop_limits": hop_limits,
-        "gro": gro,
-    }
-    names = [name for name, on in wanted.items() if on]
-    if names and not ON_LINUX:
-        raise ValueError(f"{names[0]}=True needs Linux; open the socket without it")
     if timestamps:
         try:
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
@@ -162,8 +190,18 @@ def ask_for(
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_OLD, 1)
     # A dual-stack socket needs both versions' options; one of IPv6 alone ignores the
     # others, or refuses them.
-    ipv4 = {IP_PKTINFO: destinations, IP_RECVTOS: ecn, IP_RECVTTL: hop_limits}
-    ipv6 = {IPV6_RECVPKTINFO: destinations, IPV6_RECVTCLASS: ecn, IPV6_RECVHOPLIMIT: hop_limits}
+    ipv4 = {
+        IP_PKTINFO: int(destinations),
+        IP_RECVTOS: int(ecn),
+        IP_RECVTTL: int(hop_limits),
+        IP_MTU_DISCOVER: dont_fragment and PMTUDISC_DO,
+    }
+    ipv6 = {
+        IPV6_RECVPKTINFO: int(destinations),
+        IPV6_RECVTCLASS: int(ecn),
+        IPV6_RECVHOPLIMIT: int(hop_limits),
+        IPV6_MTU_DISCOVER: dont_fragment and PMTUDISC_DO,
+    }
     if family_of(sock) == socket.AF_INET6:
         _set_all(sock, SOL_IPV6, ipv6)
         with contextlib.suppress(OSError):
@@ -174,10 +212,10 @@ def ask_for(
         sock.setsockopt(SOL_UDP, UDP_GRO, 1)
 
 
-def _set_all(sock: socket.socket, level: int, options: dict[int, bool]) -> None:
-    for option, wanted in options.items():
-        if wanted:
-            sock.setsockopt(level, option, 1)
+def _set_all(sock: socket.socket, level: int, options: dict[int, int]) -> None:
+    for option, value in options.items():
+        if value:
+            sock.setsockopt(level, option, value)
 
 
 def has_gro(sock: socket.socket) -> bool:

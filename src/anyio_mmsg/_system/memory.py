@@ -6,8 +6,9 @@ import errno
 import socket
 import struct
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+from .control import CONTROL_SIZE, Ancillary, has_gro, segment_of
 from .platform import ON_LINUX
 
 # linux/sock_diag.h, SK_MEMINFO_*, and asm-generic/socket.h; Python does not name them.
@@ -16,6 +17,8 @@ _MEMINFO = struct.Struct("=9I")
 _RMEM_ALLOC, _RCVBUF, _DROPS = 0, 1, 8
 
 _DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
+_TRUNC = int(getattr(socket, "MSG_TRUNC", 0))  # as an argument: report the length as sent
+_CTRUNC = int(getattr(socket, "MSG_CTRUNC", 0))
 _WSAEMSGSIZE = 10040
 
 _LEAST_CHARGE = 512
@@ -69,19 +72,37 @@ def most_waiting(sock: socket.socket) -> int:
     return max(size // _LEAST_CHARGE, _UNIX_QUEUE)
 
 
-def discard_waiting(sock: socket.socket, most: int, sizes: list[int]) -> None:
+Discarded: TypeAlias = "int | tuple[int, list[Ancillary], int, Any]"
+"""What `recv_into` returned, or `recvmsg_into`."""
+
+
+def packets_in(discarded: Discarded) -> int:
+    """Return how many packets one message was."""
+    if isinstance(discarded, int):
+        return 1
+    size, messages, flags, _ = discarded
+    segment = segment_of(messages, bool(flags & _CTRUNC))
+    return -(-size // segment) if size and segment else 1
+
+
+def discard_waiting(sock: socket.socket, most: int, sizes: list[Discarded]) -> None:
     """Read and throw away what waits in a socket's buffer.
 
     Args:
         sock: A datagram socket; it is not waited for.
-        most: How many packets to read at most, so that a peer who goes on sending doesn't keep
+        most: How many messages to read at most, so that a peer who goes on sending doesn't keep
             us here.
-        sizes: Gets an item for each packet, in the step that reads it.
+        sizes: Gets an item for each message, in the step that reads it; see `packets_in`.
     """
     buffer = bytearray(1)  # the rest of a datagram is cut off
+    buffers, gro = [buffer], has_gro(sock)
     stop, errors = len(sizes) + most, 0
     while (left := stop - len(sizes)) > 0 and errors <= most:
         try:
+            if gro:
+                flags, room = repeat(_DONTWAIT | _TRUNC), repeat(CONTROL_SIZE)
+                sizes.extend(map(sock.recvmsg_into, repeat(buffers, left), room, flags))
+                continue
             sizes.extend(map(sock.recv_into, repeat(buffer, left), repeat(1), repeat(_DONTWAIT)))
         except BlockingIOError:
             return
