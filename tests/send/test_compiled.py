@@ -80,9 +80,9 @@ def test_every_reference_is_given_back(inet: Family) -> None:
                 assert one.controls is controls
                 one.release()
                 assert one.controls is None
-        for controls in ((tos,), (tos, tos, tos, b"odd"), (tos, tos, tos, 5)):
+        for odd in ((tos,), (tos, tos, tos, b"odd"), (tos, tos, tos, 5)):
             with pytest.raises(TypeError):
-                sender([(data, address)] * 4, None, controls)
+                sender([(data, address)] * 4, None, odd)
         for packets in wrong:
             with pytest.raises((TypeError, ValueError)):
                 sender(packets)
