@@ -66,8 +66,13 @@ __all__ = [
     "send_mmsg_nowait",
 ]
 
-# Where users import them from is where they say that they are.
-for _name in __all__:
-    if getattr(globals()[_name], "__module__", "").startswith("anyio_mmsg."):
-        globals()[_name].__module__ = "anyio_mmsg"
-del _name
+
+def _name_their_home() -> None:
+    """Have public names say that they are from here, where users import them from."""
+    for name in __all__:
+        thing = globals()[name]
+        if getattr(thing, "__module__", "").startswith("anyio_mmsg."):
+            thing.__module__ = "anyio_mmsg"
+
+
+_name_their_home()
