@@ -2,7 +2,7 @@
 
     python -m pip install -e '.[examples]'
     python examples/dns_server.py --port 5353
-    python examples/dns_server.py --host ::1 --port 5353 --zone my.zone --backend trio
+    python examples/dns_server.py --host 0.0.0.0 --port 5353 --zone my.zone --backend trio
 
 Ask it from another terminal:
 
@@ -10,8 +10,9 @@ Ask it from another terminal:
     dnsperf -p 5353 -s 127.0.0.1 -d queries.txt     (lines like "www.example.org A")
 
 Without `--zone` it serves example.zone, which is next to it. `--port 0` listens on any free port.
-`--backend` is asyncio, trio or uvloop. Give `--host` one address: on a machine with several, a
-server bound to all of them may answer from another one than was asked, and clients ignore that.
+`--backend` is asyncio, trio or uvloop. With `--host 0.0.0.0`, or `::` for IPv6 (and IPv4, where
+that is the system's default), it listens at all addresses of the machine, and answers from the
+one that was asked: clients ignore answers from another. That needs Linux; elsewhere give one.
 
 Ctrl-C or SIGTERM stops it: queries that have arrived are still answered, then it prints totals. A
 second signal ends it at once. The exit status is 0.
@@ -32,6 +33,7 @@ import argparse
 import errno
 import importlib.util
 import socket
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,6 +57,7 @@ if TYPE_CHECKING or importlib.util.find_spec("dns"):  # without dnspython there 
     from dns_answers import Answerer, load
 
 BATCH = 256  # queries: fewer waits than with 64, and about what the kernel's buffer holds
+EVERYWHERE = {"0.0.0.0", "::"}  # as hosts of sockets that are bound to all addresses
 # Queries of 4096 bytes, which used to be the usual EDNS size, still fit. A longer one is cut, so
 # it is malformed and gets FORMERR.
 SLOT_SIZE = 4096
@@ -91,19 +94,21 @@ def sum_and_parts(counts: Mapping[str, int]) -> str:
     return f"{sum(counts.values()):,}" + (f" ({parts})" if parts else "")
 
 
-async def answer_all(sock: socket.socket, report: Report) -> None:
+async def answer_all(sock: socket.socket, report: Report, everywhere: bool) -> None:
     """Answer what arrives: one wait, a batch of queries, one call for all of their answers."""
     answer = report.answerer.answer
     async for batch in report.receiver:
         with batch:
-            # By columns, which is quicker than packet by packet.
+            # By columns, which is quicker than packet by packet. An answer that is to come from
+            # where its query was sent to needs the packet, which knows that.
+            askers = batch if everywhere else batch.addresses()
             replies = [
-                (reply, address)
-                for data, address in zip(batch.payloads(), batch.addresses(), strict=True)
+                (reply, asker)
+                for data, asker in zip(batch.payloads(), askers, strict=True)
                 if (reply := answer(data)) is not None
             ]
             if replies:
-                result = await send_mmsg(sock, replies)
+                result = await send_mmsg(sock, replies, reply_from_destination=everywhere)
                 report.send_failures.update(result.errors)
 
 
@@ -117,26 +122,39 @@ async def serve(
     """Answer what comes to a socket until Ctrl-C, then close it and print what was done.
 
     Args:
-        sock: As `open_udp_socket` gives it.
+        sock: As `open_socket` gives it.
         answerer: Makes the answers.
         interval: Seconds between two lines of statistics.
         batch: The most queries in a batch.
     """
+    everywhere = needs_destinations(sock.getsockname()[0])
     # One batch is enough: nothing is received while it is answered.
-    receiver = PacketReceiver(sock, PacketBatchPool(1, batch, SLOT_SIZE), limit=batch)
+    pool = PacketBatchPool(1, batch, SLOT_SIZE, ancillary=everywhere)
+    receiver = PacketReceiver(sock, pool, limit=batch)
     report = Report(answerer, receiver, Rate(anyio.current_time()))
     async with receiver, anyio.create_task_group() as nursery:
         await nursery.start(stop_on_signal, receiver.stop, nursery.cancel_scope.cancel)
         announce(sock)
         nursery.start_soon(print_at_intervals, interval, report.line)
-        await answer_all(sock, report)
+        await answer_all(sock, report, everywhere)
         nursery.cancel_scope.cancel()
     print(report.line(last=True), flush=True)
 
 
+def needs_destinations(host: str) -> bool:
+    """Return whether answers have to name their source, and can: Linux has what it takes."""
+    return host in EVERYWHERE and sys.platform == "linux"
+
+
+async def open_socket(host: str, port: int, buffer: int | None = None) -> socket.socket:
+    """Return a socket for `serve`."""
+    destinations = needs_destinations(host)
+    return await open_udp_socket(host, port, receive_buffer_size=buffer, destinations=destinations)
+
+
 async def run(options: argparse.Namespace, answerer: Answerer) -> None:
     """Open the socket and serve."""
-    sock = await open_udp_socket(options.host, options.port, receive_buffer_size=options.buffer)
+    sock = await open_socket(options.host, options.port, options.buffer)
     await serve(sock, answerer, interval=options.interval, batch=options.batch)
 
 

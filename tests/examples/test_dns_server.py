@@ -30,7 +30,9 @@ from .helpers import (
     each_backend,
     each_host,
     each_signal,
+    only_linux,
     running,
+    without_ipv6,
     without_signals,
 )
 
@@ -118,6 +120,63 @@ def test_server_answers_dig(host: str, backend: str) -> None:
         ended = program.stop()
     answers = "1 BADVERS, 7 NOERROR, 1 NOTIMP, 1 NXDOMAIN, 2 REFUSED"
     assert summary(ended) == in_all(f"12 queries (rate): {answers}")
+
+
+def places(host: str) -> list[str]:
+    """Addresses where a server on all of them can be asked."""
+    return ["127.0.0.1", "127.0.0.2", "127.9.9.9"] + ["::1"] * (host == "::")
+
+
+everywhere = pytest.mark.parametrize("host", ["0.0.0.0", pytest.param("::", marks=without_ipv6)])
+
+
+@only_linux
+@each_backend
+@everywhere
+def test_server_answers_from_where_it_was_asked(host: str, backend: str) -> None:
+    """Connected clients get nothing that comes from elsewhere; dnspython refuses it."""
+    with running("dns_server.py", "--host", host, "--port", "0", "--backend", backend) as program:
+        listening, port = program.address()
+        assert listening == host
+        for place in places(host):
+            # Without `source` both leave it to the system where they ask from.
+            query = dns.message.make_query("example.org", "A")
+            answer = dns.query.udp(query, place, DEADLINE, port)
+            assert lines(answer.answer) == [APEX]
+        with client("127.0.0.1") as sock:
+            order = [place for place in places("0.0.0.0") for _ in range(3)]
+            with program.held():
+                for number, place in enumerate(order):
+                    sock.sendto(question("example.org", id=number), (place, port))
+            got = [sock.recvfrom(2000) for _ in order]
+        assert [(int.from_bytes(data[:2], "big"), at) for data, at in got] == [
+            (number, (place, port)) for number, place in enumerate(order)
+        ]
+        ended = program.stop()
+    count = len(places(host)) + len(order)
+    assert summary(ended) == in_all(f"{count} queries (rate): {count} NOERROR")
+
+
+@only_linux
+@without_dig
+@everywhere
+def test_dig_accepts_answers_from_where_it_asked(host: str) -> None:
+    """It says so and goes on waiting if one comes from elsewhere."""
+    with running("dns_server.py", "--host", host, "--port", "0") as program:
+        port = program.address()[1]
+        for place in places(host):
+            asked = ["dig", f"@{place}", "-p", str(port), "+notcp", "+time=10", "+tries=1"]
+            done = subprocess.run(
+                # From an address that the kernel would answer from 127.0.0.1.
+                [*asked, "-b", "::1" if ":" in place else "127.0.0.1", "+short", "example.org"],
+                timeout=DEADLINE,
+                capture_output=True,
+                encoding="utf-8",
+            )
+            assert (done.stdout, done.stderr, done.returncode) == ("192.0.2.1\n", "", 0)
+        ended = program.stop()
+    count = len(places(host))
+    assert summary(ended) == in_all(f"{count} queries (rate): {count} NOERROR")
 
 
 @without_signals

@@ -12,6 +12,7 @@ import functools
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from anyio_mmsg._send.sendto import SOL_UDP, UDP_SEGMENT
+from anyio_mmsg._system.control import Ancillary, split
 from anyio_mmsg._system.platform import why_no_batch_calls
 from anyio_mmsg._system.sockaddr import decode_sockaddr
 
@@ -52,21 +55,13 @@ class Mmsghdr(ctypes.Structure):
     _fields_ = [("msg_hdr", Msghdr), ("msg_len", ctypes.c_uint32)]
 
 
-class SegmentSize(ctypes.Structure):
-    _fields_ = [
-        ("cmsg_len", ctypes.c_size_t),
-        ("cmsg_level", ctypes.c_int),
-        ("cmsg_type", ctypes.c_int),
-        ("size", ctypes.c_uint16),
-    ]
-
-
 class Kernel:
     """Takes packets by sendmmsg as scripted: each step is how many messages, or an errno.
 
     Attributes:
         taken: By message, the payloads of its segments.
         names: By message, where it goes.
+        controls: By message, its control messages, without the size of segments.
         asked: How many messages each call had.
     """
 
@@ -74,6 +69,7 @@ class Kernel:
         self.script = deque(script)
         self.taken: list[list[bytes]] = []
         self.names: list[Any] = []
+        self.controls: list[list[Ancillary]] = []
         self.asked: list[int] = []
 
     def sendmmsg(self, fd: int, at: int, count: int, flags: int) -> int:
@@ -91,9 +87,11 @@ class Kernel:
         iovecs = (Iovec * header.msg_iovlen).from_address(header.msg_iov)
         data = b"".join(ctypes.string_at(iovec.iov_base or 0, iovec.iov_len) for iovec in iovecs)
         size = len(data) or 1
-        if header.msg_controllen:
-            size = SegmentSize.from_address(header.msg_control).size
+        control = split(ctypes.string_at(header.msg_control or 0, header.msg_controllen))
+        if control and control[-1][:2] == (SOL_UDP, UDP_SEGMENT):
+            size = int.from_bytes(control.pop()[2], sys.byteorder)
             assert len(data) > size, "no run"
+        self.controls.append(control)
         self.taken.append([data[at : at + size] for at in range(0, len(data) or 1, size)])
         name = ctypes.string_at(header.msg_name or 0, header.msg_namelen)
         self.names.append(decode_sockaddr(name))

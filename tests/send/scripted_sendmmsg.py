@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -18,11 +19,13 @@ from anyio import WouldBlock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyio_mmsg import SendResult, UnusableSocketError, send_mmsg, send_mmsg_nowait
+from anyio_mmsg import PacketBatch, SendResult, UnusableSocketError, send_mmsg, send_mmsg_nowait
+from anyio_mmsg._packets.packet import Control
 from anyio_mmsg._send.engine import sender_of
+from anyio_mmsg._system.control import Ancillary
 from anyio_mmsg._system.platform import Refused
 
-from ..helpers import Family
+from ..helpers import Family, stub_engine
 from .helpers import arrived
 from .kernel import Kernel, Listener, answering
 
@@ -183,6 +186,71 @@ def test_a_missing_call(
     calls = len(kernel.asked)
     assert send_mmsg_nowait(sock, packets, engine="sendmmsg") == SendResult(6, [])
     assert len(kernel.asked) == calls
+
+
+SOURCES = ["127.0.0.2", "127.0.0.2", "127.0.0.3", "127.0.0.2", "127.0.0.2", "127.0.0.2"]
+
+
+def hosts_of(controls: list[list[Ancillary]]) -> list[str]:
+    """The sources that control messages name."""
+    return [socket.inet_ntoa(data[4:8]) for messages in controls for _, _, data in messages]
+
+
+def batch_for(receiver: socket.socket) -> PacketBatch:
+    """Packets that came to those sources, from one peer."""
+    batch = PacketBatch(ancillary=True)
+    stub = stub_engine(batch)
+    source: Any = batch._slots.source
+    source.control = [Control(local=local) for local in SOURCES].__getitem__
+    for number in range(6):
+        stub.put(b"%d" % number, receiver.getsockname())
+    return batch
+
+
+@pytest.mark.parametrize("before", [0, 2])
+@pytest.mark.parametrize("answering", [False, True])
+def test_a_missing_call_and_control_data(
+    answering: bool, before: int, under: Under, sock: socket.socket, inet: Family
+) -> None:
+    """What was laid out for sendmmsg goes by sendmsg, each packet with its own."""
+    kernel = Kernel(*([before] if before else []), "ENOSYS", "ENOSYS")
+    under(kernel)
+    receiver = inet.open()
+    sock = inet.unbound()
+    if answering:
+        result = send_mmsg_nowait(sock, batch_for(receiver), reply_from_destination=True)
+        sources = SOURCES
+    else:
+        packets = [(b"%d" % number, receiver.getsockname()) for number in range(6)]
+        result = send_mmsg_nowait(sock, packets, source="127.0.0.9")
+        sources = ["127.0.0.9"] * 6
+    assert result == SendResult(6, [])
+    assert hosts_of(kernel.controls) == sources[:before]
+    got = arrived(receiver)
+    assert [host for _, (host, _) in got] == sources[before:]
+    assert [data for (data,) in kernel.taken] + [data for data, _ in got] == [
+        b"%d" % number for number in range(6)
+    ]
+
+
+def test_runs_share_their_source(under: Under, inet: Family, sock: socket.socket) -> None:
+    kernel = Kernel()
+    under(kernel)
+    batch = batch_for(sock)
+    result = send_mmsg_nowait(sock, batch, gso=True, reply_from_destination=True)
+    assert result == SendResult(6, [])
+    assert kernel.taken == [[b"0", b"1"], [b"2"], [b"3", b"4", b"5"]]
+    assert hosts_of(kernel.controls) == ["127.0.0.2", "127.0.0.3", "127.0.0.2"]
+
+
+def test_one_run_with_control_data(under: Under, sock: socket.socket) -> None:
+    kernel = Kernel()
+    under(kernel)
+    how: dict[str, Any] = {"source": "127.0.0.2", "ecn": 1, "gso": True}
+    assert send_mmsg_nowait(sock, PACKETS, **how).sent == 6
+    assert kernel.taken == [[data for data, _ in PACKETS]]
+    ((source, ecn),) = kernel.controls
+    assert (source[:2], ecn) == ((0, 8), (0, 1, struct.pack("=i", 1)))
 
 
 def test_a_call_that_seems_to_be_missing_once(sock: socket.socket, under: Under) -> None:

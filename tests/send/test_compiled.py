@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from anyio_mmsg import PacketBatch, SendFailure, SendResult, send_mmsg_nowait
+from anyio_mmsg._send.control import pack
 from anyio_mmsg._send.record import Record as PlainRecord
 from anyio_mmsg._system import platform
 from anyio_mmsg._system.addresses import sockaddrs_of
@@ -46,7 +47,9 @@ def test_every_reference_is_given_back(inet: Family) -> None:
     first, second = batch
     raw = sockaddrs_of(INET)[address]
     things: list[Any] = [data, grown, address, raw, first, second, first.data, batch._slots]
-    things += [batch._slots.source, SendFailure, None]
+    tos = pack(((0, 1, bytes(4)),))  # IP_TOS
+    control = (tos, tos, b"", tos)
+    things += [batch._slots.source, SendFailure, tos, control, None]
     del first, second
     lists: list[list[Any]] = [
         [(data, address)] * 3 + [(grown, address)],
@@ -70,6 +73,16 @@ def test_every_reference_is_given_back(inet: Family) -> None:
                 one.release()
                 sender(packets).rest()
         sender([address, None, address], data).send(sock, SendResult())
+        for gso in (False, True):
+            for controls in (control, tos, b""):
+                one = sender([(data, address)] * 4, None, controls, gso=gso)
+                one.send(sock, SendResult())
+                assert one.controls is controls
+                one.release()
+                assert one.controls is None
+        for odd in ((tos,), (tos, tos, tos, b"odd"), (tos, tos, tos, 5)):
+            with pytest.raises(TypeError):
+                sender([(data, address)] * 4, None, odd)
         for packets in wrong:
             with pytest.raises((TypeError, ValueError)):
                 sender(packets)

@@ -32,7 +32,7 @@ AF11, EF = 10 << 2, 46 << 2  # DSCPs, in the upper six bits (RFC 2597, 3246)
 
 def bytes_seen(sock: socket.socket) -> list[tuple[bytes, int]]:
     """What has arrived on a socket that asks for it, with its TOS or traffic class."""
-    got = []
+    got: list[tuple[bytes, int]] = []
     while True:
         try:
             data, control, _, _ = sock.recvmsg(70_000, 200)

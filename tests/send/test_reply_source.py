@@ -132,6 +132,7 @@ def test_a_batch_without_control_data(answer: Answer, sending: str, engine: str)
 def test_an_empty_batch_and_a_closed_one(sending: str, engine: str) -> None:
     with wildcard("inet") as server:
         batch = PacketBatch(engine=engine, ancillary=True)
+        nothing: Any
         for nothing in (batch, []):
             result = send_mmsg_nowait(server, nothing, reply_from_destination=True, engine=sending)
             assert result == SendResult(0, [])
@@ -149,7 +150,7 @@ def test_what_is_no_packet_is_refused_as_ever(packets: Any, sending: str) -> Non
 
 
 def test_together_with_a_source() -> None:
-    with wildcard("inet") as server, pytest.raises(ValueError, match="give one of them"):
+    with wildcard("inet") as server, pytest.raises(ValueError, match="can't go together"):
         send_mmsg_nowait(server, [], reply_from_destination=True, source="127.0.0.1")
 
 

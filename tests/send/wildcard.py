@@ -68,7 +68,7 @@ def seen_from(sock: socket.socket, other: socket.socket) -> Any:
 
 def sources(sock: socket.socket) -> list[tuple[bytes, str]]:
     """What has arrived, and the host that each came from."""
-    got = []
+    got: list[tuple[bytes, str]] = []
     while True:
         try:
             data, address = sock.recvfrom(70_000)

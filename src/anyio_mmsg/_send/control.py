@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
 
 from .._arguments import whole_number
@@ -41,6 +42,7 @@ NO_DESTINATION = (
 
 _INET, _INET6 = int(socket.AF_INET), int(socket.AF_INET6)
 _MAPPED = bytes(10) + b"\xff\xff"  # before an IPv4 address in IPv6's form (RFC 4291)
+_INT = struct.Struct("@i")
 _HEADER = struct.Struct("@nii")  # struct cmsghdr: length with this header, level, type
 
 
@@ -74,23 +76,23 @@ class Controls:
     ) -> None:
         self._family = family_of(sock)
         self.replies = reply_from_destination
-        wanted = {"reply_from_destination=": reply_from_destination}
-        wanted |= {"source=": source is not None, "ecn=": ecn is not None}
-        names = " and ".join(name for name, is_wanted in wanted.items() if is_wanted)
-        if reply_from_destination and source is not None:
-            raise ValueError(f"{names} both say where packets come from; give one of them")
-        if self._family not in (_INET, _INET6):
-            raise ValueError(
-                f"{names} is for sockets of AF_INET and AF_INET6, and this one is of "
-                f"{sock.family!r}; send without it"
-            )
-        if not ON_LINUX:
-            raise ValueError(f"{names} needs Linux; send without it")
+        if (
+            self._family not in (_INET, _INET6)
+            or (reply_from_destination and source is not None)
+            or not ON_LINUX
+        ):
+            raise _why_not(sock, reply_from_destination, source is not None, ecn is not None)
         is_dual = self._family == _INET6 and not sock.getsockopt(SOL_IPV6, IPV6_V6ONLY)
         self._ecn: Messages = () if ecn is None else _ecn_of(sock, is_dual, ecn)
         self.same: Messages = self._ecn
         if source is not None:
-            self.same = (*_source_of(self._family, is_dual, source), *self._ecn)
+            if not isinstance(source, str):
+                raise TypeError(
+                    f"source is {source!r}; give a numeric address of this machine as str"
+                )
+            # An interface may come back with another index, so that a scope is looked up anew.
+            look_up = _source_of if "%" in source else _known_source_of
+            self.same = (look_up(self._family, is_dual, source), *self._ecn)
 
     def each(self, items: list[Any], form: Callable[[Messages], _T]) -> list[_T]:
         """Return what each of `items`, pairs and packets, has, in the form that `form` gives.
@@ -134,6 +136,20 @@ class Controls:
         return (_pktinfo(host, interface), *self._ecn)
 
 
+def _why_not(sock: socket.socket, replies: bool, has_source: bool, has_ecn: bool) -> ValueError:
+    wanted = {"reply_from_destination=": replies, "source=": has_source, "ecn=": has_ecn}
+    names = " and ".join(name for name, is_wanted in wanted.items() if is_wanted)
+    if replies and has_source:
+        return ValueError(f"{names} can't go together: both say where packets come from")
+    if family_of(sock) not in (_INET, _INET6):
+        return ValueError(
+            f"{names} is for sockets of AF_INET and AF_INET6, and this one is of "
+            f"{sock.family!r}; send without it"
+        )
+    return ValueError(f"{names} needs Linux; send without it")
+
+
+@lru_cache(256)  # calls have few: an address or two, and few codepoints
 def pack(messages: Messages) -> bytes:
     """Return control messages as the kernel reads them (cmsg(3)), each padded to whole words."""
     packed = b""
@@ -176,9 +192,7 @@ def _pktinfo(host: bytes, interface: int = 0) -> Ancillary:
     return SOL_IPV6, IPV6_PKTINFO, host + struct.pack("=I", interface)
 
 
-def _source_of(family: int, is_dual: bool, source: str) -> Messages:
-    if not isinstance(source, str):
-        raise TypeError(f"source is {source!r}; give a numeric address of this machine as str")
+def _source_of(family: int, is_dual: bool, source: str) -> Ancillary:
     host, percent, zone = source.partition("%")
     packed = _packed(family, host)
     is_ipv4 = percent == "" and _packed(_INET, host) is not None
@@ -191,14 +205,17 @@ def _source_of(family: int, is_dual: bool, source: str) -> Messages:
             f"source is {source!r}, which is not of the socket's family; give one that is"
         )
     if not percent:
-        return (_pktinfo(packed),)
+        return _pktinfo(packed)
     if len(packed) == 4 or _packed(_INET, host) is not None:
         raise ValueError(f"source is {source!r}, and an IPv4 address has no scope; leave it out")
     try:
         interface = scope_id_of(zone)
     except ValueError as error:
         raise ValueError(f"source is {source!r}: {error}") from None
-    return (_pktinfo(packed, interface if _is_link_local(packed) else 0),)
+    return _pktinfo(packed, interface if _is_link_local(packed) else 0)
+
+
+_known_source_of = lru_cache(256)(_source_of)  # as many as one machine may have, or so
 
 
 def _ecn_of(sock: socket.socket, is_dual: bool, ecn: int) -> Messages:
@@ -207,10 +224,11 @@ def _ecn_of(sock: socket.socket, is_dual: bool, ecn: int) -> Messages:
     if number > 3:
         raise ValueError(f"ecn is {number}; {fix}")
     # The message replaces the whole byte, of which the other six bits are the socket's DSCP.
-    options = [(SOL_IP, IP_TOS), (SOL_IPV6, IPV6_TCLASS)]
-    if not is_dual:
-        options = options[:1] if family_of(sock) == _INET else options[1:]
-    return tuple(
-        (level, option, struct.pack("=i", sock.getsockopt(level, option) & ~3 | number))
-        for level, option in options
-    )
+    messages = []
+    if family_of(sock) == _INET or is_dual:
+        tos = sock.getsockopt(SOL_IP, IP_TOS) & ~3 | number
+        messages.append((SOL_IP, IP_TOS, _INT.pack(tos)))
+    if family_of(sock) == _INET6:
+        tclass = sock.getsockopt(SOL_IPV6, IPV6_TCLASS) & ~3 | number
+        messages.append((SOL_IPV6, IPV6_TCLASS, _INT.pack(tclass)))
+    return tuple(messages)
