@@ -234,7 +234,7 @@ def leaks(rounds: int = 300) -> list[str]:
                 step(bench)
                 before = counts()
                 grown = (0, 0, 0)
-                for _ in range(3):  # what grows once was a cache
+                for _ in range(5):  # what grows once was a cache
                     for _ in range(rounds):
                         step(bench)
                     after = counts()

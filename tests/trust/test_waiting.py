@@ -15,13 +15,16 @@ from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import recv_mmsg, recv_mmsg_exact
 
-from .opcodes import BeforeOpcode, Interrupt
+from .opcodes import NEVER, BeforeOpcode, Interrupt, are_reported
 from .test_interrupts import raises, uses_others
 from .world import World, sockets
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(sys.implementation.name != "cpython", reason="asks CPython's bytecodes"),
+    pytest.mark.skipif(
+        sys.implementation.name != "cpython" or not are_reported(),
+        reason="this Python doesn't report each bytecode to a trace function",
+    ),
 ]
 
 
@@ -44,7 +47,7 @@ async def test_at_every_bytecode(
     function: Any, handler: Callable[[World], object], waiting: bool
 ) -> None:
     with sockets() as found:
-        at = 0
+        at, rehearsals = NEVER, 1
         while True:
             world = World(found, "auto")
             world.send(1)
@@ -62,6 +65,9 @@ async def test_at_every_bytecode(
                 world.finish()
             except Exception as error:
                 raise AssertionError(f"at {point.where}") from error
+            if rehearsals:
+                at, rehearsals = 0, 0
+                continue
             if not point.reached:
                 break
             at += 1

@@ -109,7 +109,6 @@ typedef struct {
     PyObject *engine;   /* its name, a str */
     PyObject *record;   /* for the engine in Python */
     PyObject *filler;   /* the coroutine that fills, or None */
-    PyObject *borrower; /* for a pool */
     PyObject *checked;  /* for the receive functions: what they know the socket by */
     Py_ssize_t pins;    /* sends that are under way with what is held: nothing is released */
     char reading;       /* a thread is in a system call that writes to free slots */

@@ -53,7 +53,6 @@ slots_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->source = Py_NewRef(Py_None);
     self->record = Py_NewRef(Py_None);
     self->filler = Py_NewRef(Py_None);
-    self->borrower = Py_NewRef(Py_None);
     self->checked = Py_NewRef(Py_None);
     if (self->view == NULL || self->engine == NULL) {
         goto failed;
@@ -81,7 +80,6 @@ slots_traverse(Slots *self, visitproc visit, void *arg)
     Py_VISIT(self->source);
     Py_VISIT(self->record);
     Py_VISIT(self->filler);
-    Py_VISIT(self->borrower);
     Py_VISIT(self->checked);
     return 0;
 }
@@ -93,7 +91,6 @@ slots_clear(Slots *self)
     Py_CLEAR(self->source);
     Py_CLEAR(self->record);
     Py_CLEAR(self->filler);
-    Py_CLEAR(self->borrower);
     Py_CLEAR(self->checked);
     return 0;
 }
@@ -438,7 +435,6 @@ static PyMemberDef slots_members[] = {
     {"source", T_OBJECT, offsetof(Slots, source), READONLY, NULL},
     {"record", T_OBJECT, offsetof(Slots, record), 0, NULL},
     {"filler", T_OBJECT, offsetof(Slots, filler), 0, NULL},
-    {"borrower", T_OBJECT, offsetof(Slots, borrower), 0, NULL},
     {"checked", T_OBJECT, offsetof(Slots, checked), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };

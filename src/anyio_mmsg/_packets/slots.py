@@ -61,7 +61,6 @@ class Slots:
         record: What an engine read and has not committed yet, or None. See `Source.settle` of
             the engine that uses it.
         filler: The coroutine that receives into these slots, or None. See `filling`.
-        borrower: The loan of these slots, as their pool needs it.
         checked: The last socket that the receive functions checked, by its `Outlook`.
         gro: Whether a slot holds a message of many packets: see `TrainSlots`.
     """
@@ -79,7 +78,6 @@ class Slots:
         "_whole",
         "_wire_sizes",
         "ancillary",
-        "borrower",
         "capacity",
         "checked",
         "engine",
@@ -120,7 +118,6 @@ class Slots:
         self.source: Any = None
         self.record: Any = None
         self.filler: Any = None
-        self.borrower: Any = None
         self.checked: Any = None
         self.ancillary = ancillary
         self._scribble = scribble

@@ -244,7 +244,10 @@ class PacketBatchPool:
                 # From here on the batch ends the loan, whatever becomes of this call.
                 if lent.setdefault(place, loan) is loan:
                     try:
-                        batch._slots = self._slots_at(place)
+                        slots = self._slots_at(place)
+                        if slots.held:  # read while another thread closed their last batch
+                            slots.take_back(None)
+                        batch._slots = slots
                     except MemoryError:
                         self._end(loan)
                         raise
