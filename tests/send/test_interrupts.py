@@ -24,6 +24,7 @@ from anyio_mmsg import (
 from ..helpers import Family, nowhere
 from ..interrupts import PACKAGE, STRIDE, Interrupt, interrupters
 from .helpers import fill, fill_buffer, received
+from .wildcard import ask, client, linux, sources, wildcard
 
 # Of several sizes, so that there are runs of several lengths.
 DATAS = [b"%d" % number * (1 + number // 4) for number in range(7)]
@@ -91,6 +92,41 @@ def test_packets_of_a_batch(form: str, gso: bool, sending: str, engine: str, ine
         except BufferError:  # from CPython 3.12 on tracing may put a traceback into a cycle
             gc.collect()
             batch.clear()
+    assert result.sent == 3
+
+
+@linux
+@how_sent
+@pytest.mark.parametrize("form", ["batch", "pairs"])
+@pytest.mark.parametrize(
+    "given",
+    [{"reply_from_destination": True, "ecn": 1}, {"source": "127.0.0.2", "ecn": 1}],
+    ids=["reply", "source"],
+)
+def test_packets_with_control_data(
+    given: dict[str, Any], form: str, gso: bool, sending: str, engine: str
+) -> None:
+    """The same, and each that arrives comes from where it was to come from."""
+    datas = [b"0", b"1", b"2"]
+    result = SendResult()
+    with wildcard("inet", destinations=True) as server, client("127.0.0.1") as asking:
+        batch = PacketBatch(5, 16, engine, ancillary=True)
+        for interrupter in interrupters():
+            ask(server, asking, batch, ["127.0.0.2"] * 3)
+            pairs = [(packet.data, packet) for packet in batch]
+            packets: Any = batch if form == "batch" else pairs
+            result = SendResult()
+            with interrupter.at_work():
+                send_mmsg_nowait(server, packets, **given, gso=gso, engine=sending, result=result)
+            got = sources(asking)
+            check(result, [data for data, _ in got], datas)
+            assert {place for _, place in got} <= {"127.0.0.2"}
+            del packets, pairs
+            try:
+                batch.clear()
+            except BufferError:  # as above
+                gc.collect()
+                batch.clear()
     assert result.sent == 3
 
 

@@ -77,7 +77,8 @@ async def open_udp_socket(
         timestamps: Have the kernel stamp packets as they come in: `Packet.timestamp`. This and
             the next three are read from batches that were made with ``ancillary=True``; Linux.
         destinations: Have the kernel report `Packet.destination` and `Packet.interface`: for
-            servers at all addresses of a machine, and at groups.
+            servers at all addresses of a machine, and at groups. `send_mmsg` answers from there
+            with ``reply_from_destination=True``.
         ecn: Have the kernel report `Packet.ecn`.
         hop_limits: Have the kernel report `Packet.hop_limit`.
         gro: Have the kernel coalesce packets of one size from one sender (UDP_GRO, Linux 5.0),
