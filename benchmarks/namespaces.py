@@ -91,9 +91,7 @@ def _ip(command: str) -> None:
     program = shutil.which("ip")
     if program is None:
         raise UnavailableError("ip (of iproute2) is not installed")
-    done = subprocess.run(
-        [program, *command.split()], check=False, capture_output=True, text=True
-    )
+    done = subprocess.run([program, *command.split()], check=False, capture_output=True, text=True)
     if done.returncode:
         says = done.stderr.strip().partition("\n")[0]
         raise UnavailableError(f"`ip {command.split('/proc')[0].strip()}` is refused: {says}")

@@ -42,9 +42,8 @@ class Way:
 WAYS = (
     Way("whole", "GSO, trains cross whole", gso=True),
     Way("cut", "GSO, cut up on the way", gso=True, cut=True),
-    Way("joined", "GSO, cut up, joined by the device", gso=True, cut=True, coalesce=True),
-    Way("single", "no GSO", gso=False),
-    Way("single-joined", "no GSO, device with GRO", gso=False, coalesce=True),
+    Way("device", "GSO, cut up, device with GRO", gso=True, cut=True, coalesce=True),
+    Way("single", "no GSO, device with GRO", gso=False, coalesce=True),
 )
 
 Counts: TypeAlias = tuple[int, int]

@@ -41,9 +41,7 @@ class Crossing:
         load: Its process, in the near network.
     """
 
-    def __init__(
-        self, receiver: socket.socket, take: Callable[[], Counts], load: Child
-    ) -> None:
+    def __init__(self, receiver: socket.socket, take: Callable[[], Counts], load: Child) -> None:
         assert load.process.stdout is not None
         self._take = take
         self._load = load
