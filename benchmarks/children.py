@@ -55,8 +55,7 @@ class Child:
 
     def move(self, core: int | None) -> None:
         """Let it run on one core only, if the platform can."""
-        if core is not None and sys.platform == "linux":
-            os.sched_setaffinity(self.process.pid, {core})
+        pin(self.process.pid, core)
 
     def send(self, *words: object) -> None:
         """Send a command."""
@@ -101,6 +100,12 @@ class Child:
             self.process.kill()
             self.process.wait()
         self.process.stdout.close()
+
+
+def pin(process: int, core: int | None) -> None:
+    """Let a process run on one core only, if there is one and the platform can."""
+    if core is not None and sys.platform == "linux":
+        os.sched_setaffinity(process, {core})
 
 
 def python(module: str, *arguments: str) -> list[str]:
@@ -201,6 +206,8 @@ class Children:
                 self._candidates.pop(spec.key).close()
             else:
                 self._ports[spec.key] = greeting.get("port", 0)
+                if "load" in greeting:  # it has one of its own
+                    pin(greeting["load"], self._load_core)
         running = [spec for spec in specs if spec.key in self._candidates]
         for spec in running:
             granted = int(self[spec.key].ask("buffer", buffer)["granted"])

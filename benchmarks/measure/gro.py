@@ -1,4 +1,4 @@
-"""Trains (GRO) by their length, and what control data costs."""
+"""Trains (GRO) by their length and between namespaces, and what control data costs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from benchmarks.result import Context, Figures, Goal, Result, Table
 from benchmarks.spec import UnavailableError
 
 from .trial import rotated
+from .veth import Veth
 
 LENGTHS = (1, 2, 8, 52)
 """Packets of a train. 52 of 1,232 bytes are the most that fit into one message of 65,507."""
@@ -27,6 +28,7 @@ def run(context: Context) -> Result:
     if not specs:
         raise UnavailableError("nobody can be measured here")
     found = Figures()
+    veth = Veth(context)
     for turn in context.turns(rounds):
         if turn == 1:
             found = Figures()
@@ -35,6 +37,7 @@ def run(context: Context) -> Result:
                 done = children[spec.key].ask("drain", COUNT, train, 2 if context.quick else TIMES)
                 cost = None if done["lost"] else statistics.median(done["ns"][1:]) / COUNT
                 found.add(cost, spec.key, train)
+        veth.visit(turn)
         context.progress(turn + 1, rounds + 1)
     left_out = children.left_out(TRAINS + CONTROL)
     result = Result("gro", "Trains, and control data", left_out=left_out)
@@ -64,4 +67,5 @@ def run(context: Context) -> Result:
         "without UDP_GRO has the kernel take them apart.",
         "What control data costs when it is not read is the kernel's to write it.",
     ]
+    veth.report(result)
     return result

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -28,6 +32,7 @@ from benchmarks.candidates import (
     serving_peers,
     singles,
     trains,
+    veth,
 )
 from benchmarks.children import Children
 from benchmarks.spec import PLAIN, AnySpec, Spec, UnavailableError
@@ -202,6 +207,58 @@ def test_who_takes_trains_takes_every_packet(spec: trains.TrainSpec, train: int)
             trains.fill(sender, count, train)
             assert take() == count
         assert take() == 0
+
+
+@pytest.mark.parametrize("spec", veth.VETH, ids=lambda spec: spec.key)
+def test_who_receives_from_another_network_says_what_came(spec: veth.VethSpec) -> None:
+    count = 3 * veth.TRAIN + 1
+    with Children() as children:
+        if not children.start([spec], 1 << 22):
+            pytest.skip(children.missing[spec.key])
+        for way in veth.WAYS:
+            for rate in (0, 100_000):
+                done = children[spec.key].ask("cross", way.key, count, rate)
+                if "missing" in done:
+                    assert done["missing"]
+                    continue
+                assert done.keys() == {"sent", "received", "messages", "ns"}
+                assert done["sent"] == count
+                assert 0 <= done["messages"] <= done["received"] <= count
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, None], ids=str)
+def test_networks_end_with_whoever_made_them(how: signal.Signals | None) -> None:
+    """The kernel removes a network with its last process."""
+    spec = veth.VETH[0]
+    ours = socket.if_nameindex()
+    with Children() as children:
+        child = children.spawn(spec)
+        greeting = child.hear()
+        if reason := greeting.get("missing"):
+            pytest.skip(reason)
+        networks = [
+            os.readlink(f"/proc/{pid}/ns/net") for pid in (child.process.pid, greeting["load"])
+        ]
+        assert len({*networks, os.readlink("/proc/self/ns/net")}) == 3
+        ended = os.pidfd_open(greeting["load"])
+        try:
+            if how is None:
+                child.close()
+            else:
+                child.process.send_signal(how)
+            assert select.select([ended], [], [], SECONDS)[0]
+        finally:
+            os.close(ended)
+    assert socket.if_nameindex() == ours
+
+
+def test_no_networks_no_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # without `ip`
+    with Children() as children:
+        assert children.start(veth.VETH[:1], 1 << 20) == []
+        ((reason, names),) = children.left_out(veth.VETH).items()
+    assert names == [veth.VETH[0].label]
+    assert reason.startswith(("network namespaces are", "no network namespaces", "ip "))
 
 
 def test_sizes_of_cut_slots_differ_from_one_packet_to_the_next() -> None:

@@ -19,6 +19,7 @@ from benchmarks.candidates import (
     serving_peers,
     singles,
     trains,
+    veth,
 )
 from benchmarks.measure import echo, lowrate, receive, roundtrip, send, trial
 from benchmarks.report import goals_grid
@@ -43,7 +44,7 @@ NAMES = (
 MEASURED: dict[str, list[AnySpec]] = {
     "receive": list(receive.ALL),
     "single": [*singles.SINGLES, *singles.AWAITED],
-    "gro": [*trains.TRAINS, *trains.CONTROL],
+    "gro": [*trains.TRAINS, *trains.CONTROL, *veth.VETH],
     "send": list(send.ALL),
     "roundtrip": list(roundtrip.ALL),
     "lowrate": list(lowrate.ALL),
