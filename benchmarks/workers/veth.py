@@ -8,6 +8,7 @@ buffer BYTES             {"granted": what SO_RCVBUF reports then}
 cross WAY COUNT RATE     has the load send COUNT packets in bursts, RATE packets a second, and
                          receives them: {"sent", "received", "messages", "ns": this process's
                          CPU time}, or {"missing": why it can't be done}
+burst WAY COUNT          the same, but it looks only when the load has sent all; no "ns"
 =======================  ====================================================================
 """
 
@@ -63,15 +64,25 @@ class Crossing:
             got, came = take()
             packets += got
             messages += came
-        while self._packets.poll(QUIET):
-            got, came = take()
-            packets += got
-            messages += came
+        got, came = self._rest()
         spent = time.process_time_ns() - start
         sent = self._load.hear()
-        if "missing" in sent:
-            return sent
-        return {**sent, "received": packets, "messages": messages, "ns": spent}
+        return {**sent, "received": packets + got, "messages": messages + came, "ns": spent}
+
+    def burst(self, count: int, train: int) -> Answer:
+        """Receive what the load has sent when it has."""
+        sent = self._load.ask("send", count, train, 0)
+        packets, messages = self._rest()
+        return {**sent, "received": packets, "messages": messages}
+
+    def _rest(self) -> Counts:
+        """Receive until nothing comes any more."""
+        packets = messages = 0
+        while self._packets.poll(QUIET):
+            got, came = self._take()
+            packets += got
+            messages += came
+        return packets, messages
 
 
 async def serve(spec: VethSpec) -> None:
@@ -98,15 +109,18 @@ async def serve(spec: VethSpec) -> None:
                 match words:
                     case ["buffer", size]:
                         answer({"granted": udp.set_buffer(receiver, int(size))})
-                    case ["cross", key, count, rate]:
+                    case ["cross" | "burst", key, count, *rate]:
                         way = ways[key]
+                        train = TRAIN if way.gso else 1
                         try:
                             pair.arrange(cut=way.cut, coalesce=way.coalesce)
                         except UnavailableError as reason:
                             answer({"missing": str(reason)})
                             continue
-                        train = TRAIN if way.gso else 1
-                        answer(crossing.cross(int(count), train, float(rate)))
+                        if rate:
+                            answer(crossing.cross(int(count), train, float(rate[0])))
+                        else:
+                            answer(crossing.burst(int(count), train))
                     case _:
                         raise SystemExit(f"unknown command: {words}")
         finally:

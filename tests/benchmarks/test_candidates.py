@@ -216,18 +216,18 @@ def test_who_receives_from_another_network_says_what_came(spec: veth.VethSpec) -
         if not children.start([spec], 1 << 22):
             pytest.skip(children.missing[spec.key])
         for way in veth.WAYS:
-            for rate in (0, 100_000):
-                done = children[spec.key].ask("cross", way.key, count, rate)
+            for command, *rate in (["cross", 100_000], ["burst"]):
+                done = children[spec.key].ask(command, way.key, count, *rate)
                 if "missing" in done:
                     assert done["missing"]
                     continue
-                assert done.keys() == {"sent", "received", "messages", "ns"}
+                assert done.keys() - {"ns"} == {"sent", "received", "messages"}
                 assert done["sent"] == count
                 assert 0 <= done["messages"] <= done["received"] <= count
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, None], ids=str)
-def test_networks_end_with_whoever_made_them(how: signal.Signals | None) -> None:
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "end of input"])
+def test_networks_end_with_whoever_made_them(how: str) -> None:
     """The kernel removes a network with its last process."""
     spec = veth.VETH[0]
     ours = socket.if_nameindex()
@@ -236,16 +236,15 @@ def test_networks_end_with_whoever_made_them(how: signal.Signals | None) -> None
         greeting = child.hear()
         if reason := greeting.get("missing"):
             pytest.skip(reason)
-        networks = [
-            os.readlink(f"/proc/{pid}/ns/net") for pid in (child.process.pid, greeting["load"])
-        ]
-        assert len({*networks, os.readlink("/proc/self/ns/net")}) == 3
+        both = (child.process.pid, greeting["load"])
+        networks = {Path(f"/proc/{who}/ns/net").readlink() for who in ("self", *both)}
+        assert len(networks) == 3
         ended = os.pidfd_open(greeting["load"])
         try:
-            if how is None:
+            if how == "end of input":
                 child.close()
             else:
-                child.process.send_signal(how)
+                child.process.send_signal(signal.Signals[how])
             assert select.select([ended], [], [], SECONDS)[0]
         finally:
             os.close(ended)
