@@ -168,9 +168,7 @@ class Meter:
         last = self.look()
         print(f"{last.packets:,} packets, {last.lost:,} lost, {losses(seen)}")
         if self.foreign or self.unstamped:
-            print(
-                f"not of this program: {self.foreign:,}, without a timestamp: {self.unstamped:,}"
-            )
+            print(f"not of this program: {self.foreign:,}, no timestamp: {self.unstamped:,}")
         print(f"{'':<18}" + "".join(f"{name:>12}" for name in ("min", "p50", "p99", "max")))
         for name, spread in zip(NAMES, last.total, strict=True):
             print(f"{name:<18}" + "".join(f"{text:>12}" for text in spread.texts()))
@@ -244,7 +242,7 @@ async def receive(options: argparse.Namespace) -> None:
         announce(sock)
         nursery.start_soon(show_at_intervals, options.interval, meter.look)
         if sender is not None:
-            nursery.start_soon(send_here, sender, receiver, *sock.getsockname()[:2])
+            nursery.start_soon(send_here, sender, receiver, sock.getsockname())
         async for batch in receiver:
             now = time.time_ns()
             with batch:
@@ -255,9 +253,9 @@ async def receive(options: argparse.Namespace) -> None:
     meter.summarize(receiver.statistics())
 
 
-async def send_here(sender: Sender, receiver: PacketReceiver, host: str, port: int) -> None:
+async def send_here(sender: Sender, receiver: PacketReceiver, to: tuple[str, int]) -> None:
     """Send over loopback, where what was sent has arrived; then end the stream."""
-    await sender.work(host, port)
+    await sender.work(*to[:2])
     receiver.stop()
 
 
@@ -286,10 +284,11 @@ def main() -> None:
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
         given = [LOOPBACK, *given]
     options = parser.parse_args(given)
-    if options.command != "receive" and not (
-        options.rate > 0 and HEADER.size <= options.size <= PACKET_DATA_SIZE
-    ):
-        parser.error(f"--rate is above 0, --size {HEADER.size} to {PACKET_DATA_SIZE}")
+    if options.command != "receive":
+        counts = options.rate > 0 and (options.packets is None or options.packets > 0)
+        if not counts or not HEADER.size <= options.size <= PACKET_DATA_SIZE:
+            size = f"{HEADER.size} to {PACKET_DATA_SIZE}"
+            parser.error(f"--rate and --packets are above 0, --size {size}")
     if options.command != "send" and sys.platform != "linux":
         parser.error("the receiver needs the timestamps of Linux; send works everywhere")
     run_on(options.backend, send if options.command == "send" else receive, options)

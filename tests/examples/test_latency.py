@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from .helpers import (
+    BUFFER,
     DEADLINE,
     Program,
     client,
@@ -86,7 +87,8 @@ def test_latency_over_loopback_stops(how: signal.Signals, backend: str) -> None:
 @each_backend
 @each_host
 def test_latency_from_one_process_to_another(host: str, backend: str) -> None:
-    with receiving("--host", host, "--interval", "0.02", backend=backend) as program:
+    options = ["--host", host, "--interval", "0.02", "--buffer", BUFFER]
+    with receiving(*options, backend=backend) as program:
         port = str(program.address()[1])
         options = ["--packets", "100", "--rate", "1000", "--size", "1232", "--backend", backend]
         with running("latency.py", "send", host, port, *options) as sender:
@@ -114,7 +116,7 @@ def test_latency_counts_what_waits_when_it_is_stopped(how: signal.Signals, backe
         lines = program.end()
     text = "\n".join(lines)
     assert numbers(text, COUNTS) == (5, 3, 0)  # 3, 4 and 8
-    assert "not of this program: 1, without a timestamp: 0" in text
+    assert "not of this program: 1, no timestamp: 0" in text
 
 
 @only_linux
@@ -148,13 +150,20 @@ def test_latency_counts_what_nobody_takes() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [["--rate", "0"], ["--rate", "nan"], ["--size", "27"], ["--size", "1233"]]
+    "options",
+    [
+        ["--rate", "0"],
+        ["--rate", "nan"],
+        ["--packets", "0"],
+        ["--size", "27"],
+        ["--size", "1233"],
+    ],
 )
 def test_latency_refuses_numbers_that_make_no_sense(options: list[str]) -> None:
     with running("latency.py", "send", "127.0.0.1", "9", *options) as program:
         output, errors = program.process.communicate(timeout=DEADLINE)
     assert (program.process.returncode, output) == (2, "")
-    assert "--rate is above 0, --size 28 to 1232" in errors
+    assert "--rate and --packets are above 0, --size 28 to 1232" in errors
 
 
 @only_linux

@@ -136,6 +136,7 @@ def send_train(sock: socket.socket, address: tuple[str, int], packets: int, size
 @each_host
 def test_udp_top_counts_trains(host: str, backend: str) -> None:
     options = ["--port", "0", "--host", host, "--interval", "0.02", "--backend", backend, "--gro"]
+    options += ["--buffer", BUFFER]
     with running("udp_top.py", *options) as program, client(host) as sock:
         address = program.address()
         for _ in range(3):
