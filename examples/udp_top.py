@@ -4,11 +4,14 @@
     python examples/udp_top.py --port 9999
     python examples/udp_top.py --port 5000 --group 239.1.2.3 --interface eth0
     python examples/udp_top.py --port 5000 --group 232.1.2.3 --source 192.0.2.1 --source 192.0.2.2
+    python examples/udp_top.py --port 9999 --gro
 
 It shows packets and bits per second (of payload), what the kernel dropped, how full batches are,
 and the top senders, by address, or with `--ports` by address and port. On a terminal the picture
 is live; elsewhere it prints a line at each interval. Anybody can forge senders, so the table of
 them has a fixed size (`--senders`), and the summary says by how much its counts may be too low.
+With `--gro` (Linux) the kernel hands over trains, many packets of one flow as one message, which
+costs less: it then shows messages beside packets. As many of the one as of the other: no trains.
 
 Ctrl-C or SIGTERM stops it, and on a terminal the key `q`: what has arrived is still counted, then
 it prints a summary. A second signal ends it at once. The exit status is 0.
@@ -23,7 +26,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -79,6 +82,14 @@ class TopSenders:
 
 
 @dataclass
+class Messages:
+    """How many messages of the kernel the packets came in: since the last look, and in all."""
+
+    recent: int = 0
+    total: int = 0
+
+
+@dataclass
 class Interval:
     """What happened between two looks."""
 
@@ -87,6 +98,7 @@ class Interval:
     now: ReceiverStatistics
     senders: TopSenders
     how_to_quit: str
+    messages: Messages | None = None  # with --gro
 
     def rate(self, of: Callable[[ReceiverStatistics], int | None]) -> float:
         """Return by how much something grew, per second."""
@@ -98,7 +110,7 @@ class Interval:
         full = self.now.full_batches - self.before.full_batches
         packets = self.now.packets - self.before.packets
         used, size = self.now.buffer_used, self.now.buffer_size
-        return {
+        figures = {
             "packets/s": f"{self.rate(lambda seen: seen.packets):,.0f}",
             "Mbit/s": f"{self.rate(lambda seen: seen.bytes) * 8 / 1e6:,.3f}",
             "dropped by kernel/s": f"{self.rate(lambda seen: seen.dropped_by_kernel):,.0f}",
@@ -107,15 +119,27 @@ class Interval:
             "kernel's buffer": "-" if used is None or not size else f"{100 * used / size:.0f} %",
             "truncated": f"{self.now.truncated:,}",
         }
+        if self.messages is not None:
+            figures["packets a message"] = f"{packets / max(1, self.messages.recent):.1f}"
+        return figures
 
     def line(self) -> str:
         """Return it for a log."""
         first = self.senders.counts.most_common(1)
         top = f", top {first[0][0]}" if first else ""
-        total = f"{self.now.packets:,} packets, {kernel_count(self.now)} dropped by kernel"
+        came = "" if self.messages is None else f" in {self.messages.total:,} messages"
+        total = f"{self.now.packets:,} packets{came}, {self.dropped()} dropped by kernel"
         return ", ".join(f"{name} {value}" for name, value in self.figures().items()) + (
             f"{top}; in all {total}"
         )
+
+    def dropped(self) -> str:
+        """Return how many packets the kernel dropped, if the system counts them."""
+        count = self.now.dropped_by_kernel
+        if count is None:
+            return "unknown"
+        at_least = "at least " if count and self.messages is not None else ""
+        return f"{at_least}{count:,}"  # it counts a train as one
 
     def table(self) -> Table:
         """Return it for a terminal, of 60 columns or more."""
@@ -123,11 +147,11 @@ class Interval:
         from rich.table import Table
 
         figures, senders = Table.grid(padding=(0, 1)), Table(box=None, padding=(0, 2, 0, 0))
-        for name, value in {
-            **self.figures(),
-            "packets in all": f"{self.now.packets:,}",
-            "dropped by kernel": kernel_count(self.now),
-        }.items():
+        values = {**self.figures(), "packets in all": f"{self.now.packets:,}"}
+        if self.messages is not None:
+            values["messages in all"] = f"{self.messages.total:,}"
+        values["dropped by kernel"] = self.dropped()
+        for name, value in values.items():
             figures.add_row(f"[bold]{value}", name)
         figures.columns[0].justify = "right"
         figures.columns[0].no_wrap = figures.columns[1].no_wrap = True
@@ -145,11 +169,6 @@ class Interval:
         return screen
 
 
-def kernel_count(seen: ReceiverStatistics) -> str:
-    """Return how many packets the kernel dropped, if the system counts them."""
-    return "unknown" if seen.dropped_by_kernel is None else f"{seen.dropped_by_kernel:,}"
-
-
 @dataclass
 class Monitor:
     """The receiver, and the senders of its packets: since the last look, and in all."""
@@ -158,6 +177,7 @@ class Monitor:
     limit: int
     by_port: bool
     how_to_quit: str
+    messages: Messages | None = None  # with --gro
     recent: TopSenders = field(init=False)
     total: TopSenders = field(init=False)
 
@@ -169,6 +189,10 @@ class Monitor:
         """Count what arrives."""
         async for batch in self.receiver:
             with batch:
+                if self.messages is not None:
+                    count = batch.capacity - batch.free  # each message fills one slot
+                    self.messages.recent += count
+                    self.messages.total += count
                 if self.by_port:
                     senders = [f"{address[0]} {address[1]}" for address in batch.addresses()]
                 else:
@@ -181,7 +205,11 @@ class Monitor:
         (then, before), self._last = self._last, (anyio.current_time(), self.receiver.statistics())
         senders, self.recent = self.recent, TopSenders(self.limit)
         now, seen = self._last
-        return Interval(now - then, before, seen, senders, self.how_to_quit)
+        messages = None
+        if self.messages is not None:
+            messages = replace(self.messages)
+            self.messages.recent = 0
+        return Interval(now - then, before, seen, senders, self.how_to_quit, messages)
 
     def summarize(self, seconds: float) -> None:
         """Print what came in all."""
@@ -196,6 +224,12 @@ class Monitor:
             f"packets a batch {seen.packets / max(1, seen.batches):.1f}, "
             f"the largest {seen.largest_batch}"
         )
+        if self.messages is not None:
+            print(
+                f"came in {self.messages.total:,} messages, "
+                f"{seen.packets / max(1, self.messages.total):.1f} packets each"
+                + ("; a dropped train counts as one packet" if seen.dropped_by_kernel else "")
+            )
         print(
             f"top senders of {len(self.total.counts):,} in the table; "
             f"each sent up to {self.total.too_low:,} packets more than it says"
@@ -223,6 +257,7 @@ async def open_socket(options: argparse.Namespace) -> socket.socket:
         family=family,
         receive_buffer_size=options.buffer,
         multicast_groups=groups,
+        gro=options.gro,
     )
 
 
@@ -267,11 +302,13 @@ async def run(options: argparse.Namespace) -> None:
     """Watch until Ctrl-C or q."""
     sock = await open_socket(options)
     # One batch is enough: it is given back before the next is asked for.
-    receiver = PacketReceiver(sock, PacketBatchPool(1, slot_size=SLOT_SIZE))
+    pool = PacketBatchPool(1, gro=True) if options.gro else PacketBatchPool(1, slot_size=SLOT_SIZE)
+    receiver = PacketReceiver(sock, pool)
     started = anyio.current_time()
     with single_keys() as have_keys:
         how_to_quit = "q quits" if have_keys else "Ctrl-C quits"
-        monitor = Monitor(receiver, options.senders, options.ports, how_to_quit)
+        messages = Messages() if options.gro else None
+        monitor = Monitor(receiver, options.senders, options.ports, how_to_quit, messages)
         async with receiver, anyio.create_task_group() as nursery:
             await nursery.start(stop_on_signal, receiver.stop, nursery.cancel_scope.cancel)
             announce(sock)
@@ -293,12 +330,15 @@ def main() -> None:
     parser.add_argument("--source", action="append", help="hear only this sender to the group")
     parser.add_argument("--senders", type=int, default=1000, help="size of the table of senders")
     parser.add_argument("--ports", action="store_true", help="count a sender's ports separately")
+    parser.add_argument("--gro", action="store_true", help="let the kernel coalesce packets")
     parser.add_argument("--buffer", type=int, help="bytes of the kernel's buffer to ask for")
     parser.add_argument("--interval", type=float, default=1, help="seconds between two looks")
     add_backend_option(parser)
     options = parser.parse_args()
     if options.senders < 1:
         parser.error("--senders has to be at least 1")
+    if options.gro and sys.platform != "linux":
+        parser.error("--gro needs Linux")
     if options.group is None and (options.interface or options.source):
         parser.error("--interface and --source are for a --group")
     run_on(options.backend, run, options)

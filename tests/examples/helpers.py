@@ -227,7 +227,12 @@ def without_escapes(output: str) -> str:
 
 
 def terminal_output(
-    name: str, *options: str, packets: int = 100, keys: str = "", columns: int = 80
+    name: str,
+    *options: str,
+    packets: int = 100,
+    payload: bytes = b"x",
+    keys: str = "",
+    columns: int = 80,
 ) -> str:
     """Feed a program and return what it writes to a terminal, until it is stopped.
 
@@ -249,7 +254,7 @@ def terminal_output(
         while "\n" not in output:
             output += read_terminal(terminal)
         port = numbers(output, r"listening on 127.0.0.1:#")[0]
-        send_all(("127.0.0.1", port), [b"x"] * packets)
+        send_all(("127.0.0.1", port), [payload] * packets)
         while f" {packets} " not in without_escapes(output):
             piece = read_terminal(terminal)
             assert piece, output

@@ -14,6 +14,7 @@ import pytest
 from .helpers import (
     BUFFER,
     LINUX,
+    client,
     each_backend,
     each_host,
     each_signal,
@@ -122,6 +123,68 @@ def test_udp_top_joins_a_group(sources: list[str], heard: int) -> None:
     summary = "\n".join(lines)
     assert f" {heard} packets, {4 * heard} bytes " in summary
     assert (f"  127.0.0.1 {port}" in summary) == (heard > 0)
+
+
+def send_train(sock: socket.socket, address: tuple[str, int], packets: int, size: int) -> None:
+    """Send packets of one size as one message (UDP GSO), which loopback keeps whole."""
+    sock.setsockopt(17, 103, size)  # SOL_UDP, UDP_SEGMENT; linux/udp.h
+    sock.sendto(b"x" * (packets * size), address)
+
+
+@only_linux
+@each_backend
+@each_host
+def test_udp_top_counts_trains(host: str, backend: str) -> None:
+    options = ["--port", "0", "--host", host, "--interval", "0.02", "--backend", backend, "--gro"]
+    options += ["--buffer", BUFFER]
+    with running("udp_top.py", *options) as program, client(host) as sock:
+        address = program.address()
+        for _ in range(3):
+            send_train(sock, address, 50, 1000)
+        send_all(address, [b"x" * 9999, b"", b"x"])
+        pattern = "in all # packets in # messages, # dropped by kernel"
+        while numbers(line := program.line(), pattern)[0] != 153:
+            pass
+        assert numbers(line, pattern) == (153, 6, 0)
+        assert ", packets a message " in line
+        lines = program.stop()
+    heading = next(n for n, line in enumerate(lines) if " s: " in line and " packets, " in line)
+    assert numbers(lines[heading], "#.# s: # packets, # bytes")[2:] == (153, 160_000)
+    assert "truncated 0," in lines[heading + 1]
+    assert lines[heading + 2] == "came in 6 messages, 25.5 packets each"
+    assert lines[-1].split() == ["153", "100.0", "%", host]
+
+
+@only_linux
+def test_udp_top_says_at_least_of_dropped_trains() -> None:
+    options = ["--port", "0", "--host", "127.0.0.1", "--interval", "0.02", "--gro"]
+    options += ["--buffer", "65536"]
+    with running("udp_top.py", *options) as program, client("127.0.0.1") as sock:
+        address = program.address()
+        with program.held():
+            for _ in range(20):  # 20 times 50,000 bytes, where 131,072 are granted
+                send_train(sock, address, 50, 1000)
+        pattern = "in all # packets in # messages, at least # dropped by kernel"
+        while " at least " not in (line := program.line()):
+            pass
+        while sum(numbers(line, pattern)[1:]) != 20:
+            line = program.line()
+        packets, messages, dropped = numbers(line, pattern)
+        assert packets == 50 * messages
+        assert dropped > 0
+        lines = program.stop()
+    assert any(line.endswith("; a dropped train counts as one packet") for line in lines)
+
+
+@without_terminals
+@without_rich
+@only_linux
+def test_udp_top_shows_messages_on_a_terminal() -> None:
+    options = ["--port", "0", "--host", "127.0.0.1", "--interval", "0.05", "--gro"]
+    output = terminal_output("udp_top.py", *options)
+    assert "packets a message" in output
+    assert "messages in all" in output
+    assert "came in 100 messages, 1.0 packets each" in output
 
 
 @without_terminals
