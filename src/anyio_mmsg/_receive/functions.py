@@ -82,7 +82,7 @@ def recv_mmsg_nowait(
         Exception: Otherwise as `recv_mmsg`.
     """
     slots, limit = _check(sock, batch, limit, "limit")
-    taken = _drain(sock, slots, limit, outlook_for(sock))
+    taken = drain(sock, slots, limit, outlook_for(sock))
     if not taken:
         raise WouldBlock
     return taken
@@ -146,7 +146,7 @@ async def receive_into(sock: socket.socket, slots: Slots, limit: int) -> int:
     outlook = outlook_for(sock)
     if outlook.more:
         await checkpoint()
-        taken = _drain(sock, slots, limit, outlook)
+        taken = drain(sock, slots, limit, outlook)
     else:
         # The wait lets others run, but where the socket is readable already, asyncio's loops may
         # end it before they deliver a cancellation.
@@ -159,12 +159,15 @@ async def receive_into(sock: socket.socket, slots: Slots, limit: int) -> int:
         except (OSError, ValueError) as error:
             ensure_open(sock)  # older AnyIO has a checkpoint before it asks for the descriptor
             raise _as_closed(error) from None
-        taken = _drain(sock, slots, limit, outlook)
+        taken = drain(sock, slots, limit, outlook)
     return taken
 
 
-def _drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> int:
-    """Read and commit what is there, `limit` packets at most; return how many. Never waits."""
+def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> int:
+    """Read and commit what is there, `limit` messages at most; return how many packets.
+
+    Never waits. For a caller who has checked that it can be done, as `receive_into`.
+    """
     deferred = outlook.take_error(sock)
     if deferred is not None:
         try:
@@ -187,7 +190,7 @@ def _drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> i
     if engine.refused:
         Refused.recvmmsg = True
         engine_for(slots, sock)
-        return taken or _drain(sock, slots, limit, outlook)
+        return taken or drain(sock, slots, limit, outlook)
     error = engine.error
     if error is not None:
         engine.error = None

@@ -16,7 +16,7 @@ from anyio.abc import ObjectReceiveStream
 from .._arguments import whole_number
 from .._compat import RunSoon, checkpoint, notify_closing, run_soon
 from .._packets.batch import NUM_RCVMMSGS, PacketBatch
-from .._receive.functions import receive_into, recv_mmsg_nowait
+from .._receive.functions import drain, receive_into, recv_mmsg_nowait
 from .._receive.outlook import outlook_for
 from .._receive.usable import ensure_usable
 from .._system.control import has_gro
@@ -257,10 +257,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
     def _read_more(self, batch: PacketBatch) -> int:
         missing = self._missing(batch)
-        try:
-            return recv_mmsg_nowait(self._sock, batch, missing) if missing > 0 else 0
-        except WouldBlock:
-            return 0
+        return drain(self._sock, batch._slots, missing, self._outlook) if missing > 0 else 0
 
     # The end
 
