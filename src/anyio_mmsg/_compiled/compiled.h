@@ -110,6 +110,7 @@ typedef struct {
     PyObject *record;   /* for the engine in Python */
     PyObject *filler;   /* the coroutine that fills, or None */
     PyObject *checked;  /* for the receive functions: what they know the socket by */
+    PyObject *engines;  /* a dict: the one engine of each kind */
     Py_ssize_t pins;    /* sends that are under way with what is held: nothing is released */
     char reading;       /* a thread is in a system call that writes to free slots */
     char scribble;

@@ -54,7 +54,8 @@ slots_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->record = Py_NewRef(Py_None);
     self->filler = Py_NewRef(Py_None);
     self->checked = Py_NewRef(Py_None);
-    if (self->view == NULL || self->engine == NULL) {
+    self->engines = PyDict_New();
+    if (self->view == NULL || self->engine == NULL || self->engines == NULL) {
         goto failed;
     }
     self->wire_sizes = PyMem_Calloc((size_t)capacity, sizeof(*self->wire_sizes));
@@ -81,6 +82,7 @@ slots_traverse(Slots *self, visitproc visit, void *arg)
     Py_VISIT(self->record);
     Py_VISIT(self->filler);
     Py_VISIT(self->checked);
+    Py_VISIT(self->engines);
     return 0;
 }
 
@@ -92,6 +94,7 @@ slots_clear(Slots *self)
     Py_CLEAR(self->record);
     Py_CLEAR(self->filler);
     Py_CLEAR(self->checked);
+    Py_CLEAR(self->engines);
     return 0;
 }
 
@@ -436,6 +439,7 @@ static PyMemberDef slots_members[] = {
     {"record", T_OBJECT, offsetof(Slots, record), 0, NULL},
     {"filler", T_OBJECT, offsetof(Slots, filler), 0, NULL},
     {"checked", T_OBJECT, offsetof(Slots, checked), 0, NULL},
+    {"engines", T_OBJECT_EX, offsetof(Slots, engines), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -62,6 +62,7 @@ class Slots:
             the engine that uses it.
         filler: The coroutine that receives into these slots, or None. See `filling`.
         checked: The last socket that the receive functions checked, by its `Outlook`.
+        engines: The one engine of each kind that fills these slots.
         gro: Whether a slot holds a message of many packets: see `TrainSlots`.
     """
 
@@ -81,6 +82,7 @@ class Slots:
         "capacity",
         "checked",
         "engine",
+        "engines",
         "filler",
         "head",
         "memory",
@@ -119,6 +121,7 @@ class Slots:
         self.record: Any = None
         self.filler: Any = None
         self.checked: Any = None
+        self.engines: dict[object, Any] = {}
         self.ancillary = ancillary
         self._scribble = scribble
         view = memoryview(memory).toreadonly()

@@ -85,10 +85,13 @@ def engine_for(slots: Slots, sock: socket.socket) -> Engine:
         slots.source.settle(slots)
     portable = slots.engine == "recvfrom_into" or Refused.recvmmsg
     engine: Engine
+    kind: object = RecvfromInto
     if portable or Recvmmsg is None or family_of(sock) not in _DECODED:
         engine = RecvfromInto(slots, RECEIVE_FLAGS, ASK_FOR_FLAGS)
     else:
-        engine = Recvmmsg(slots, ADDRESSES, _DECODED, CONTROLS, slots.ancillary)
+        kind, engine = Recvmmsg, Recvmmsg(slots, ADDRESSES, _DECODED, CONTROLS, slots.ancillary)
+    # Two threads may come here at once. An engine lets one of them in at a time, so there is one.
+    engine = slots.engines.setdefault(kind, engine)
     slots.plug(engine)
     return engine
 
