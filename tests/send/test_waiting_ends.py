@@ -184,9 +184,11 @@ async def test_an_error_of_the_wait_is_told_as_it_is(
 
 
 async def test_an_object_that_becomes_another_socket(
-    sending: str, narrow: tuple[socket.socket, socket.socket]
+    sending: str, narrow: tuple[socket.socket, socket.socket], anyio_backend_name: str
 ) -> None:
     """A send by the new one does not wait its turn behind one by the old one."""
+    if anyio_backend_name == "asyncio" and not hasattr(anyio, "wait_writable"):
+        pytest.skip("before 4.7 AnyIO knows sockets by their objects on asyncio")
     sender, _ = narrow
     fill_buffer(sender)
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
