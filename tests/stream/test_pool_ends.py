@@ -165,8 +165,12 @@ async def test_an_end_at_every_bytecode_of_acquire(
 
 
 @pytest.mark.parametrize("what", ["acquire", "acquire_nowait", "wait", "close", "leak"])
-async def test_an_interrupt_at_every_bytecode(what: str, inet: Family) -> None:
+async def test_an_interrupt_at_every_bytecode(
+    what: str, inet: Family, anyio_backend_name: str
+) -> None:
     """Whatever it hits, no batch is lost, and none is lent twice."""
+    if anyio_backend_name == "asyncio" and not hasattr(anyio, "wait_readable"):
+        pytest.skip("before 4.7 AnyIO keeps the frames of an error on asyncio, and what they hold")
     with unreported():
         await interrupt_everywhere(what, inet)
 
@@ -214,8 +218,6 @@ async def interrupt_everywhere(what: str, inet: Family) -> None:
         if not other.closed:
             other.close()
         gc.collect(1)
-        if pool.free < 2:  # what an interrupt left in frames that older AnyIO keeps in a cycle
-            gc.collect()
         with anyio.fail_after(5):
             two = [await pool.acquire(), await pool.acquire()]
         assert two[0]._slots is not two[1]._slots
