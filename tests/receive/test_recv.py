@@ -29,7 +29,6 @@ from ..helpers import (
     ScriptedSocket,
     assert_others_run,
     contents,
-    counted_waits,
     drain,
     trickle,
 )
@@ -38,12 +37,6 @@ pytestmark = pytest.mark.anyio
 
 Receive = Callable[..., Awaitable[int]]
 both = pytest.mark.parametrize("receive", [recv_mmsg, recv_mmsg_exact])
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
-    """The sockets that were waited for."""
-    return counted_waits(monkeypatch, functions, "wait_socket_readable")
 
 
 # Receiving

@@ -26,7 +26,6 @@ from anyio_mmsg._receive import functions
 from ..helpers import (
     Family,
     contents,
-    counted_waits,
     drain,
 )
 
@@ -34,12 +33,6 @@ pytestmark = pytest.mark.anyio
 
 Receive = Callable[..., Awaitable[int]]
 both = pytest.mark.parametrize("receive", [recv_mmsg, recv_mmsg_exact])
-
-
-@pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
-    """The sockets that were waited for."""
-    return counted_waits(monkeypatch, functions, "wait_socket_readable")
 
 
 # Closing

@@ -133,7 +133,7 @@ typedef struct {
     PyObject_HEAD
     State *state;
     PyObject *decode;        /* a mapping from sockaddrs, as bytes, to addresses */
-    PyObject *families;      /* a frozenset of those whose addresses it decodes */
+    PyObject *families;      /* a frozenset: the families whose addresses it decodes */
     PyObject *controls;      /* a mapping from control data without its timestamp to a tuple */
     PyObject *memory;        /* that of its Slots */
     Py_buffer buffer;        /* an export of it: what the iovecs point into */

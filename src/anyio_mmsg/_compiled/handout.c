@@ -106,7 +106,7 @@ size_at(const Slots *self, Place place, Py_ssize_t *offset)
     return segment == 0 ? size : Py_MIN(segment, size - *offset);
 }
 
-/* The bytes at a place as a new memoryview; NULL and an error if there is no memory for it. */
+/* The bytes at a place as a new memoryview; NULL and MemoryError if that fails. */
 static PyObject *
 cut(Slots *self, Place place)
 {
@@ -126,7 +126,7 @@ cut(Slots *self, Place place)
     return view;
 }
 
-/* Where the packet of a place is kept; NULL and an error if there is no memory for it. */
+/* Where the packet of a place is kept; NULL and MemoryError if that can't be allocated. */
 static Packet **
 kept_at(Slots *self, Place place)
 {
@@ -271,7 +271,7 @@ ask_source(Slots *self, long long number, long long last)
         PyErr_SetString(PyExc_TypeError, "addresses() did not give what was asked for");
         Py_CLEAR(run);
     }
-    /* Meanwhile some may have been released, but those that are held are the same. */
+    /* Some may have been released meanwhile; the others are the same packets as before. */
     for (i = 0; run != NULL && i < count; i++) {
         Packet *packet = packet_of(self, number + i, place);
         if (packet != NULL) {

@@ -113,7 +113,7 @@ static PyGetSetDef record_getset[] = {
 
 static PyMemberDef record_members[] = {
     {"failures", T_OBJECT_EX, offsetof(Record, failures), READONLY,
-     "Those that it refused, in order."},
+     "The packets that it refused, in order."},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -156,7 +156,7 @@ take(Recvmmsg *self, Slots *slots, Py_ssize_t first, Py_ssize_t count)
     if (lost && set_error(self, EMSGSIZE,
                           "the segment size of coalesced packets was cut off: they came with more "
                           "control data than there is room for; ask the socket for less") < 0) {
-        PyErr_Clear(); /* there is no memory even to say so */
+        PyErr_Clear(); /* out of memory: the loss goes unreported */
     }
     return packets;
 }

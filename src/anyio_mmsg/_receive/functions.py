@@ -28,7 +28,7 @@ async def recv_mmsg(
 ) -> int:
     """Wait until a packet is there, then take all that are there into `batch`.
 
-    They are appended, in order of arrival, to those that the batch holds. If the last receive
+    They are appended, in order of arrival, to the packets in the batch. If the last receive
     on the socket took all that it asked for, there is a plain checkpoint instead of the wait.
 
     A checkpoint, always. If it is cancelled, no packet is lost: nothing has been read.
