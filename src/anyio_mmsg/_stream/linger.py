@@ -38,9 +38,8 @@ class Pace:
 
     Attributes:
         slice: Seconds to sleep at most: half of `linger`, at least `TIMER_RESOLUTION` and at most
-            `LONGEST_SLICE`. A quarter costs half as much again on uvloop, whose timers count
-            milliseconds; and no packet waits longer for it, since no sleep goes on past the end of
-            `linger`.
+            `LONGEST_SLICE`. With shorter slices the task wakes more often and saves less. No
+            packet waits longer for it, since no sleep goes on past the end of `linger`.
     """
 
     def __init__(self, linger: float, sock: socket.socket) -> None:
