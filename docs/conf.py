@@ -10,16 +10,20 @@ is relative to the file that it stands in, as on any host of repositories, and h
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import inspect
 import os
+import pkgutil
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 os.environ["ANYIO_MMSG_COMPILED"] = "0"  # the plain classes have the docstrings and signatures
+import anyio_mmsg
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -42,6 +46,17 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["_build"]
+
+# Docstrings name things in single backticks: `_resolve` decides which of them are links.
+default_role = "py:obj"
+add_module_names = False
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints = "signature"
+autodoc_type_aliases = {name: name for name in ("Address", "Data", "Overload", "Packets")}
+maximum_signature_line_length = 90
+python_use_unqualified_type_names = True
+
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 nitpicky = True
@@ -94,6 +109,62 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = with_links_of_the_site(source[0], file)
 
 
+# Names in docstrings
+
+
+def _parameters() -> set[str]:
+    """The names of all parameters of what is public: docstrings name them, they are no links."""
+    found: set[str] = set()
+    for name in anyio_mmsg.__all__:
+        thing = getattr(anyio_mmsg, name)
+        members = [thing, *vars(thing).values()] if isinstance(thing, type) else [thing]
+        for member in filter(callable, members):
+            with contextlib.suppress(ValueError, TypeError):  # it has no signature
+                found |= set(inspect.signature(member).parameters)
+    return found
+
+
+def _separate(
+    app: Sphinx, kind: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
+    """End the markup of a name before what is appended to it, as in `Packet`s."""
+    lines[:] = [re.sub(r"((?<!`)`[\w.]+`)(?=\w)", r"\1\\ ", line) for line in lines]
+
+
+def _name_aliases(
+    app: Sphinx, kind: str, name: str, thing: Any, options: Any, *shown: str | None
+) -> tuple[str | None, ...]:
+    """Show `list[Address]` as it is written: autodoc names aliases only where they stand alone."""
+    return tuple(s and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", s) for s in shown)
+
+
+def _resolve(app: Sphinx, env: Any, node: Any, shown: Any) -> Any:
+    """Find our names without the package before them; accept parameters and others' names.
+
+    What is none of these is a warning, so names that were misspelt are found. Others' names are
+    not links: their inventories would have to come from the network.
+    """
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py":
+        return None
+    if target.partition(".")[0] in anyio_mmsg.__all__:
+        return env.domains["py"].resolve_xref(
+            env, node["refdoc"], app.builder, "obj", f"anyio_mmsg.{target}", node, shown
+        )
+    if target in PARAMETERS:
+        return shown
+    with contextlib.suppress(ValueError, ImportError, AttributeError):
+        pkgutil.resolve_name(target)
+        return shown
+    return None
+
+
+PARAMETERS = _parameters()
+
+
 def setup(app: Sphinx) -> None:
-    """Have Sphinx read pages with links that work on the site."""
+    """Have Sphinx ask the functions above."""
     app.connect("source-read", _read)
+    app.connect("autodoc-process-docstring", _separate)
+    app.connect("autodoc-process-signature", _name_aliases)
+    app.connect("missing-reference", _resolve)
