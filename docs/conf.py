@@ -16,6 +16,7 @@ import inspect
 import os
 import pkgutil
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ exclude_patterns = ["_build"]
 # Docstrings name things in single backticks: `_resolve` decides which of them are links.
 default_role = "py:obj"
 add_module_names = False
-autodoc_member_order = "bysource"
+autodoc_member_order = "bysource"  # as listed in docs/reference/
 autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_type_aliases = {name: name for name in ("Address", "Data", "Overload", "Packets")}
@@ -61,7 +62,11 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 nitpicky = True
 
+highlight_language = "text"  # of a block without a language, such as a drawing
+pygments_dark_style = "github-dark"
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"anyio-mmsg {release}"
 html_copy_source = False
 html_show_sphinx = False
@@ -124,11 +129,33 @@ def _parameters() -> set[str]:
     return found
 
 
-def _separate(
+def _correct(
     app: Sphinx, kind: str, name: str, thing: Any, options: Any, lines: list[str]
 ) -> None:
-    """End the markup of a name before what is appended to it, as in `Packet`s."""
-    lines[:] = [re.sub(r"((?<!`)`[\w.]+`)(?=\w)", r"\1\\ ", line) for line in lines]
+    """Correct what autodoc and napoleon make of a docstring, in place."""
+    if kind == "data":  # it has that of its type; the one in the source is where it was defined
+        lines[:] = _docstring_of(name.rpartition(".")[2]).splitlines()
+    # End the markup of a name before what is appended to it, as in `Packet`s.
+    text = re.sub(r"((?<!`)`[\w.]+`)(?=\w)", r"\1\\ ", "\n".join(lines))
+    # Show an attribute's type beside its name, not in a paragraph of its own.
+    text = re.sub(
+        r"^(\.\. attribute:: .*\n)((?: .*\n|\n)*?)   (:type: .*)\n",
+        r"\1   \3\n\2",
+        text,
+        flags=re.M,
+    )
+    lines[:] = text.split("\n")
+
+
+def _docstring_of(name: str) -> str:
+    """Return the string below the assignment to a name, wherever in the package it is."""
+    from sphinx.pycode import ModuleAnalyzer  # here: tests run this file without Sphinx
+
+    for module in [name for name in sys.modules if name.startswith("anyio_mmsg.")]:
+        docs = ModuleAnalyzer.for_module(module).find_attr_docs()
+        if ("", name) in docs:
+            return "\n".join(docs["", name])
+    raise LookupError(f"{name} has no docstring")
 
 
 def _name_aliases(
@@ -165,6 +192,6 @@ PARAMETERS = _parameters()
 def setup(app: Sphinx) -> None:
     """Have Sphinx ask the functions above."""
     app.connect("source-read", _read)
-    app.connect("autodoc-process-docstring", _separate)
+    app.connect("autodoc-process-docstring", _correct)
     app.connect("autodoc-process-signature", _name_aliases)
     app.connect("missing-reference", _resolve)
