@@ -51,7 +51,6 @@ exclude_patterns = ["_build"]
 # Docstrings name things in single backticks: `_resolve` decides which of them are links.
 default_role = "py:obj"
 add_module_names = False
-autodoc_member_order = "bysource"  # as listed in docs/reference/
 autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_type_aliases = {name: name for name in ("Address", "Data", "Overload", "Packets")}
