@@ -53,7 +53,9 @@ default_role = "py:obj"
 add_module_names = False
 autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
-autodoc_type_aliases = {name: name for name in ("Address", "Data", "Overload", "Packets")}
+autodoc_type_aliases = {
+    name: name for name in ("Address", "Data", "Destination", "Overload", "Packets")
+}
 maximum_signature_line_length = 90
 python_use_unqualified_type_names = True
 

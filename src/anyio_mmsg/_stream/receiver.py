@@ -84,7 +84,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         if not isinstance(pool, (PacketBatchPool, type(None))):
             raise TypeError(f"pool is a {type(pool).__name__}, and has to be a PacketBatchPool")
         self._sock = sock
-        self.pool = PacketBatchPool(gro=has_gro(sock)) if pool is None else pool
+        self.pool: PacketBatchPool = PacketBatchPool(gro=has_gro(sock)) if pool is None else pool
         self._limit = min(
             whole_number("limit", limit, 1, "give the number of packets, at least 1"),
             self.pool.capacity,
