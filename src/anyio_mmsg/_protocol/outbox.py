@@ -9,7 +9,7 @@ from anyio import WouldBlock
 from .._packets.packet import Address
 from .._send.engine import check_sender
 from .._send.functions import send_mmsg_nowait
-from .._send.result import SendResult
+from .._send.result import UNUSABLE, SendResult, UnusableSocketError
 from .._system.platform import MSG_DONTWAIT
 
 HEADER = 8
@@ -74,6 +74,8 @@ class Outbox:
         """
         errors: list[OSError] = []
         self.full = False
+        if len(self._waiting) == 1:  # where `socket.sendto` costs less
+            self._send_each(1, errors)
         while self._waiting and not self.full:
             chunk = self._waiting if len(self._waiting) <= _CHUNK else self._waiting[:_CHUNK]
             count, result = len(chunk), SendResult()
@@ -110,6 +112,8 @@ class Outbox:
                 self.full = True
                 break
             except OSError as error:
+                if error.errno in UNUSABLE:
+                    raise UnusableSocketError(error.errno or 0, str(error)) from None
                 errors.append(error)
 
     def _forget(self, count: int) -> None:

@@ -36,14 +36,84 @@ async def serve_protocol(
 ) -> None:
     """Serve an `asyncio.DatagramProtocol` by batches, on asyncio or uvloop.
 
-    Instead of ``loop.create_datagram_endpoint``. The protocol stays as it is::
+    In the place of `loop.create_datagram_endpoint`, with the protocol as it is::
 
         sock = await open_udp_socket("127.0.0.1", 9999)
         async with anyio.create_task_group() as tasks:
-            transport = await tasks.start(serve_protocol, sock, protocol)
+            transport = await tasks.start(serve_protocol, sock, MyProtocol())
 
-    or, where the protocol keeps the transport that `connection_made` gives it,
-    ``task = asyncio.create_task(serve_protocol(sock, protocol))``.
+    Without AnyIO's task groups, ``asyncio.create_task(serve_protocol(sock, protocol))`` does it;
+    the protocol then gets the transport by its `connection_made`.
+
+    *Receiving.* Each time the socket is readable, up to `limit` datagrams are read by one call,
+    then `datagram_received` gets them one by one, as bytes, and the loop goes on with everything
+    else: a flood does not keep it. As under asyncio, the protocol is called from the loop, not
+    from a task, and `error_received` gets what the system reports when the socket is read, such
+    as ConnectionRefusedError on a connected one.
+
+    *Sending.* `transport.sendto` only notes the datagram. What was sent while a batch was
+    received goes out at its end, and what was sent elsewhere at the start of the loop's next
+    turn, in order, by one call. So `error_received` gets the errors a little later than under
+    asyncio, one for each datagram that was refused; the others are sent. An empty datagram is
+    sent as such on each Python, as asyncio does from 3.13 on. On a connected socket `addr` is
+    None or the peer's, or a ValueError. A host name is looked up by the system, which blocks the
+    loop, as it does under asyncio.
+
+    *Flow control.* If more than the high-water mark waits to be sent, it is sent at once. If it
+    still waits then, because the socket has no room, `pause_writing` is called, and once the
+    buffer is down to the low-water mark, `resume_writing`. `transport.set_write_buffer_limits`
+    sets the marks. They and `transport.get_write_buffer_size` count 8 bytes more than each
+    datagram has. Before the end of its turn a datagram counts too.
+
+    *The end.* Whatever ends it, `connection_lost` is called, then the socket is closed:
+
+    - ``transport.close()``: what waits is sent, however long that takes; then
+      ``connection_lost(None)``, and this function returns. What arrives meanwhile, and the rest
+      of a batch in which it was called, is not received. Datagrams that are sent from then on
+      are ignored.
+    - ``transport.abort()``: likewise, but what waits is dropped.
+    - A cancellation of this function: what waits is tried once, and dropped if there is no
+      room; ``connection_lost(None)``; then the cancellation goes on. All that had been read was
+      given to the protocol.
+    - An error that leaves nothing to serve, below: `connection_lost` gets it, and this function
+      raises it.
+
+    An exception that the protocol raises goes to the loop's exception handler, and serving goes
+    on; so asyncio does it, while uvloop's own transport would close. KeyboardInterrupt and
+    SystemExit go through the loop, as they do there.
+
+    *Not supported*: what asyncio's documentation does not promise for a datagram transport, such
+    as `pause_reading`; calls from other threads than the loop's; to receive from the socket, or
+    to wait for it, by anything else meanwhile; to close it other than by the transport; and
+    replies from the address that a datagram was sent to, on a socket at all addresses of a
+    machine (see ``reply_from_destination`` of `send_mmsg`). `local_addr`, `reuse_port`,
+    `allow_broadcast` and the like of `loop.create_datagram_endpoint` are options of the socket:
+    see `open_udp_socket`.
+
+    Args:
+        sock: A bound or connected datagram socket, nonblocking, as `open_udp_socket` gives it. It
+            belongs to the transport from the call of `connection_made` on.
+        protocol: The protocol itself, not a function that makes one.
+        limit: The most datagrams to read before the loop goes on, at least 1. With ``gro=True``
+            of the socket it counts messages of the kernel.
+        engine: How to receive; as for `PacketBatch`.
+        send_engine: How to send; as for `send_mmsg`. A single datagram always goes by `sendto`.
+        gso: Send runs of datagrams of one size to one address in one piece; as for `send_mmsg`.
+        task_status: Is given the transport, an `asyncio.DatagramTransport`, after
+            `connection_made`.
+
+    Raises:
+        RuntimeError: It runs on Trio; on a loop that can't watch sockets (Windows' default); or
+            the socket belongs to another transport. Nothing was called, `sock` is open.
+        TypeError: `sock` is not a `socket.socket`, `protocol` is not a datagram protocol, `limit`
+            not an int; likewise.
+        ValueError: `sock` is blocking, or not a datagram socket; `limit` is below 1; an engine is
+            unknown, or unavailable here; likewise.
+        anyio.ClosedResourceError: `sock` is closed; or it was closed by something else, which
+            the next receive or send has met.
+        Exception: An address was given to `sendto` that is not one for the socket's family: what
+            `socket.sendto` raises, TypeError as a rule; or the system failed otherwise, as by a
+            MemoryError.
     """
     loop = asyncio_loop()
     if loop is None:

@@ -14,7 +14,6 @@ from asyncio.trsock import TransportSocket
 from collections.abc import Iterator
 from typing import Any
 
-from .._compat import notify_closing
 from .._packets import Slots
 from .._packets.packet import Address
 from .._receive.functions import drain
@@ -72,7 +71,7 @@ class BatchTransport(asyncio.DatagramTransport):
         self._slots = slots
         self._outlook = outlook_for(sock)
         self._limit = limit
-        self._arrived: Iterator[tuple[bytes, Address]] = iter(())  # was not handed over yet
+        self._arrived: Iterator[tuple[bytes, Address]] | None = None  # what is to be handed over
         self._outbox = outbox
         self._high, self._low = HIGH_WATER, HIGH_WATER // 4
         self._paused = False  # the protocol was told so
@@ -151,7 +150,6 @@ class BatchTransport(asyncio.DatagramTransport):
         try:
             self._call("connection_lost", self._error)
         finally:
-            notify_closing(self._sock)
             self._sock.close()
             if not self.done.done():  # a cancelled task has cancelled it
                 self.done.set_result(self._error)
@@ -189,47 +187,46 @@ class BatchTransport(asyncio.DatagramTransport):
     # Receiving
 
     def _read(self) -> None:
+        """Hand one batch over. The loop calls this when the socket is readable."""
         if self._closing:
             return
-        self._flush_comes = True
+        self._flush_comes = True  # what is sent meanwhile goes out at the end
         try:
-            self._hand_over()  # what was left when an interrupt went through here
-            error = None if self._closing else self._receive()
+            if self._arrived is None:
+                self._receive()
             self._hand_over()
-            if error is not None and not self._closing:
-                self._call("error_received", error)
-        finally:
-            self._flush()
-
-    def _receive(self) -> OSError | None:
-        """Read one batch; return the error that comes after it, if there is one."""
-        slots = self._slots
-        try:
-            drain(self._sock, slots, self._limit, self._outlook)
+            if self._outlook.more and not self._closing:  # it was full, or ended by an error
+                deferred = self._outlook.take_error(self._sock)
+                if deferred is not None:
+                    self._call("error_received", deferred)
         except OSError as error:
-            return error
+            self._call("error_received", error)
         except (SystemExit, KeyboardInterrupt):
+            self._loop.call_soon(self._read)  # for the rest of the batch, should the loop go on
             raise
         except BaseException as error:
             self._end(error)
-            return None
-        datas = map(bytes, slots.payloads(0))
-        self._arrived = zip(list(datas), slots.addresses(0), strict=True)
+        finally:
+            self._flush()
+
+    def _receive(self) -> None:
+        slots = self._slots
+        drain(self._sock, slots, self._limit, self._outlook)
+        # Without `strict`, which costs as much as a datagram.
+        self._arrived = zip(slots.copies(), slots.addresses(0))  # noqa: B905
         slots.take_back(None)
-        return self._outlook.take_error(self._sock)
 
     def _hand_over(self) -> None:
-        for data, address in self._arrived:
+        for data, address in self._arrived or ():
             try:
                 self._protocol.datagram_received(data, address)
             except (SystemExit, KeyboardInterrupt):
-                self._loop.call_soon(self._read)  # for the rest, should the loop go on
                 raise
             except BaseException as error:
                 self._report("datagram_received", error)
             if self._closing:
-                self._arrived = iter(())
                 break
+        self._arrived = None
 
     # Sending
 
@@ -277,8 +274,8 @@ class BatchTransport(asyncio.DatagramTransport):
         except BaseException as error:
             self._end(error)
             return
-        for error in errors:
-            self._call("error_received", error)
+        for refused in errors:
+            self._call("error_received", refused)
         self._wait_for_room(self._outbox.full)
         self._pause_or_resume()
         if self._closing and not self._outbox:
