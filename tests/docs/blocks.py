@@ -133,10 +133,14 @@ def as_function(block: Block, **names: Any) -> Any:
     return program
 
 
-def as_module(block: Block, **names: Any) -> dict[str, Any]:
-    """Run a block, one that awaits nothing, and return all its names."""
-    executed.add(block.place)
-    exec(compile(block.text, str(block), "exec"), names)
+def as_module(*blocks: Block, **names: Any) -> dict[str, Any]:
+    """Run blocks that await nothing, one after the other, and return all their names.
+
+    They are what the blocks' functions see: a test may put others in their place.
+    """
+    for block in blocks:
+        executed.add(block.place)
+        exec(compile(block.text, str(block), "exec"), names)
     return names
 
 
