@@ -13,7 +13,8 @@ import anyio
 
 from anyio_mmsg import serve_protocol
 
-Start: TypeAlias = Callable[..., Awaitable[asyncio.DatagramTransport]]
+Start: TypeAlias = Callable[[socket.socket, asyncio.DatagramProtocol], Awaitable[Any]]
+"""Returns the transport, which has more than the type `asyncio.DatagramTransport` says."""
 
 
 class Recorder(asyncio.DatagramProtocol):
@@ -80,9 +81,7 @@ async def serving(way: str, **options: Any) -> AsyncIterator[Start]:
     """
     transports: list[asyncio.DatagramTransport] = []
 
-    async def start(
-        sock: socket.socket, protocol: asyncio.DatagramProtocol
-    ) -> asyncio.DatagramTransport:
+    async def start(sock: socket.socket, protocol: asyncio.DatagramProtocol) -> Any:
         if way == "loop":
             loop = asyncio.get_running_loop()
             transport, _ = await loop.create_datagram_endpoint(lambda: protocol, sock=sock)

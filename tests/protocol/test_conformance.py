@@ -55,7 +55,7 @@ async def test_replies(way: str, family: Family) -> None:
         assert transport is protocol.transport
         for number in range(8):  # a unix socket may queue 10
             client.send(b"%d" % number)
-        got = []
+        got: list[bytes] = []
         with anyio.fail_after(10):
             while len(got) < 8:
                 try:
@@ -128,7 +128,7 @@ async def test_wrong_data(way: str, inet: Family) -> None:
     async with serving(way) as start:
         transport = await start(sock, Recorder())
         with pytest.raises((TypeError, AttributeError, ValueError)):
-            transport.sendto("text", other.getsockname())  # type: ignore[arg-type]
+            transport.sendto("text", other.getsockname())
 
 
 async def test_close(way: str, family: Family) -> None:
@@ -153,15 +153,17 @@ async def test_close(way: str, family: Family) -> None:
 
 
 async def test_abort(way: str, inet: Family) -> None:
-    sock, _ = inet.pair()
+    sock, peer = inet.pair()
     async with serving(way) as start:
         protocol = Recorder()
         transport = await start(sock, protocol)
+        transport.sendto(b"sent before the end", peer.getsockname())
         transport.abort()
         assert transport.is_closing()
         assert protocol.names == ["made"]
         await protocol.until("lost")
     assert protocol.calls == [("made",), ("lost", None)]
+    assert peer.recv(100) == b"sent before the end"
 
 
 @pytest.mark.parametrize("how", ["close", "abort"])

@@ -1,4 +1,4 @@
-"""A socket without room: the protocol is paused, nothing is lost, and the end waits or does not."""
+"""A socket without room: the protocol is paused, nothing is lost, and the end may wait."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def fill(protocol: Recorder) -> int:
 
 
 async def read(peer: socket.socket, count: int) -> list[bytes]:
-    got = []
+    got: list[bytes] = []
     with anyio.fail_after(20):
         while len(got) < count:
             try:
@@ -81,9 +81,7 @@ async def test_pause_and_resume(way: str, pair: tuple[socket.socket, socket.sock
     assert protocol.names == ["made", "pause", "resume", "lost"]
 
 
-async def test_close_sends_what_waits(
-    way: str, pair: tuple[socket.socket, socket.socket]
-) -> None:
+async def test_close_sends_what_waits(way: str, pair: tuple[socket.socket, socket.socket]) -> None:
     sock, peer = pair
     async with serving(way) as start:
         protocol = Recorder()
@@ -99,9 +97,7 @@ async def test_close_sends_what_waits(
 
 
 @pytest.mark.usefixtures("not_uvloops")
-async def test_abort_drops_what_waits(
-    way: str, pair: tuple[socket.socket, socket.socket]
-) -> None:
+async def test_abort_drops_what_waits(way: str, pair: tuple[socket.socket, socket.socket]) -> None:
     sock, peer = pair
     async with serving(way) as start:
         protocol = Recorder()
@@ -111,7 +107,7 @@ async def test_abort_drops_what_waits(
         transport.abort()
         await protocol.until("lost")
         assert transport.is_closing()
-    got = []
+    got: list[bytes] = []
     with contextlib.suppress(BlockingIOError):
         while True:
             got.append(peer.recv(100))
