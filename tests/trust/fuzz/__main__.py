@@ -1,0 +1,199 @@
+"""Search for bytes that break what parses bytes, guided by coverage of Python and C.
+
+    python -m tests.trust.fuzz                        # each target for a minute
+    python -m tests.trust.fuzz dns receive --seconds 600
+    python -m tests.trust.fuzz dns --repeat 0012ff    # one input, in hexadecimal digits
+
+Needs atheris (``python -m pip install atheris``) and clang with its sanitizers (on Debian
+``apt-get install clang libclang-rt-dev``). The compiled module is built into a folder of its own,
+with AddressSanitizer and UndefinedBehaviorSanitizer, and runs beside plain Python;
+``ANYIO_MMSG_COMPILED=0`` leaves it out, and clang with it. A finding is printed with the command
+that repeats it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from . import CORPUS, corpus, load
+from .engine import TARGET
+
+ROOT = Path(__file__).parent.parent.parent.parent
+LONGEST = 600  # bytes of an input; arbitrary: all that the targets tell apart fits
+SLOWEST = 10  # seconds that one input may take
+MOST_KEPT = 16_000  # hexadecimal digits that a target's corpus in the tests has, about
+
+
+def why_not() -> str:
+    """Return what is missing, "" if nothing is."""
+    if sys.platform != "linux":
+        return "this is for Linux"
+    if importlib.util.find_spec("atheris") is None:
+        return "atheris is not installed: python -m pip install atheris"
+    if os.environ.get("ANYIO_MMSG_COMPILED") != "0" and clang() is None:
+        return (
+            "clang is not installed: apt-get install clang libclang-rt-dev, or set CC to its "
+            "name; ANYIO_MMSG_COMPILED=0 leaves the compiled module out"
+        )
+    return ""
+
+
+def clang() -> str | None:
+    """Return the name of clang."""
+    names = [os.environ.get("CC", ""), "clang", *(f"clang-{number}" for number in range(30, 11, -1))]
+    return next((name for name in names if "clang" in name and shutil.which(name)), None)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Build what the fuzzed process loads, and return its environment."""
+    package = ROOT / "src"
+    compiled = os.environ.get("ANYIO_MMSG_COMPILED") != "0"
+    variables = {**os.environ, "PYTHONMALLOC": "malloc"}
+    if compiled:
+        from ..sanitize import build
+        from .kernel import before_libc
+
+        package = folder / "package"
+        shutil.copytree(
+            ROOT / "src" / "anyio_mmsg",
+            package / "anyio_mmsg",
+            ignore=shutil.ignore_patterns("*.so", "*.pyc"),
+        )
+        os.environ["CC"] = str(clang())
+        flags = ["-fsanitize=address,undefined,fuzzer-no-link", "-fno-sanitize-recover=all"]
+        build(package / "anyio_mmsg", package / "anyio_mmsg" / "_compiled.so", *flags)
+        sanitizer = importlib.util.find_spec("atheris")
+        assert sanitizer is not None
+        assert sanitizer.origin is not None
+        library = Path(sanitizer.origin).parent.parent / "asan_with_fuzzer.so"
+        os.environ["LD_PRELOAD"] = str(library)
+        # 1 terabyte asked for has to fail; CPython leaves much behind at its end.
+        os.environ["ASAN_OPTIONS"] = "detect_leaks=0:allocator_may_return_null=1"
+        variables |= before_libc(str(folder))
+        del os.environ["LD_PRELOAD"]
+    variables["PYTHONPATH"] = os.pathsep.join([str(package), str(ROOT), *sys.path[1:]])
+    script = folder / "engine"  # libFuzzer starts it by its name
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.trust.fuzz.engine "$0" "$@"\n')
+    script.chmod(0o755)
+    return variables
+
+
+def write(inputs: list[bytes], folder: Path) -> None:
+    """Write inputs as files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for data in inputs:
+        (folder / hashlib.sha1(data).hexdigest()).write_bytes(data)
+
+
+class Fuzzer:
+    """What runs libFuzzer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = environment(folder)
+
+    def run(self, target: str, *options: object) -> int:
+        """Run it; return its exit status."""
+        command = [str(self.folder / "engine"), *map(str, options)]
+        variables = {**self.environment, TARGET: target}
+        return subprocess.run(command, env=variables, cwd=ROOT, check=False).returncode
+
+    def search(self, target: str, inputs: Path, limit: str) -> bool:
+        """Search from `inputs` on, which get what is new; return whether nothing was found."""
+        found = self.folder / "found"
+        found.mkdir()
+        write(list(corpus(target)), inputs)
+        bounds = f"-max_len={LONGEST}", f"-timeout={SLOWEST}", "-rss_limit_mb=4096"
+        status = self.run(
+            target, inputs, limit, *bounds, f"-artifact_prefix={found}/", "-print_final_stats=1"
+        )
+        for file in found.iterdir():
+            print(f"\n{file.name}: {file.read_bytes()!r}")
+            print(f"repeat with: python -m tests.trust.fuzz {target} --repeat {hexadecimal(file)}")
+        shutil.rmtree(found)
+        return status == 0
+
+    def minimise(self, target: str, inputs: Path) -> None:
+        """Leave the inputs that together cover what all cover: the small ones first."""
+        fewer = self.folder / "fewer"
+        fewer.mkdir()
+        # By branches that were taken, not by how often.
+        if self.run(target, "-merge=1", "-use_counters=0", fewer, inputs) == 0:
+            shutil.rmtree(inputs)
+            shutil.copytree(fewer, inputs)
+        shutil.rmtree(fewer)
+
+
+def hexadecimal(file: Path) -> str:
+    return file.read_bytes().hex()
+
+
+def save(target: str, inputs: Path) -> None:
+    """Write a target's corpus into the tests; what was found once stays, with its comment."""
+    path = CORPUS / f"{target}.txt"
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [
+        line
+        for before, line in zip(["", *lines], lines)  # noqa: B905
+        if line.startswith("#") or before.startswith("#")
+    ]
+    room = MOST_KEPT
+    for data in sorted(map(hexadecimal, inputs.iterdir()), key=lambda line: (len(line), line)):
+        room -= len(data) + 1
+        if data not in kept and room > 0:
+            kept.append(data)
+    path.write_text("".join(f"{line}\n" for line in kept))
+    print(f"{path}: {len(kept)} lines")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = sorted(load())
+    parser.add_argument("targets", nargs="*", metavar="target", help=f"of {', '.join(known)}")
+    parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--runs", type=int, help="inputs for each target, instead of a time")
+    parser.add_argument("--corpus", type=Path, help="a folder to go on from, and to keep")
+    parser.add_argument("--save", action="store_true", help="write the corpus into the tests")
+    parser.add_argument("--repeat", metavar="HEX", help="run one input")
+    options = parser.parse_args()
+    if unknown := sorted(set(options.targets) - set(known)):
+        parser.error(f"there is no target {unknown[0]!r}; there are {', '.join(known)}")
+    if reason := why_not():
+        parser.error(reason)
+    limit = f"-max_total_time={options.seconds}"
+    if options.runs is not None:
+        limit = f"-runs={options.runs}"
+    failed = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        fuzzer = Fuzzer(folder)
+        for target in options.targets or known:
+            if options.repeat is not None:
+                (folder / "input").write_bytes(bytes.fromhex(options.repeat))
+                status = fuzzer.run(target, folder / "input")
+                failed += [target] * (status != 0)
+                continue
+            print(f"\n==> {target}", flush=True)
+            inputs = (options.corpus or folder / "corpus").absolute() / target
+            if fuzzer.search(target, inputs, limit):
+                fuzzer.minimise(target, inputs)
+                if options.save:
+                    save(target, inputs)
+            else:
+                failed.append(target)
+    print(f"failed: {', '.join(failed)}" if failed else "nothing was found")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
