@@ -31,6 +31,17 @@ LONGEST = 600  # bytes of an input; arbitrary: all that the targets tell apart f
 SLOWEST = 10  # seconds that one input may take
 MOST_KEPT = 16_000  # hexadecimal digits that a target's corpus in the tests has, about
 
+# Words that branches do not lead to, since regular expressions are not instrumented.
+WORDS: dict[str, list[bytes]] = {
+    "syslog": b'<13> |<13>1 |- |2024-01-02T03:04:05Z |Oct  1 10:00:00 |[a b="|"]|\\\\"'.split(
+        b"|"
+    ),
+    "statsd": rb"a:1|c.|g.|ms.:a|s.|@0.1.|#a,b:c.|T1.|c:x.:+1|g.1e300.e-320.|.:".split(b"."),
+    "dns": [bytes(4), b"\7example\3org", b"\3www", b"\4many", b"\3dyn", b"\5child", b"\xc0\x0c"],
+    "latency": [b"lat1"],
+    "address": b"127.0.0.1 ::1 fe80::1%1 %lo ::ffff:1.2.3.4".split(),
+}
+
 
 def why_not() -> str:
     """Return what is missing, "" if nothing is."""
@@ -48,7 +59,11 @@ def why_not() -> str:
 
 def clang() -> str | None:
     """Return the name of clang."""
-    names = [os.environ.get("CC", ""), "clang", *(f"clang-{number}" for number in range(30, 11, -1))]
+    names = [
+        os.environ.get("CC", ""),
+        "clang",
+        *(f"clang-{number}" for number in range(30, 11, -1)),
+    ]
     return next((name for name in names if "clang" in name and shutil.which(name)), None)
 
 
@@ -111,7 +126,15 @@ class Fuzzer:
         found = self.folder / "found"
         found.mkdir()
         write(list(corpus(target)), inputs)
-        bounds = f"-max_len={LONGEST}", f"-timeout={SLOWEST}", "-rss_limit_mb=4096"
+        words = self.folder / "words"
+        quoted = ("".join(f"\\x{byte:02x}" for byte in word) for word in WORDS.get(target, []))
+        words.write_text("".join(f'"{word}"\n' for word in quoted))
+        bounds = (
+            f"-dict={words}",
+            f"-max_len={LONGEST}",
+            f"-timeout={SLOWEST}",
+            "-rss_limit_mb=4096",
+        )
         status = self.run(
             target, inputs, limit, *bounds, f"-artifact_prefix={found}/", "-print_final_stats=1"
         )

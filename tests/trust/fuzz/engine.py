@@ -7,6 +7,7 @@ libFuzzer's own.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import sys
@@ -24,9 +25,7 @@ TARGET = "ANYIO_MMSG_FUZZ_TARGET"
 
 
 def main(arguments: list[str]) -> None:
-    import atheris
-
-    engine: Any = atheris  # it has no types
+    engine: Any = importlib.import_module("atheris")  # without types, nor for type checkers
     with (
         contextlib.redirect_stderr(io.StringIO()),  # a line for each module
         engine.instrument_imports(include=INSTRUMENTED),

@@ -64,7 +64,8 @@ class Kernel:
         self, slots: Sequence[memoryview], size: int, flags: int
     ) -> tuple[int, list[Ancillary], int, Any]:
         assert size == CONTROL_SIZE
-        length, address = self.recvfrom_into(*slots, 0, flags)
+        (slot,) = slots
+        length, address = self.recvfrom_into(slot, 0, flags)
         return length, self.taken.messages, self.taken.flags, address
 
     def _next(self) -> Message:

@@ -6,6 +6,7 @@ Each ring stands beside a plain list, and beside its twin: compiled and plain in
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import struct
 from collections import deque
@@ -25,8 +26,9 @@ from .kernel import Kernel, Message, answer_recvmmsg, can_answer
 from .library import INET, INET6, UNIX, expected_control
 from .reader import Reader
 
+CompiledSlots: Any = None
 if compiled:
-    from anyio_mmsg._compiled import Slots as CompiledSlots
+    CompiledSlots = importlib.import_module("anyio_mmsg._compiled").Slots
 
 CTRUNC = 8  # MSG_CTRUNC of Linux
 SLOT_SIZES = 1, 7, 48, 300
@@ -158,7 +160,7 @@ class Ring:
 def new_slots(shape: Shape, is_compiled: bool) -> Any:
     size = shape.capacity * shape.slot_size
     if is_compiled:
-        return CompiledSlots(  # type: ignore[call-arg]
+        return CompiledSlots(
             bytearray(size), *shape[:2], "auto", False, shape.ancillary, shape.gro
         )
     kind = TrainSlots if shape.gro else PlainSlots
@@ -221,9 +223,7 @@ def trains(data: bytes) -> None:
         check_and_release(rings, held, looks, reader)
 
 
-def check_and_release(
-    rings: list[Ring], held: deque[Held], looks: int, reader: Reader
-) -> None:
+def check_and_release(rings: list[Ring], held: deque[Held], looks: int, reader: Reader) -> None:
     """Compare rings with what is to be held, and release some of it."""
     expected = [seen for message in held for seen in message.packets]
     count = min(reader.number(1 + looks // 128), len(expected))
@@ -254,15 +254,14 @@ class Filled(Ring):
 
     def __init__(self, shape: Shape, is_compiled: bool) -> None:
         super().__init__(shape, is_compiled)
-        self.kernel, self.raised = Kernel(), []
+        self.kernel = Kernel()
+        self.raised: list[BaseException] = []
         if is_compiled:
             from anyio_mmsg._compiled import Recvmmsg
 
             self.kernel, (_, self.raised) = scripted()
             known = frozenset(FAMILIES)
-            self.engine: Any = Recvmmsg(
-                self.slots, ADDRESSES, known, CONTROLS, shape.ancillary
-            )
+            self.engine: Any = Recvmmsg(self.slots, ADDRESSES, known, CONTROLS, shape.ancillary)
         else:
             self.engine = RecvfromInto(self.slots)
         self.slots.plug(self.engine)
