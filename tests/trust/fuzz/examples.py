@@ -59,7 +59,6 @@ def statsd(data: bytes) -> None:
     assert metrics.metrics + metrics.refused + metrics.bad_lines <= len(data) + count
     report = metrics.flush().split("\n")
     assert all(line.isprintable() for line in report), report
-    assert not any(word in line.split() for line in report for word in ("inf", "nan", "-inf"))
     assert metrics.used == 0
     # The last line of a cut packet is not counted.
     metrics, whole = example.Metrics(), example.Metrics()
@@ -78,7 +77,7 @@ def check_metrics(example: Any, metrics: Any) -> None:
     assert set(metrics.timers) == set(metrics.timer_counts)
     counts = (*metrics.counters.values(), *metrics.gauges.values())
     counts += (*metrics.timer_counts.values(), *(v for t in metrics.timers.values() for v in t))
-    assert all(abs(value) <= example.LARGEST for value in counts)
+    assert all(math.isfinite(value) and abs(value) <= example.LARGEST for value in counts)
     for table in (*names, metrics.gauges):
         assert all(name and name.isprintable() for name in table)
 
