@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 CORPUS = Path(__file__).parent.parent / "corpus"
-"""Inputs by target, in files of hexadecimal lines; a line that begins with # says what follows."""
+"""Inputs by target, in files of hexadecimal lines; a line that begins with # says what follows.
+
+First what is expected, then what was once found to be wrong, then what a fuzzer found to be new.
+"""
 
 
 def load() -> dict[str, Callable[[bytes], object]]:
