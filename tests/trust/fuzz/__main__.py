@@ -4,16 +4,17 @@
     python -m tests.trust.fuzz dns receive --seconds 600
     python -m tests.trust.fuzz dns --repeat 0012ff    # one input, in hexadecimal digits
 
-Needs atheris (``python -m pip install atheris``) and clang with its sanitizers (on Debian
-``apt-get install clang libclang-rt-dev``). The compiled module is built into a folder of its own,
-with AddressSanitizer and UndefinedBehaviorSanitizer, and runs beside plain Python;
-``ANYIO_MMSG_COMPILED=0`` leaves it out, and clang with it. A finding is printed with the command
-that repeats it.
+Needs atheris (``python -m pip install atheris``). The targets that C is a part of, trains and
+receive, also need clang with its sanitizers (on Debian ``apt-get install clang libclang-rt-dev``):
+the compiled module is built into a folder of its own, with AddressSanitizer and
+UndefinedBehaviorSanitizer, and runs beside plain Python. ``ANYIO_MMSG_COMPILED=0`` leaves it out.
+A finding is printed with the command that repeats it.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import importlib.util
 import os
@@ -23,8 +24,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import CORPUS, corpus, load
+from ..sanitize import build
+from . import CORPUS, corpus, load, rings
 from .engine import TARGET
+from .kernel import before_libc
 
 ROOT = Path(__file__).parent.parent.parent.parent
 LONGEST = 600  # bytes of an input; arbitrary: all that the targets tell apart fits
@@ -44,18 +47,23 @@ WORDS: dict[str, list[bytes]] = {
 }
 
 
-def why_not() -> str:
+def why_not(targets: list[str]) -> str:
     """Return what is missing, "" if nothing is."""
     if sys.platform != "linux":
         return "this is for Linux"
     if importlib.util.find_spec("atheris") is None:
         return "atheris is not installed: python -m pip install atheris"
-    if os.environ.get("ANYIO_MMSG_COMPILED") != "0" and clang() is None:
+    if any(map(has_c, targets)) and clang() is None:
         return (
             "clang is not installed: apt-get install clang libclang-rt-dev, or set CC to its "
             "name; ANYIO_MMSG_COMPILED=0 leaves the compiled module out"
         )
     return ""
+
+
+def has_c(target: str) -> bool:
+    """Return whether a target is to run the compiled module too."""
+    return target in rings.TARGETS and os.environ.get("ANYIO_MMSG_COMPILED") != "0"
 
 
 def clang() -> str | None:
@@ -68,38 +76,25 @@ def clang() -> str | None:
     return next((name for name in names if "clang" in name and shutil.which(name)), None)
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Build what the fuzzed process loads, and return its environment."""
-    package = ROOT / "src"
-    compiled = os.environ.get("ANYIO_MMSG_COMPILED") != "0"
-    variables = {**os.environ, "PYTHONMALLOC": "malloc"}
-    if compiled:
-        from ..sanitize import build
-        from .kernel import before_libc
-
-        package = folder / "package"
-        shutil.copytree(
-            ROOT / "src" / "anyio_mmsg",
-            package / "anyio_mmsg",
-            ignore=shutil.ignore_patterns("*.so", "*.pyc"),
-        )
-        os.environ["CC"] = str(clang())
-        flags = ["-fsanitize=address,undefined,fuzzer-no-link", "-fno-sanitize-recover=all"]
-        build(package / "anyio_mmsg", package / "anyio_mmsg" / "_compiled.so", *flags)
-        sanitizer = importlib.util.find_spec("atheris")
-        assert sanitizer is not None
-        assert sanitizer.origin is not None
-        library = Path(sanitizer.origin).parent.parent / "asan_with_fuzzer.so"
-        os.environ["LD_PRELOAD"] = str(library)
+def build_compiled(folder: Path) -> dict[str, str]:
+    """Build the compiled module, and what it runs on, in `folder`; return the environment."""
+    package = folder / "anyio_mmsg"
+    ignored = shutil.ignore_patterns("*.so", "*.pyc")
+    shutil.copytree(ROOT / "src" / "anyio_mmsg", package, ignore=ignored)
+    os.environ["CC"] = str(clang())
+    flags = ["-fsanitize=address,undefined,fuzzer-no-link", "-fno-sanitize-recover=all"]
+    build(package, package / "_compiled.so", *flags)
+    atheris = importlib.util.find_spec("atheris")
+    assert atheris is not None
+    sanitizer = Path(str(atheris.origin)).parent.parent / "asan_with_fuzzer.so"
+    variables = before_libc(str(folder))
+    return variables | {
+        "LD_PRELOAD": f"{variables['LD_PRELOAD']} {sanitizer}",
         # 1 terabyte asked for has to fail; CPython leaves much behind at its end.
-        os.environ["ASAN_OPTIONS"] = "detect_leaks=0:allocator_may_return_null=1"
-        variables |= before_libc(str(folder))
-        del os.environ["LD_PRELOAD"]
-    variables["PYTHONPATH"] = os.pathsep.join([str(package), str(ROOT), *sys.path[1:]])
-    script = folder / "engine"  # libFuzzer starts it by its name
-    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tests.trust.fuzz.engine "$0" "$@"\n')
-    script.chmod(0o755)
-    return variables
+        "ASAN_OPTIONS": f"{variables['ASAN_OPTIONS']}:detect_leaks=0:allocator_may_return_null=1",
+        "PYTHONMALLOC": "malloc",
+        "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT), *sys.path[1:]]),
+    }
 
 
 def write(inputs: list[bytes], folder: Path) -> None:
@@ -114,12 +109,22 @@ class Fuzzer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = environment(folder)
+        self.script = folder / "engine"  # libFuzzer starts it by its name
+        run = f'exec "{sys.executable}" -m tests.trust.fuzz.engine "$0" "$@"'
+        self.script.write_text(f"#!/bin/sh\n{run}\n")
+        self.script.chmod(0o755)
+
+    @functools.cached_property
+    def compiled(self) -> dict[str, str]:
+        """The environment of a target that C is a part of."""
+        return build_compiled(self.folder / "package")
 
     def run(self, target: str, *options: object) -> int:
         """Run it; return its exit status."""
-        command = [str(self.folder / "engine"), *map(str, options)]
-        variables = {**self.environment, TARGET: target}
+        command = [str(self.script), *map(str, options)]
+        path = os.pathsep.join([str(ROOT / "src"), str(ROOT), *sys.path[1:]])
+        plain = {**os.environ, "PYTHONPATH": path, "ANYIO_MMSG_COMPILED": "0"}
+        variables = {**(self.compiled if has_c(target) else plain), TARGET: target}
         return subprocess.run(command, env=variables, cwd=ROOT, check=False).returncode
 
     def search(self, target: str, inputs: Path, limit: str) -> bool:
@@ -127,15 +132,12 @@ class Fuzzer:
         found = self.folder / "found"
         found.mkdir()
         write(list(corpus(target)), inputs)
-        words = self.folder / "words"
-        quoted = ("".join(f"\\x{byte:02x}" for byte in word) for word in WORDS.get(target, []))
-        words.write_text("".join(f'"{word}"\n' for word in quoted))
-        bounds = (
-            f"-dict={words}",
-            f"-max_len={LONGEST}",
-            f"-timeout={SLOWEST}",
-            "-rss_limit_mb=4096",
-        )
+        bounds = [f"-max_len={LONGEST}", f"-timeout={SLOWEST}", "-rss_limit_mb=4096"]
+        if target in WORDS:
+            words = self.folder / "words"
+            quoted = ("".join(f"\\x{byte:02x}" for byte in word) for word in WORDS[target])
+            words.write_text("".join(f'"{word}"\n' for word in quoted))
+            bounds.append(f"-dict={words}")
         status = self.run(
             target, inputs, limit, *bounds, f"-artifact_prefix={found}/", "-print_final_stats=1"
         )
@@ -187,7 +189,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := sorted(set(options.targets) - set(known)):
         parser.error(f"there is no target {unknown[0]!r}; there are {', '.join(known)}")
-    if reason := why_not():
+    if reason := why_not(options.targets or known):
         parser.error(reason)
     limit = f"-max_total_time={options.seconds}"
     if options.runs is not None:
