@@ -17,13 +17,12 @@ from anyio import ClosedResourceError, WouldBlock
 from anyio.lowlevel import RunVar
 
 from .._compat import checkpoint, wait_socket_writable
-from .._packets.packet import Address
 from .._receive.outlook import inode_of
 from .._receive.usable import ensure_usable
 from .._system.platform import type_of
 from .control import Controls
 from .engine import Sender, check_sender, fall_back, fan_sender_of, sender_of
-from .outgoing import Data, Packets
+from .outgoing import Data, Destination, Packets
 from .result import UNUSABLE, SendResult, UnusableSocketError
 
 _DGRAM = int(socket.SOCK_DGRAM)
@@ -117,7 +116,7 @@ async def send_mmsg(
 async def multi_target_send(
     sock: socket.socket,
     data: Data,
-    addresses: Iterable[Address],
+    addresses: Iterable[Destination],
     *,
     source: str | None = None,
     ecn: int | None = None,

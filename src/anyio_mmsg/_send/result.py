@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from anyio import ClosedResourceError
 
@@ -91,7 +91,7 @@ class SendResult(_Record):
             return NotImplemented
         return self.sent == other.sent and self.failures == other.failures
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # it changes
 
     def __repr__(self) -> str:
         return f"SendResult(sent={self.sent}, failures={self.failures})"
@@ -109,4 +109,4 @@ class UnusableSocketError(ClosedResourceError, OSError):
 
     def __init__(self, number: int, message: str, result: SendResult | None = None) -> None:
         super().__init__(number, message)
-        self.result = SendResult() if result is None else result
+        self.result: SendResult = SendResult() if result is None else result
