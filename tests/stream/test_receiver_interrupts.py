@@ -11,14 +11,14 @@ from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import PacketBatchPool, PacketReceiver
 from anyio_mmsg._receive import functions, outlook
-from anyio_mmsg._stream import linger, pool, receiver, statistics
+from anyio_mmsg._stream import linger, pool, port, receiver, statistics
 from anyio_mmsg._system import memory
 
 from ..helpers import Family
 from .interrupts import at_bytecode, interrupt, unreported
 
 pytestmark = pytest.mark.anyio
-MODULES = [functions, outlook, linger, pool, receiver, statistics, memory]
+MODULES = [functions, outlook, linger, pool, port, receiver, statistics, memory]
 
 
 @pytest.mark.parametrize("what", ["receive", "linger", "drain", "aclose"])

@@ -24,6 +24,7 @@ from anyio_mmsg import (
     send_mmsg,
     send_mmsg_nowait,
 )
+from anyio_mmsg.testing import Datagram, ScriptedReceiver, fill_batch, make_batch
 
 
 async def receiving(sock: socket.socket, batch: PacketBatch) -> None:
@@ -94,3 +95,16 @@ async def streams(
     batches, _ = anyio.create_memory_object_stream[PacketBatch](16)
     await feed(receiver, batches, "drop")  # type: ignore[arg-type]
     print(numbers)
+
+
+def tests_of_users(batch: PacketBatch) -> None:
+    make_batch(b"x")  # type: ignore[arg-type]
+    make_batch(["x"])  # type: ignore[list-item]
+    make_batch([(b"x", ("127.0.0.1", "1"))])  # type: ignore[list-item]
+    fill_batch([], [b"x"])  # type: ignore[arg-type]
+    Datagram(b"x", 9999)  # type: ignore[arg-type]
+    Datagram(b"x", ("127.0.0.1", 1), 5)  # type: ignore[call-arg]
+    Datagram(b"x", ecn="1")  # type: ignore[arg-type]
+    ScriptedReceiver([b"x"])  # type: ignore[list-item]
+    ScriptedReceiver([["x"]])  # type: ignore[list-item]
+    ScriptedReceiver([batch], linger=1)  # type: ignore[call-arg]
