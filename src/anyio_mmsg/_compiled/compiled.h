@@ -237,6 +237,8 @@ enum column { PACKETS, PAYLOADS, ADDRESSES };
 /* A list of that for held packets `start` to `stop`, the arguments, counted from the oldest; to
  * the last one without `stop`. */
 PyObject *slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column which);
+/* The method copies(): the bytes of all packets held. */
+PyObject *slots_copies(Slots *self, PyObject *ignored);
 /* Have the packets held of numbers `first` to `last` know their senders. */
 int slots_learn_addresses(Slots *self, long long first, long long last);
 /* Have what was handed out for a place raise ValueError; -1 and an error if it is in use. No Python

@@ -421,6 +421,30 @@ slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column w
     return list;
 }
 
+PyObject *
+slots_copies(Slots *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *list = PyList_New(self->held); /* which may run finalizers; from here on no Python */
+    Py_ssize_t i, made = list == NULL ? 0 : PyList_GET_SIZE(list);
+    Py_ssize_t count = Py_MIN(made, self->held);
+    Place place = place_of(self, self->oldest);
+    for (i = 0; i < count; i++) {
+        Py_ssize_t offset, size = size_at(self, place, &offset);
+        const char *start = (char *)self->buffer.buf + place.slot * self->slot_size + offset;
+        PyObject *copy = PyBytes_FromStringAndSize(start, size);
+        if (copy == NULL) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, i, copy);
+        place = next_place(self, place);
+    }
+    if (list != NULL && count < made && PyList_SetSlice(list, count, made, NULL) < 0) {
+        Py_CLEAR(list);
+    }
+    return list;
+}
+
 int
 slots_kill(Slots *self, Place place, PyObject **leftover)
 {

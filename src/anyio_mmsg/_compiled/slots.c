@@ -462,6 +462,7 @@ static PyMethodDef slots_methods[] = {
     {"timestamps", (PyCFunction)slots_timestamps, METH_NOARGS, NULL},
     {"payloads", FAST(slots_payloads), NULL},
     {"addresses", FAST(slots_addresses), NULL},
+    {"copies", (PyCFunction)slots_copies, METH_NOARGS, NULL},
     {"take_back", (PyCFunction)slots_take_back, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -370,5 +370,5 @@ def new_slots(
         slot_size = TRAIN_SIZE
     # The system provides memory of mmap where it is written to; a bytearray is filled at once.
     size = capacity * slot_size
-    memory = mmap.mmap(-1, size) if gro else bytearray(size)
+    memory = mmap.mmap(-1, size) if slot_size >= TRAIN_SIZE else bytearray(size)
     return make_slots(memory, capacity, slot_size, engine, sys.flags.dev_mode, ancillary, gro)
