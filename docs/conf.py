@@ -10,16 +10,21 @@ is relative to the file that it stands in, as on any host of repositories, and h
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import inspect
 import os
+import pkgutil
 import re
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 os.environ["ANYIO_MMSG_COMPILED"] = "0"  # the plain classes have the docstrings and signatures
+import anyio_mmsg
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -42,11 +47,27 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["_build"]
+
+# Docstrings name things in single backticks: `_resolve` decides which of them are links.
+default_role = "py:obj"
+add_module_names = False
+autodoc_preserve_defaults = True
+autodoc_typehints = "signature"
+autodoc_type_aliases = {
+    name: name for name in ("Address", "Data", "Destination", "Overload", "Packets")
+}
+maximum_signature_line_length = 90
+python_use_unqualified_type_names = True
+
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 nitpicky = True
 
+highlight_language = "text"  # of a block without a language, such as a drawing
+pygments_dark_style = "github-dark"
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"anyio-mmsg {release}"
 html_copy_source = False
 html_show_sphinx = False
@@ -94,6 +115,84 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
     source[0] = with_links_of_the_site(source[0], file)
 
 
+# Names in docstrings
+
+
+def _parameters() -> set[str]:
+    """The names of all parameters of what is public: docstrings name them, they are no links."""
+    found: set[str] = set()
+    for name in anyio_mmsg.__all__:
+        thing = getattr(anyio_mmsg, name)
+        members = [thing, *vars(thing).values()] if isinstance(thing, type) else [thing]
+        for member in filter(callable, members):
+            with contextlib.suppress(ValueError, TypeError):  # it has no signature
+                found |= set(inspect.signature(member).parameters)
+    return found
+
+
+def _correct(
+    app: Sphinx, kind: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
+    """Correct what autodoc and napoleon make of a docstring, in place."""
+    if kind == "data":  # it has that of its type; the one in the source is where it was defined
+        lines[:] = _docstring_of(name.rpartition(".")[2]).splitlines()
+    # End the markup of a name before what is appended to it, as in `Packet`s.
+    text = re.sub(r"((?<!`)`[\w.]+`)(?=\w)", r"\1\\ ", "\n".join(lines))
+    # Show an attribute's type beside its name, not in a paragraph of its own.
+    text = re.sub(
+        r"^(\.\. attribute:: .*\n)((?: .*\n|\n)*?)   (:type: .*)\n",
+        r"\1   \3\n\2",
+        text,
+        flags=re.M,
+    )
+    lines[:] = text.split("\n")
+
+
+def _docstring_of(name: str) -> str:
+    """Return the string below the assignment to a name, wherever in the package it is."""
+    from sphinx.pycode import ModuleAnalyzer  # here: tests run this file without Sphinx
+
+    for module in [name for name in sys.modules if name.startswith("anyio_mmsg.")]:
+        docs = ModuleAnalyzer.for_module(module).find_attr_docs()
+        if ("", name) in docs:
+            return "\n".join(docs["", name])
+    raise LookupError(f"{name} has no docstring")
+
+
+def _name_aliases(
+    app: Sphinx, kind: str, name: str, thing: Any, options: Any, *shown: str | None
+) -> tuple[str | None, ...]:
+    """Show `list[Address]` as it is written: autodoc names aliases only where they stand alone."""
+    return tuple(s and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", s) for s in shown)
+
+
+def _resolve(app: Sphinx, env: Any, node: Any, shown: Any) -> Any:
+    """Find our names without the package before them; accept parameters and others' names.
+
+    What is none of these is a warning, so names that were misspelt are found. Others' names are
+    not links: their inventories would have to come from the network.
+    """
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py":
+        return None
+    if target.partition(".")[0] in anyio_mmsg.__all__:
+        return env.domains["py"].resolve_xref(
+            env, node["refdoc"], app.builder, "obj", f"anyio_mmsg.{target}", node, shown
+        )
+    if target in PARAMETERS:
+        return shown
+    with contextlib.suppress(ValueError, ImportError, AttributeError):
+        pkgutil.resolve_name(target)
+        return shown
+    return None
+
+
+PARAMETERS = _parameters()
+
+
 def setup(app: Sphinx) -> None:
-    """Have Sphinx read pages with links that work on the site."""
+    """Have Sphinx ask the functions above."""
     app.connect("source-read", _read)
+    app.connect("autodoc-process-docstring", _correct)
+    app.connect("autodoc-process-signature", _name_aliases)
+    app.connect("missing-reference", _resolve)

@@ -133,6 +133,16 @@ def test_public_names() -> None:
     assert (SOURCE / "py.typed").exists()
 
 
+def test_nothing_starts_a_task() -> None:
+    starting = {"create_task", "create_task_group", "ensure_future", "open_nursery", "start_soon"}
+    called = set()
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called.add(getattr(node.func, "attr", getattr(node.func, "id", "")))
+    assert called & (starting | {"TaskGroup"}) == set()
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_nothing_warns(backend: str) -> None:
     """Importing and receiving, in a process of its own in which any warning is an error."""

@@ -28,7 +28,7 @@ from ._packets.packet import Address
 from ._protocol.serve import serve_protocol
 from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
 from ._send.functions import multi_target_send, send_mmsg, send_mmsg_nowait
-from ._send.outgoing import Data, Packets
+from ._send.outgoing import Data, Destination, Packets
 from ._send.result import SendFailure, SendResult, UnusableSocketError
 from ._stream.feed import Overload, feed
 from ._stream.multicast import MulticastGroup
@@ -45,6 +45,7 @@ __all__ = [
     "Address",
     "BatchFullError",
     "Data",
+    "Destination",
     "MulticastGroup",
     "Overload",
     "Packet",

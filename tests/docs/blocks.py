@@ -145,10 +145,17 @@ def as_module(*blocks: Block, **names: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def as_child(block: Block, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def as_child(
+    block: Block, *arguments: str, folder: Path | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """Run a block as a program, a process of its own, in which every warning is an error.
 
     What it prints comes by `stdout` and `stderr`. It is killed at the end, if it still runs.
+
+    Args:
+        block: The program.
+        arguments: For its command line.
+        folder: Where it runs.
     """
     executed.add(block.place)
     child = subprocess.Popen(
@@ -156,6 +163,7 @@ def as_child(block: Block, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        cwd=folder,
     )
     with child:
         try:
@@ -164,11 +172,14 @@ def as_child(block: Block, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             child.kill()
 
 
-def interrupt(child: subprocess.Popen[str], by: signal.Signals = signal.SIGINT) -> str:
-    """Send a signal, wait for the end, and return the rest of what was printed."""
-    child.send_signal(by)
-    out, err = child.communicate(timeout=30)
-    return out + err
+def catches(child: subprocess.Popen[str], number: signal.Signals) -> None:
+    """Wait until a program has a handler for a signal that Python itself has none for (Linux)."""
+    status = Path(f"/proc/{child.pid}/status")
+    while True:
+        assert child.poll() is None, child.communicate()
+        caught = re.findall(r"^SigCgt:\s*(\w+)$", status.read_text(), re.M)[0]
+        if int(caught, 16) >> (number - 1) & 1:
+            return
 
 
 def free_port() -> int:

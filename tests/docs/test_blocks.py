@@ -12,7 +12,9 @@ from .blocks import ROOT, Block, blocks, blocks_named_by, every_page, python_blo
 
 # What the fences of a page may say, so that no Python hides under another name.
 LANGUAGES = {"python", "sh", "", "text", "toml", "ini", "c"}
-DIRECTIVES = re.compile(r"\{(toctree|eval-rst|auto[a-z]+|include|image|figure|note|warning)\}.*")
+DIRECTIVES = re.compile(
+    r"\{(toctree|grid|eval-rst|auto[a-z]+|include|image|figure|note|warning)\}.*"
+)
 
 
 def named_by_tests() -> set[tuple[str, int]]:

@@ -22,10 +22,21 @@ import anyio_mmsg
 from anyio_mmsg import PacketBatch, SendResult, open_udp_socket, recv_mmsg
 
 from ..helpers import Family
-from .blocks import ROOT, as_child, as_function, blocks, client, free_port, python_blocks, runs
+from .blocks import (
+    ROOT,
+    Block,
+    as_child,
+    as_function,
+    blocks,
+    client,
+    free_port,
+    python_blocks,
+    runs,
+)
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FIRST, ECHO, ANSWER, RESULT, TRAINS, NURSERY, VIEWS = python_blocks("README.md")
+(OF_THE_SITE,) = python_blocks("docs/index.md")
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="GRO and control data")
 
@@ -45,17 +56,23 @@ def test_the_first_program_is_short() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT can't be sent to one process there")
-@runs(FIRST)
 @pytest.mark.parametrize(
-    "run", ["anyio.run(main)", "trio.run(main)", "asyncio.run(main())", "uvloop.run(main())"]
+    ("block", "run"),
+    [
+        (FIRST, "anyio.run(main)"),
+        (FIRST, "trio.run(main)"),
+        (FIRST, "asyncio.run(main())"),
+        (FIRST, "uvloop.run(main())"),
+        (OF_THE_SITE, "anyio.run(main)"),
+    ],
 )
-def test_the_first_program(run: str) -> None:
+def test_the_first_program(block: Block, run: str) -> None:
     library = run.partition(".")[0]
     pytest.importorskip(library)
-    *lines, last = FIRST.text.splitlines()
+    *lines, last = block.text.splitlines()
     assert run in last
     port = free_port()
-    program = dataclasses.replace(FIRST, text="\n".join([f"import {library}", *lines, run]))
+    program = dataclasses.replace(block, text="\n".join([f"import {library}", *lines, run]))
     with (
         as_child(program.replace(9999, port)) as child,
         client(port, child, b"hello") as sender,

@@ -197,7 +197,7 @@ def test_a_part_of_the_control_data(asked: list[str], engine: str) -> None:
 @pytest.mark.parametrize("ancillary", [True, False])
 def test_trains(ancillary: bool, engine: str) -> None:
     dice = random.Random(2)
-    options: dict[str, bool] = {"timestamps": True, "ecn": True} if ancillary else {}
+    options: dict[str, Any] = {"timestamps": True, "ecn": True} if ancillary else {}
     arguments = {"capacity": 5, "gro": True, "ancillary": ancillary}
     try:
         flow = Flow(**options)

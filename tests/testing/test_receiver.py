@@ -17,7 +17,7 @@ from anyio.abc import SocketAttribute
 from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, ReceiverStatistics, feed
-from anyio_mmsg.testing import Datagram, ScriptedReceiver, make_batch
+from anyio_mmsg.testing import Datagram, ScriptedReceiver, Step, make_batch
 
 from ..helpers import assert_others_run, contents
 
@@ -38,7 +38,7 @@ async def rest(receiver: PacketReceiver) -> list[list[bytes]]:
 
 
 async def test_packets_that_arrive_together_come_in_one_batch() -> None:
-    script: list[list[Any]] = [[b"a", (b"b", ("198.51.100.7", 53))], [Datagram(b"c")]]
+    script: list[Step] = [[b"a", (b"b", ("198.51.100.7", 53))], [Datagram(b"c")]]
     async with ScriptedReceiver(script) as receiver:
         with await receiver.receive() as batch:
             assert contents(batch) == [b"a", b"b"]
@@ -59,7 +59,7 @@ async def test_more_than_a_batch_takes_come_in_several(capacity: int, limit: int
 
 async def test_a_batch_is_a_step() -> None:
     recorded = make_batch([Datagram(b"1", ecn=1), b"2"], ancillary=True)
-    script = [recorded, iter([b"3"]), (each for each in [b"4"])]
+    script: list[Step] = [recorded, iter([b"3"]), (each for each in [b"4"])]
     receiver = ScriptedReceiver(script, PacketBatchPool(ancillary=True))
     recorded.close()
     with await receiver.receive() as batch:
@@ -81,7 +81,16 @@ async def test_each_call_is_a_checkpoint(anyio_backend_name: str) -> None:
 
     ready = anyio.Event()
     ready.set()
-    script: list[Any] = [[b"x"] * 3, ready, [b"y"], nothing, [b"z"], print, LookupError, [b"last"]]
+    script: list[Step] = [
+        [b"x"] * 3,
+        ready,
+        [b"y"],
+        nothing,
+        [b"z"],
+        lambda: None,
+        LookupError,
+        [b"last"],
+    ]
     receiver = ScriptedReceiver(script, PacketBatchPool(8, 2))
     for _ in range(4):
         with assert_others_run(anyio_backend_name):
@@ -122,7 +131,7 @@ async def test_it_waits_for_a_batch_of_the_pool() -> None:
 async def test_errors_that_pass_are_counted() -> None:
     told: list[OSError] = []
     refused = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
-    script: list[Any] = [refused, [b"a"], refused, refused, [b"b"], refused]
+    script: list[Step] = [refused, [b"a"], refused, refused, [b"b"], refused]
     receiver = ScriptedReceiver(script, on_error=told.append)
     assert await rest(receiver) == [[b"a"], [b"b"]]
     assert told == [refused] * 4
@@ -196,7 +205,7 @@ async def test_functions_are_called_first() -> None:
         await checkpoint()
         order.append(what)
 
-    script: list[Any] = [partial(between, "first"), [b"a"], lambda: order.append("sync"), [b"b"]]
+    script: list[Step] = [partial(between, "first"), [b"a"], lambda: order.append("sync"), [b"b"]]
     async with ScriptedReceiver([*script, partial(between, "last")]) as receiver:
         async for batch in receiver:
             with batch:
@@ -268,7 +277,7 @@ async def test_an_empty_script(script: Any) -> None:
 async def test_stop_hands_out_what_has_arrived(how: str) -> None:
     happened, waiting = anyio.Event(), anyio.Event()
     refused = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
-    script: list[Any] = [[b"a"] * 3, refused, happened, [b"b"], refused, waiting, [b"never"]]
+    script: list[Step] = [[b"a"] * 3, refused, happened, [b"b"], refused, waiting, [b"never"]]
     receiver = ScriptedReceiver(script, PacketBatchPool(8, 2))
     happened.set()
     if how == "here":
@@ -302,7 +311,7 @@ async def test_a_step_may_stop_it() -> None:
 async def test_aclose_counts_what_had_arrived() -> None:
     waiting, refused = anyio.Event(), ConnectionRefusedError(errno.ECONNREFUSED, "refused")
     train = Datagram(b"x" * 25, segment_size=10)
-    script: list[Any] = [[b"a"], [train, b"b"], refused, [b"c"], waiting, [b"never"]]
+    script: list[Step] = [[b"a"], [train, b"b"], refused, [b"c"], waiting, [b"never"]]
     for count_unread in (True, False):
         receiver = ScriptedReceiver(script, count_unread=count_unread)
         (await receiver.receive()).close()
@@ -336,7 +345,7 @@ async def test_aclose_ends_a_wait() -> None:
 
 async def test_statistics() -> None:
     idle = anyio.Event()
-    script: list[Any] = [[b"four", bytes(2000)], idle, [b"dropped"], [b"lost"]]
+    script: list[Step] = [[b"four", bytes(2000)], idle, [b"dropped"], [b"lost"]]
     receiver = ScriptedReceiver(script, PacketBatchPool(2, 2))
     (await receiver.receive()).close()
     with anyio.move_on_after(0.001):
@@ -428,7 +437,7 @@ def test_what_is_no_script() -> None:
 
 
 def test_what_the_pool_has_no_room_for() -> None:
-    script = [[b"a"], [b"b", Datagram(b"c", ecn=1)]]
+    script: list[Step] = [[b"a"], [b"b", Datagram(b"c", ecn=1)]]
     with pytest.raises(ValueError, match=r"step 1, packet 1: ecn is given.*with ancillary=True"):
         ScriptedReceiver(script)
     ScriptedReceiver(script, PacketBatchPool(ancillary=True))

@@ -49,6 +49,8 @@ class _Closed:
     """What a closed batch has in the place of its slots: nothing but an explanation."""
 
     def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)  # as tools expect that look at classes, such as Sphinx
         raise ValueError(
             "this batch was closed, and given back if it came from a pool: its memory may be in "
             "use elsewhere. Take another one"

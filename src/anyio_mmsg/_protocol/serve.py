@@ -71,7 +71,7 @@ async def serve_protocol(
       ``connection_lost(None)``, and this function returns. What arrives meanwhile, and the rest
       of a batch in which it was called, is not received. Datagrams that are sent from then on
       are ignored.
-    - ``transport.abort()``: likewise, but what waits is dropped.
+    - ``transport.abort()``: likewise, but what the socket has no room for is dropped.
     - A cancellation of this function: what waits is tried once, and dropped if there is no
       room; ``connection_lost(None)``; then the cancellation goes on. All that had been read was
       given to the protocol.

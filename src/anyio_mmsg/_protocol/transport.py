@@ -111,7 +111,9 @@ class BatchTransport(asyncio.DatagramTransport):
                 self._end(None)
 
     def abort(self) -> None:
-        """Call `connection_lost` and close the socket; drop what waits to be sent."""
+        """Call `connection_lost` and close the socket; drop what the socket had no room for."""
+        if not self._ending:
+            self._flush()  # asyncio's transports have sent it by now
         self._end(None)
 
     def finish(self) -> None:
@@ -253,13 +255,18 @@ class BatchTransport(asyncio.DatagramTransport):
                 _logger.warning("a datagram was sent by a transport that is closed: it is ignored")
             return
         self._outbox.put(bytes(data), addr)
-        if self._awaits_room:
-            self._pause_or_resume()
-        elif self._outbox.size > self._high:
-            self._send()
-        elif not self._flush_comes:
+        if self._outbox.size > self._high:
+            self._bound()
+        elif not self._flush_comes and not self._awaits_room:
             self._flush_comes = True
             self._loop.call_soon(self._flush)
+
+    def _bound(self) -> None:
+        """Do something about a buffer that is longer than the high-water mark."""
+        if self._awaits_room:
+            self._pause_or_resume()
+        else:
+            self._send()
 
     def _flush(self) -> None:
         self._flush_comes = False
@@ -307,7 +314,8 @@ class BatchTransport(asyncio.DatagramTransport):
         if not 0 <= low <= high:
             raise ValueError(f"high is {high!r} and low {low!r}; give 0 <= low <= high")
         self._high, self._low = high, low
-        self._pause_or_resume()
+        if self._outbox.size > high:
+            self._bound()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         """Return the limits, low and high."""

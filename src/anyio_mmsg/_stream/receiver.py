@@ -94,7 +94,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         """Do what `__init__` does for any port."""
         if not isinstance(pool, PacketBatchPool):
             raise TypeError(f"pool is a {type(pool).__name__}, and has to be a PacketBatchPool")
-        self._port, self.pool = port, pool
+        self._port = port
+        self.pool: PacketBatchPool = pool
         limit = whole_number("limit", limit, 1, "give the number of packets, at least 1")
         self._limit = min(limit, pool.capacity)
         self._linger = 0.0

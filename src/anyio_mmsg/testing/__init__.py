@@ -4,8 +4,9 @@
 batch that you have, and `ScriptedReceiver` is a `PacketReceiver` that plays a script::
 
     async def test_my_server():
-        script = [[b"hello", (b"you", ("198.51.100.7", 53))], OSError("broken")]
-        async with ScriptedReceiver(script) as receiver:
+        async with ScriptedReceiver(
+            [[b"hello", (b"you", ("198.51.100.7", 53))], OSError("broken")]
+        ) as receiver:
             with await receiver.receive() as batch:
                 assert [bytes(packet.data) for packet in batch] == [b"hello", b"you"]
             with pytest.raises(OSError, match="broken"):

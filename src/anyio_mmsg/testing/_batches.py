@@ -69,7 +69,12 @@ def fill_batch(batch: PacketBatch, packets: Iterable[DatagramLike]) -> int:
     """Append `packets` to those in a batch, as a receive does.
 
     For batches that you have: one of a `PacketBatchPool`, or one that a test uses again. All of
-    the packets go in, or none.
+    the packets go in, or none::
+
+        pool = PacketBatchPool(1)
+        with pool.acquire_nowait() as batch:
+            assert fill_batch(batch, [b"one", b"two"]) == 2
+        assert pool.free == 1  # it was given back
 
     Args:
         batch: Any `PacketBatch`.
