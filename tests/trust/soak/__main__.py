@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import anyio_mmsg
 from anyio_mmsg._packets import compiled
 
-from .channel import BACKENDS
+from .channel import BACKENDS, PYTHON
 from .ledger import Totals
 from .leg import PLANTS, Result
 from .report import page, summary
@@ -59,7 +60,7 @@ def run_leg(options: argparse.Namespace, backend: str, engine: str, seconds: flo
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
         plain = engine == "plain"
-        command = [sys.executable, "-m", "tests.trust.soak.leg", "--backend", backend]
+        command = [*PYTHON, "-m", "tests.trust.soak.leg", "--backend", backend]
         command += ["--seconds", str(seconds), "--seed", str(options.seed)]
         command += ["--engine", "auto" if plain else engine, "--senders", str(options.senders)]
         command += ["--plant", options.plant, "--result", str(file)]
@@ -86,6 +87,9 @@ def main() -> int:
         print("the soak needs Linux", file=sys.stderr)
         return 2
     backends = [options.backend] if options.backend else list(BACKENDS)
+    if not options.backend and find_spec("uvloop") is None:
+        print("uvloop is not installed, so it is left out")
+        backends.remove("uvloop")
     engines = [options.engine] if options.engine else ["recvmmsg", "plain"][not compiled :]
     legs = [(backend, engine) for engine in engines for backend in backends]
     began, results = time.time(), []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +17,9 @@ BACKENDS: dict[str, tuple[str, dict[str, Any]]] = {
     "trio": ("trio", {}),
 }
 """What `anyio.run` is given for each event loop."""
+
+PYTHON = [sys.executable, *["-O"] * sys.flags.optimize]
+"""How this interpreter is started again."""
 
 
 class Channel:

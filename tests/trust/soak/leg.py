@@ -27,7 +27,7 @@ from .lines import lines
 from .senders import PLANTS as SENDERS_PLANTS
 from .world import Process, Round, processes
 
-PLANTS = ("", *SENDERS_PLANTS, "descriptor", "memory", "blocks")
+PLANTS = ("", *SENDERS_PLANTS, "descriptor", "memory")
 """Faults that can be made, to see that they are found."""
 
 PROGRESS = 60.0  # seconds between two lines
@@ -149,8 +149,6 @@ class Leg:
         if plant == "descriptor":
             self._kept.append(os.dup(0))
         elif plant == "memory":
-            self._kept.append(bytes(2 << 20).replace(b"\0", b"\1"))
-        elif plant == "blocks":
             self._kept.append([[] for _ in range(500)])
 
 

@@ -166,11 +166,11 @@ By program:
 ## What must not grow
 
 Medians of the first third of the rounds → of the last third, where the first third of the run is
-left out as warm-up. Between rounds everything is closed, so descriptors and tasks must be the same.
-Threads look up host names: asyncio keeps as many as processors and 4, Trio as many as there were
-lookups at a time. Blocks are `sys.getallocatedblocks()`; {ALLOWED["blocks"]} more are allowed, and
-{ALLOWED["rss"] >> 20} MiB of RSS, for what the interpreter and malloc do at their own pace. The
-processes that send use the library too, and are judged in the same way.
+left out as warm-up. Between rounds everything is closed, so descriptors and tasks must be the
+same. Threads look up host names: asyncio keeps as many as processors and 4, Trio as many as there
+were lookups at a time. Blocks are `sys.getallocatedblocks()`; {ALLOWED["blocks"]} more are
+allowed, and {ALLOWED["rss"] >> 20} MiB of RSS, for what the interpreter and malloc do at their own
+pace. The processes that send use the library too, and are judged in the same way.
 
 {_growth(results)}
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import anyio
 
 from anyio_mmsg._system.memory import socket_memory
 
-from .channel import Channel
+from .channel import PYTHON, Channel
 from .ledger import Book, FaultError, Flow, Ledger
 
 PATIENCE = 60.0
@@ -27,7 +26,7 @@ class Process:
 
     def __init__(self, backend: str, plant: str) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "tests.trust.soak.senders"]
+        command = [*PYTHON, "-m", "tests.trust.soak.senders"]
         self._process = subprocess.Popen(
             [*command, backend, str(theirs.fileno()), plant], pass_fds=[theirs.fileno()]
         )
