@@ -107,7 +107,7 @@ def address(data: bytes) -> None:
         assert str(refusal)
         assert not isinstance(refusal, UnicodeError), "these are not our words"
         return
-    shown = subject.decode_sockaddr(encoded)
+    shown: Any = subject.decode_sockaddr(encoded)
     assert len(encoded) <= SIZES.get(family, 2 + 108)  # sockaddr_un (unix(7))
     if family in SIZES:
         host, zone = given[0].partition("%")[::2]
