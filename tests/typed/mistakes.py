@@ -6,6 +6,7 @@ Nothing here is run. If a line checks after all, that is an error: of a comment 
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import anyio
@@ -23,6 +24,7 @@ from anyio_mmsg import (
     recv_mmsg_nowait,
     send_mmsg,
     send_mmsg_nowait,
+    serve_protocol,
 )
 from anyio_mmsg.testing import Datagram, ScriptedReceiver, fill_batch, make_batch
 
@@ -95,6 +97,13 @@ async def streams(
     batches, _ = anyio.create_memory_object_stream[PacketBatch](16)
     await feed(receiver, batches, "drop")  # type: ignore[arg-type]
     print(numbers)
+
+
+async def protocols(sock: socket.socket) -> None:
+    await serve_protocol(sock, asyncio.DatagramProtocol)  # type: ignore[arg-type]
+    await serve_protocol(sock, asyncio.Protocol())  # type: ignore[arg-type]
+    await serve_protocol(sock, asyncio.DatagramProtocol(), 64)  # type: ignore[call-arg]
+    (await serve_protocol(sock, asyncio.DatagramProtocol())).close()  # type: ignore[attr-defined]
 
 
 def tests_of_users(batch: PacketBatch) -> None:

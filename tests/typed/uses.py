@@ -45,6 +45,7 @@ from anyio_mmsg import (
     recv_mmsg_nowait,
     send_mmsg,
     send_mmsg_nowait,
+    serve_protocol,
 )
 from anyio_mmsg.testing import (
     Datagram,
@@ -234,6 +235,23 @@ async def streams(sock: socket.socket, overload: Overload) -> None:
         assert_type(statistics.dropped_by_kernel, int | None)
         print(sum(statistics.transient_errors.get(number, 0) for number in TRANSIENT_ERRORS))
     assert_type((receiver.stopped, receiver.closed, compiled), tuple[bool, bool, bool])
+
+
+class Echo(asyncio.DatagramProtocol):
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]  # typeshed: BaseTransport
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.transport.sendto(data, addr)
+
+
+async def protocols(sock: socket.socket) -> None:
+    await serve_protocol(sock, Echo(), limit=256, engine="auto", send_engine="sendto", gso=True)
+    async with anyio.create_task_group() as tasks:
+        transport: asyncio.DatagramTransport = await tasks.start(serve_protocol, sock, Echo())
+        transport.close()
+    task = asyncio.create_task(serve_protocol(sock, Echo()))
+    assert_type(await task, None)
 
 
 async def tests_of_users() -> None:
