@@ -103,8 +103,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._counters = Counters(port)
         self._pass_over = pass_over(errors, self._counters.error, on_error)
         self._put_back: deque[PacketBatch] = deque()
-        # The coroutine in `receive`. The interpreter knows whether it is at work; a flag could
-        # stay set after an interrupt.
+        # The coroutine in `receive`, which knows whether it is at work. A flag could stay set.
         self._active: Coroutine[Any, Any, PacketBatch] | None = None
         self._stopped = self._closed = False
         self._left = 0  # how many messages may still be read after a stop
