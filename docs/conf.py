@@ -57,7 +57,8 @@ add_module_names = False
 autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_type_aliases = {
-    name: name for name in ("Address", "Data", "Destination", "Overload", "Packets")
+    name: name
+    for name in "Address Data DatagramLike Destination Overload Packets Sender Step".split()
 }
 maximum_signature_line_length = 90
 python_use_unqualified_type_names = True
