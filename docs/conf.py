@@ -58,7 +58,16 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 autodoc_type_aliases = {
     name: name
-    for name in "Address Data DatagramLike Destination Overload Packets Sender Step".split()
+    for name in [
+        "Address",
+        "Data",
+        "DatagramLike",
+        "Destination",
+        "Overload",
+        "Packets",
+        "Sender",
+        "Step",
+    ]
 }
 maximum_signature_line_length = 90
 python_use_unqualified_type_names = True
