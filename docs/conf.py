@@ -10,12 +10,14 @@ is relative to the file that it stands in, as on any host of repositories, and h
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib.metadata
 import inspect
 import os
 import pkgutil
 import re
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 os.environ["ANYIO_MMSG_COMPILED"] = "0"  # the plain classes have the docstrings and signatures
-import anyio_mmsg
+import anyio_mmsg._protocol.serve
+import anyio_mmsg.testing
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -117,14 +120,29 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
 
 # Names in docstrings
 
+PUBLIC = {name: f"anyio_mmsg.testing.{name}" for name in anyio_mmsg.testing.__all__}
+PUBLIC |= {name: f"anyio_mmsg.{name}" for name in anyio_mmsg.__all__}
+
+# Whose methods docstrings name in short, such as `loop.create_datagram_endpoint`.
+KNOWN: dict[str, type] = {
+    "loop": asyncio.AbstractEventLoop,
+    "protocol": asyncio.DatagramProtocol,
+    "socket": socket.socket,
+    "transport": asyncio.DatagramTransport,
+    "transport for streams": asyncio.Transport,
+}
+
+# It is imported for type checkers alone, and autodoc reads annotations too.
+_serve: Any = anyio_mmsg._protocol.serve
+_serve.asyncio = asyncio
+
 
 def _parameters() -> set[str]:
-    """The names of all parameters of what is public: docstrings name them, they are no links."""
+    """The names of all parameters, ours and those of `KNOWN`: they are no links."""
     found: set[str] = set()
-    for name in anyio_mmsg.__all__:
-        thing = getattr(anyio_mmsg, name)
-        members = [thing, *vars(thing).values()] if isinstance(thing, type) else [thing]
-        for member in filter(callable, members):
+    for thing in [*map(pkgutil.resolve_name, PUBLIC.values()), *KNOWN.values()]:
+        members = [getattr(thing, name) for name in vars(thing)] if isinstance(thing, type) else []
+        for member in filter(callable, [thing, *members]):
             with contextlib.suppress(ValueError, TypeError):  # it has no signature
                 found |= set(inspect.signature(member).parameters)
     return found
@@ -167,7 +185,7 @@ def _name_aliases(
 
 
 def _resolve(app: Sphinx, env: Any, node: Any, shown: Any) -> Any:
-    """Find our names without the package before them; accept parameters and others' names.
+    """Find our names in short; accept parameters and names of others, if they exist.
 
     What is none of these is a warning, so names that were misspelt are found. Others' names are
     not links: their inventories would have to come from the network.
@@ -175,15 +193,29 @@ def _resolve(app: Sphinx, env: Any, node: Any, shown: Any) -> Any:
     target = node.get("reftarget", "")
     if node.get("refdomain") != "py":
         return None
-    if target.partition(".")[0] in anyio_mmsg.__all__:
+    first, dot, rest = target.partition(".")
+    full = PUBLIC[first] + dot + rest if first in PUBLIC else _inherited(node, target)
+    if full:
+        if rest in PARAMETERS and hasattr(pkgutil.resolve_name(PUBLIC[first]), rest):
+            full = PUBLIC[first]  # which describes it as a parameter
         return env.domains["py"].resolve_xref(
-            env, node["refdoc"], app.builder, "obj", f"anyio_mmsg.{target}", node, shown
+            env, node["refdoc"], app.builder, "obj", full, node, shown
         )
-    if target in PARAMETERS:
+    name = rest if dot and first in KNOWN else target
+    if name in PARAMETERS or any(hasattr(kind, name) for kind in KNOWN.values()):
         return shown
     with contextlib.suppress(ValueError, ImportError, AttributeError):
         pkgutil.resolve_name(target)
         return shown
+    return None
+
+
+def _inherited(node: Any, target: str) -> str | None:
+    """Return the full name of a member that a docstring names and its class inherits."""
+    kind: Any = pkgutil.resolve_name(PUBLIC.get(node.get("py:class"), "builtins.object"))
+    for base in getattr(kind, "__mro__", ())[1:]:
+        if target in vars(base) and base.__name__ in PUBLIC:
+            return f"{PUBLIC[base.__name__]}.{target}"
     return None
 
 

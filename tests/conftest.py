@@ -10,21 +10,14 @@ import pytest
 
 from anyio_mmsg._system.platform import why_no_batch_calls
 
-from .helpers import Family, have_ipv6
-
-try:
-    import uvloop  # noqa: F401
-except ImportError:
-    _uvloop_marks = [pytest.mark.skip(reason="uvloop is not installed (it has no build for it)")]
-else:
-    _uvloop_marks = []
+from .helpers import Family, have_ipv6, without_trio, without_uvloop
 
 
 @pytest.fixture(
     params=[
         pytest.param(("asyncio", {"debug": True}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop", marks=_uvloop_marks),
-        pytest.param(("trio", {}), id="trio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop", marks=without_uvloop),
+        pytest.param(("trio", {}), id="trio", marks=without_trio),
     ]
 )
 def anyio_backend(request: pytest.FixtureRequest) -> Any:

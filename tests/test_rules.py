@@ -16,6 +16,8 @@ import pytest
 
 import anyio_mmsg
 
+from .helpers import each_loop
+
 SOURCE = Path(anyio_mmsg.__file__).parent
 MODULES = {
     ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
@@ -143,7 +145,7 @@ def test_nothing_starts_a_task() -> None:
     assert called & (starting | {"TaskGroup"}) == set()
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@each_loop
 def test_nothing_warns(backend: str) -> None:
     """Importing and receiving, in a process of its own in which any warning is an error."""
     program = f"""if True:

@@ -17,7 +17,7 @@ from anyio.lowlevel import checkpoint
 from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, PoolStatistics
 from anyio_mmsg._stream import pool as pool_module
 
-from ..helpers import Family, contents, drain
+from ..helpers import Family, contents, drain, each_loop
 from .interrupts import at_bytecode, interrupt, unreported
 
 pytestmark = pytest.mark.anyio
@@ -303,7 +303,7 @@ async def test_another_threads_loop_is_refused() -> None:
     assert "make a pool for each event loop" in str(raised[0])
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@each_loop
 def test_one_loop_after_another(backend: str) -> None:
     pool = PacketBatchPool(1)
     held = [pool.acquire_nowait()]

@@ -285,9 +285,10 @@ slots_tally(Slots *self, PyObject *Py_UNUSED(ignored))
     /* Of the oldest message some may have been released; the others are whole. */
     for (message = self->head; message < self->tail; message++) {
         Py_ssize_t slot = slot_of(self, message);
+        int is_train = self->segments != NULL && self->segments[slot] != 0;
         if (packets_in(self, slot) > 0) {
             bytes += size_in_slot(self, slot);
-            cut += (Py_ssize_t)self->wire_sizes[slot] > self->slot_size;
+            cut += !is_train && (Py_ssize_t)self->wire_sizes[slot] > self->slot_size;
         }
     }
     if (self->skip > 0) {

@@ -94,18 +94,16 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         """Do what `__init__` does for any port."""
         if not isinstance(pool, PacketBatchPool):
             raise TypeError(f"pool is a {type(pool).__name__}, and has to be a PacketBatchPool")
-        self._port = port
         self.pool: PacketBatchPool = pool
         limit = whole_number("limit", limit, 1, "give the number of packets, at least 1")
         self._limit = min(limit, pool.capacity)
-        self._linger = 0.0
+        self._port, self._linger = port, 0.0
         self._since: float | None = None  # when lingering for the batch that is filled began
         self._count_unread, self._outlook = count_unread, port.outlook
         self._counters = Counters(port)
         self._pass_over = pass_over(errors, self._counters.error, on_error)
         self._put_back: deque[PacketBatch] = deque()
-        # The coroutine in `receive`. The interpreter knows whether it is at work; a flag could
-        # stay set after an interrupt.
+        # The coroutine in `receive`, which knows whether it is at work. A flag could stay set.
         self._active: Coroutine[Any, Any, PacketBatch] | None = None
         self._stopped = self._closed = False
         self._left = 0  # how many messages may still be read after a stop

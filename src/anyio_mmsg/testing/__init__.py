@@ -26,15 +26,22 @@ peer of a connected socket, are answered there::
         assert ours.recv(9) == b"ping"
 """
 
-from dataclasses import KW_ONLY  # noqa: F401  # like the next two: for typing.get_type_hints
+from dataclasses import KW_ONLY  # noqa: F401  # as the next one: for typing.get_type_hints
 
-from .._packets.packet import Address  # noqa: F401
 from .._send.outgoing import Data  # noqa: F401
 from ._batches import fill_batch, make_batch
-from ._datagrams import Datagram, DatagramLike
+from ._datagrams import Datagram, DatagramLike, Sender
 from ._receiver import ScriptedReceiver, Step
 
-__all__ = ["Datagram", "DatagramLike", "ScriptedReceiver", "Step", "fill_batch", "make_batch"]
+__all__ = [
+    "Datagram",
+    "DatagramLike",
+    "ScriptedReceiver",
+    "Sender",
+    "Step",
+    "fill_batch",
+    "make_batch",
+]
 
 for _thing in (Datagram, ScriptedReceiver, fill_batch, make_batch):
     _thing.__module__ = __name__

@@ -28,9 +28,15 @@ from .._system.control import (
 )
 from .._system.sockaddr import decode_sockaddr, encode_sockaddr
 
-SENDER: Address = ("192.0.2.1", 50000)
+_InetAddress: TypeAlias = tuple[str, int] | tuple[str, int, int] | tuple[str, int, int, int]
+
+Sender: TypeAlias = _InetAddress | str | bytes | None
+"""Who sent a packet: ``(host, port)`` with a numeric host, for AF_INET6 also with flowinfo and
+scope id; for AF_UNIX a path, or an abstract name as bytes; None for a sender without a name."""
+
+SENDER = ("192.0.2.1", 50000)
 """Who sent a packet whose sender a test does not say. 192.0.2.0/24 is for documentation
-(RFC 5737), 50000 the start of a round thousand among the ephemeral ports."""
+(RFC 5737); the port is any of the ephemeral ones."""
 
 _MAPPED = bytes(10) + b"\xff\xff"  # what precedes an IPv4 address in IPv6's form (RFC 4291)
 _AF_UNIX = getattr(socket, "AF_UNIX", None)
@@ -64,9 +70,7 @@ class Datagram:
 
     Args:
         data: The payload: bytes, or any object with a contiguous buffer, which is copied.
-        address: The sender: ``(host, port)``, with four items for IPv6 if you like, for AF_UNIX
-            a path or an abstract name, None for one without a name. Numeric: nothing is looked
-            up.
+        address: The sender; see `Sender`. Nothing is looked up.
         timestamp: When the kernel took it in, in nanoseconds since the epoch.
         destination: The address that it was sent to, of the same kind as `address`.
         interface: The index of the interface where it came in. The kernel says it together with
@@ -87,7 +91,7 @@ class Datagram:
     """
 
     data: Data
-    address: Address = SENDER
+    address: Sender = SENDER
     _: KW_ONLY
     timestamp: int | None = None
     destination: str | None = None
@@ -141,12 +145,12 @@ _RANGES = (
 )
 _CONTROL = ("timestamp", "destination", "interface", "ecn", "hop_limit")
 
-DatagramLike: TypeAlias = Datagram | Packet | Data | tuple[Data, Address]
+DatagramLike: TypeAlias = Datagram | Packet | Data | tuple[Data, Sender]
 """A packet that a test has arrive: a payload, from 192.0.2.1 port 50000; a payload and its sender;
 a `Datagram`; or a `Packet`, of which a copy arrives."""
 
 
-def _family_of(address: Address) -> int:
+def _family_of(address: Sender) -> int:
     """Return the family of a sender: of AF_INET for one without a name."""
     if isinstance(address, tuple):
         is_inet6 = len(address) > 2 or ":" in str(address[:1])
@@ -203,7 +207,7 @@ def _control_of(datagram: Datagram) -> list[Ancillary]:
     return messages
 
 
-def _packed_host(address: Address) -> Any:
+def _packed_host(address: Sender) -> Any:
     """Return the bytes of a sender's host, which was checked; None if it has none."""
     if not isinstance(address, tuple):
         return None

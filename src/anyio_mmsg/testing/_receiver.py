@@ -24,9 +24,13 @@ from ._datagrams import Datagram, DatagramLike, datagrams, messages_for
 class _Event(Protocol):
     """What `anyio.Event`, `trio.Event` and `asyncio.Event` have in common."""
 
-    def is_set(self) -> bool: ...
+    def is_set(self) -> bool:
+        """Return whether it has happened."""
+        ...
 
-    def wait(self) -> Awaitable[object]: ...
+    def wait(self) -> Awaitable[object]:
+        """Wait until it has."""
+        ...
 
 
 Step: TypeAlias = (
