@@ -59,7 +59,7 @@ async def test_more_than_a_batch_takes_come_in_several(capacity: int, limit: int
 
 async def test_a_batch_is_a_step() -> None:
     recorded = make_batch([Datagram(b"1", ecn=1), b"2"], ancillary=True)
-    script: list[Step] = [recorded, {b"3"}, (each for each in [b"4"])]
+    script: list[Any] = [recorded, {b"3"}, (each for each in [b"4"])]
     receiver = ScriptedReceiver(script, PacketBatchPool(ancillary=True))
     recorded.close()
     with await receiver.receive() as batch:
