@@ -301,6 +301,22 @@ async def test_stop_ends_a_wait(wait: str) -> None:
     assert receiver.statistics().packets == 0
 
 
+async def test_an_event_before_a_stop_has_happened_for_one_who_waits() -> None:
+    event = anyio.Event()
+    receiver = ScriptedReceiver([event, [b"a"], anyio.sleep_forever])
+    got: list[list[bytes]] = []
+
+    async def receive() -> None:
+        got.extend(await rest(receiver))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(receive)
+        await wait_all_tasks_blocked()
+        event.set()
+        receiver.stop()
+    assert got == [[b"a"]]
+
+
 async def test_a_step_may_stop_it() -> None:
     """What comes after the step had not arrived."""
     receiver: ScriptedReceiver
