@@ -287,10 +287,8 @@ def test_answers_come_from_the_destination(host: str, kind: str, sending: str) -
     if kind == "mapped" and not have_ipv6():
         pytest.skip("::1 can't be bound here")
     client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    server = socket.socket(
-        socket.AF_INET if kind == "inet" else socket.AF_INET6, socket.SOCK_DGRAM
-    )
-    with client, server:
+    family = socket.AF_INET if kind == "inet" else socket.AF_INET6
+    with client, socket.socket(family, socket.SOCK_DGRAM) as server:
         client.bind(("127.0.0.1", 0))
         client.settimeout(5)
         server.setblocking(False)
