@@ -253,6 +253,10 @@ int slots_set_source(Slots *self, PyObject *source);
 PyObject *slots_timestamps(Slots *self, PyObject *ignored);
 
 #ifdef __linux__
+/* address.c */
+/* The address of an AF_INET or AF_INET6 sockaddr: a new reference, or NULL and an error; NULL
+ * without one for another family, and for one that is cut short. Runs no Python. */
+PyObject *inet_address(const unsigned char *raw, uint32_t length);
 /* recvmmsg.c */
 int recvmmsg_add_types(PyObject *module, State *state);
 /* The address of who sent the packet in a slot: a new reference, or NULL and an error. */
