@@ -101,6 +101,7 @@ class BeforeOpcode:
         within: The modules whose bytecodes count, if not all.
 
     Attributes:
+        at: The argument.
         reached: Whether there were as many.
         where: File, line, function and offset of it, for messages.
     """
@@ -115,16 +116,15 @@ class BeforeOpcode:
         self.handler = handler
         self.reached = False
         self.where = "nowhere"
-        self._left = at
+        self.at = self._left = at
         self._everywhere = everywhere
         self._files = {module.__file__ for module in within}
         self._last: dict[FrameType, int] = {}
-        self._thread = 0
         self._before: Any = None
 
     def __exit__(self, *exc_info: object) -> None:
         self._stop()
-        self._last.clear()  # which frames keep alive what they hold
+        self._last.clear()  # frames keep alive what they hold
 
     def _counts(self, code: CodeType) -> bool:
         if self._files:
@@ -133,8 +133,6 @@ class BeforeOpcode:
 
     def _come_to(self, code: CodeType, offset: int, frame: FrameType | None = None) -> None:
         """Take note of a bytecode that counts, which is about to run."""
-        if self.reached:
-            return
         asking, closed = _places(code)
         if frame is not None:
             last = self._last.get(frame)
@@ -154,16 +152,17 @@ class BeforeOpcode:
     if sys.version_info >= (3, 12):
 
         def __enter__(self) -> BeforeOpcode:
-            self._thread = threading.get_ident()
-            self._before = _monitor(self._instruction)
+            _instrument()
+            self._before = _watchers.get(threading.get_ident())
+            _watch(self._instruction)
             return self
 
         def _stop(self) -> None:
-            _monitor(self._before)
+            _watch(self._before)
 
         def _instruction(self, code: CodeType, offset: int) -> None:
-            if threading.get_ident() == self._thread and self._counts(code):
-                self._come_to(code, offset, None if self._everywhere else sys._getframe(1))
+            if not self.reached and (not self._files or code.co_filename in self._files):
+                self._come_to(code, offset, None if self._everywhere else sys._getframe(2))
 
     else:
 
@@ -183,7 +182,7 @@ class BeforeOpcode:
             return self._opcode
 
         def _opcode(self, frame: FrameType, event: str, arg: object) -> Any:
-            if event == "opcode":
+            if event == "opcode" and not self.reached:
                 self._come_to(frame.f_code, frame.f_lasti, None if self._everywhere else frame)
             return self._opcode
 
@@ -192,11 +191,21 @@ if sys.version_info >= (3, 12):
     from sys import monitoring
 
     _TOOL = 4  # of those that have no name (sys.monitoring)
+    _watchers: dict[int, Any] = {}  # by thread
 
-    def _monitor(callback: Any) -> Any:
-        """Have `callback` called before each instruction of the library; return the last one."""
-        _instrument()
-        return monitoring.register_callback(_TOOL, monitoring.events.INSTRUCTION, callback)
+    def _watch(watcher: Any) -> None:
+        """Have `watcher` called before each instruction of the library in this thread."""
+        if watcher is None:
+            _watchers.pop(threading.get_ident(), None)
+        else:
+            _watchers[threading.get_ident()] = watcher
+        callback = _instruction if _watchers else None
+        monitoring.register_callback(_TOOL, monitoring.events.INSTRUCTION, callback)
+
+    def _instruction(code: CodeType, offset: int) -> None:
+        watcher = _watchers.get(threading.get_ident())
+        if watcher is not None:
+            watcher(code, offset)
 
     @functools.cache
     def _instrument() -> None:
