@@ -161,6 +161,13 @@ typedef struct {
     PyObject *failures; /* a list */
 } Record;
 
+/* Whether the engine in Python is in the middle of a fill, or was interrupted there. */
+static inline int
+has_record(const Slots *self)
+{
+    return self->record != NULL && self->record != Py_None;
+}
+
 static inline Py_ssize_t
 slot_of(const Slots *self, long long number)
 {

@@ -445,6 +445,45 @@ slots_copies(Slots *self, PyObject *Py_UNUSED(ignored))
     return list;
 }
 
+/* Have the source commit what it read. An error if it is in the middle of that. */
+static int
+settle(Slots *self)
+{
+    PyObject *done;
+    if (!has_record(self)) {
+        return 0;
+    }
+    done = PyObject_CallMethod(self->source, "settle", "O", self);
+    Py_XDECREF(done);
+    if (done != NULL && has_record(self)) {
+        PyErr_SetString(PyExc_RuntimeError, READING);
+        return -1;
+    }
+    return done == NULL ? -1 : 0;
+}
+
+int
+slots_set_source(Slots *self, PyObject *source)
+{
+    long long tail;
+    /* The senders of what is held are known to the last source alone. To ask it may run Python,
+     * and that may fill more; in the end nothing comes between. */
+    do {
+        tail = self->tail;
+        if (self->reading) {
+            PyErr_SetString(PyExc_RuntimeError, READING);
+            return -1;
+        }
+        if (settle(self) < 0
+            || slots_learn_addresses(self, self->oldest, self->oldest + self->held) < 0) {
+            return -1;
+        }
+    } while (tail != self->tail || self->reading || has_record(self));
+    Py_INCREF(source);
+    Py_XSETREF(self->source, source);
+    return 0;
+}
+
 int
 slots_kill(Slots *self, Place place, PyObject **leftover)
 {
