@@ -69,7 +69,7 @@ def test_a_program_that_stops(run: str, by: signal.Signals) -> None:
             sock.send(b"%d" % number)
         lines = interrupt(child, by).splitlines()
     assert sorted(lines[:-1]) == sorted(f"b'{number}'" for number in range(100))
-    assert lines[-1] == "handled 101 of 101 packets, 0 unread"
+    assert lines[-1] == "handled 101 of 101, 0 unread"
     assert child.returncode == 0
 
 
@@ -101,7 +101,7 @@ async def a_worker_that_hangs(grace: float) -> Any:
 async def test_a_worker_that_hangs(capsys: pytest.CaptureFixture[str]) -> None:
     async with a_worker_that_hangs(grace=0.01):
         os.kill(os.getpid(), signal.SIGTERM)
-    assert capsys.readouterr().out == "handled 0 of 2 packets, 0 unread\n"
+    assert capsys.readouterr().out == "handled 0 of 2, 0 unread\n"
 
 
 @pytest.mark.anyio
@@ -111,7 +111,7 @@ async def test_a_second_signal(capsys: pytest.CaptureFixture[str]) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         await until(lambda: receiver.stopped)
         os.kill(os.getpid(), signal.SIGTERM)
-    assert capsys.readouterr().out == "handled 0 of 2 packets, 0 unread\n"
+    assert capsys.readouterr().out == "handled 0 of 2, 0 unread\n"
 
 
 # Several processes

@@ -261,9 +261,9 @@ async def test_a_source_that_is_named(inet: Family) -> None:
     sock, receiver, batch = inet.unbound(), inet.open(), PacketBatch()
     sock.bind(("0.0.0.0", 0))
     with anyio.fail_after(10):
-        await announce(sock, "127.0.0.3", receiver.getsockname())
+        await announce(sock, "127.0.0.3", receiver.getsockname()[1])
         await recv_mmsg(receiver, batch)
         assert batch[0].address == ("127.0.0.3", sock.getsockname()[1])
         assert batch[0].data == b"here I am"
         with pytest.raises(OSError, match=r"unreachable|Invalid argument"):
-            await announce(sock, "192.0.2.1", receiver.getsockname())
+            await announce(sock, "192.0.2.1", receiver.getsockname()[1])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .blocks import ROOT, every_page
+from .blocks import ROOT, every_page, python_blocks
 
 # What a command on a page writes.
 WRITTEN = {"benchmarks/results/other", "docs/_build/html", "docs/_build/html/index.html"}
@@ -28,6 +28,19 @@ def test_files_that_are_named_exist(page: Path) -> None:
         page.read_text(encoding="utf-8"),
     )
     assert [name for name in named if not (ROOT / name).exists() and name not in WRITTEN] == []
+
+
+@pytest.mark.parametrize("folder", ["how-to", "migration"])
+def test_programs_fit_the_page(folder: str) -> None:
+    """Of a window as wide as usual, so that nobody has to scroll to read a line."""
+    programs = [
+        block
+        for page in sorted((ROOT / "docs" / folder).glob("*.md"))
+        for block in python_blocks(page)
+    ]
+    assert programs
+    lines = [(str(program), line) for program in programs for line in program.text.splitlines()]
+    assert [(where, line) for where, line in lines if len(line) > 84] == []
 
 
 def test_the_house_is_drawn_as_it_is() -> None:

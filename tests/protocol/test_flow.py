@@ -120,12 +120,14 @@ async def test_a_cancellation_tries_what_waits_once(
 ) -> None:
     sock, peer = pair
     protocol = Recorder()
+    got: list[bytes] = []
+    count = 0
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: serve_protocol(sock, protocol, send_engine=sending))
         await protocol.until("made")
         protocol.transport.set_write_buffer_limits(100, 10)
         count = fill(protocol)
-        got = [peer.recv(100), peer.recv(100)]  # there is room for some
+        got += [peer.recv(100), peer.recv(100)]  # there is room for some
         tasks.cancel_scope.cancel()
     with contextlib.suppress(BlockingIOError):
         while True:

@@ -166,7 +166,7 @@ class PacketBatchPool:
     @property
     def free(self) -> int:
         """How many batches `acquire_nowait` can return now."""
-        if self._some_are_lost or len(self._lent) >= self._size:
+        if self._lent:  # perhaps by loans that are over
             self._take_back_the_lost()
         return self._size - len(self._lent)
 

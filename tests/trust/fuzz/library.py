@@ -115,7 +115,7 @@ def address(data: bytes) -> None:
         assert zone or shown[1:] == (*given[1:], 0, 0)[: len(shown) - 1]
         assert subject.encode_sockaddr(family, shown) == encoded
     else:
-        name = os.fsencode(given)
+        name = os.fsencode(raw if kind == 7 else text)
         assert os.fsencode(shown) == (name if name[:1] == b"\0" else name.split(b"\0")[0])
 
 
