@@ -33,3 +33,14 @@ def socket_attributes(sock: socket.socket) -> Mapping[Any, Callable[[], Any]]:
 
 def _host_and_port(address: Any) -> Any:
     return address[:2] if isinstance(address, tuple) else address
+
+
+def describe(receiver: Mapping[str, Any]) -> str:
+    """Return the repr of a receiver that has these attributes, in whatever state."""
+    if "_run_soon" not in receiver:  # the last one
+        return "<PacketReceiver, not made yet>"
+    state = "closed" if receiver["_closed"] else "stopped" if receiver["_stopped"] else "open"
+    with contextlib.suppress(OSError):  # it has no name any more
+        state += f" at {receiver['_sock'].getsockname()!r}"
+    seen = receiver["_counters"].received
+    return f"<PacketReceiver, {state}: {seen.packets} packets in {seen.batches} batches>"

@@ -21,7 +21,7 @@ from .._receive.outlook import outlook_for
 from .._receive.usable import ensure_usable
 from .._system.control import has_gro
 from .._system.memory import discard_waiting, most_waiting
-from .attributes import socket_attributes
+from .attributes import describe, socket_attributes
 from .linger import TIMER_RESOLUTION, Pace, check_linger
 from .pool import PacketBatchPool, on_loss
 from .statistics import Counters, ReceiverStatistics
@@ -385,6 +385,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         if not self._closed:
             self._counters.ask_the_kernel()
         return self._counters.freeze()
+
+    def __repr__(self) -> str:
+        return describe(vars(self))
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
