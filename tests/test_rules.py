@@ -26,7 +26,7 @@ MODULES = {
 
 # From the top of the house down: a module imports from wings above its own, and from its own.
 WINGS = ["_arguments", "_compat", "_compiled", "_packets", "_system", "_receive", "_send"]
-WINGS += ["_stream", "testing", "__init__", "__main__"]
+WINGS += ["_stream", "_protocol", "testing", "__init__", "__main__"]
 
 # The doors: private names that modules of other wings may use, and whose they are.
 DOORS = {
@@ -133,6 +133,16 @@ def test_public_names() -> None:
                     assert value.__doc__, member
     assert typing.get_type_hints(anyio_mmsg.PacketBatch)["capacity"] is int
     assert (SOURCE / "py.typed").exists()
+
+
+def test_nothing_starts_a_task() -> None:
+    starting = {"create_task", "create_task_group", "ensure_future", "open_nursery", "start_soon"}
+    called = set()
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called.add(getattr(node.func, "attr", getattr(node.func, "id", "")))
+    assert called & (starting | {"TaskGroup"}) == set()
 
 
 @each_loop

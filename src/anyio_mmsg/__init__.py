@@ -27,6 +27,7 @@ Sending: `send_mmsg`, `send_mmsg_nowait`, `multi_target_send`; they return a `Se
 from ._packets import Packet, compiled
 from ._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, PacketBatch
 from ._packets.packet import Address
+from ._protocol.serve import serve_protocol
 from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
 from ._send.functions import multi_target_send, send_mmsg, send_mmsg_nowait
 from ._send.outgoing import Data, Destination, Packets
@@ -68,6 +69,7 @@ __all__ = [
     "recv_mmsg_nowait",
     "send_mmsg",
     "send_mmsg_nowait",
+    "serve_protocol",
 ]
 
 

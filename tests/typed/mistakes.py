@@ -6,6 +6,7 @@ Nothing here is run. If a line checks after all, that is an error: of a comment 
 
 from __future__ import annotations
 
+import asyncio
 import socket
 
 import anyio
@@ -23,7 +24,9 @@ from anyio_mmsg import (
     recv_mmsg_nowait,
     send_mmsg,
     send_mmsg_nowait,
+    serve_protocol,
 )
+from anyio_mmsg.testing import Datagram, ScriptedReceiver, fill_batch, make_batch
 
 
 async def receiving(sock: socket.socket, batch: PacketBatch) -> None:
@@ -94,3 +97,23 @@ async def streams(
     batches, _ = anyio.create_memory_object_stream[PacketBatch](16)
     await feed(receiver, batches, "drop")  # type: ignore[arg-type]
     print(numbers)
+
+
+async def protocols(sock: socket.socket) -> None:
+    await serve_protocol(sock, asyncio.DatagramProtocol)  # type: ignore[arg-type]
+    await serve_protocol(sock, asyncio.Protocol())  # type: ignore[arg-type]
+    await serve_protocol(sock, asyncio.DatagramProtocol(), 64)  # type: ignore[call-arg]
+    (await serve_protocol(sock, asyncio.DatagramProtocol())).close()  # type: ignore[attr-defined, func-returns-value]
+
+
+def tests_of_users(batch: PacketBatch) -> None:
+    make_batch(b"x")  # type: ignore[arg-type]
+    make_batch(["x"])  # type: ignore[list-item]
+    make_batch([(b"x", ("127.0.0.1", "1"))])  # type: ignore[list-item]
+    fill_batch([], [b"x"])  # type: ignore[arg-type]
+    Datagram(b"x", 9999)  # type: ignore[arg-type]
+    Datagram(b"x", ("127.0.0.1", 1), 5)  # type: ignore[call-arg]
+    Datagram(b"x", ecn="1")  # type: ignore[arg-type]
+    ScriptedReceiver([b"x"])  # type: ignore[list-item]
+    ScriptedReceiver([["x"]])  # type: ignore[list-item]
+    ScriptedReceiver([batch], linger=1)  # type: ignore[call-arg]

@@ -45,6 +45,16 @@ from anyio_mmsg import (
     recv_mmsg_nowait,
     send_mmsg,
     send_mmsg_nowait,
+    serve_protocol,
+)
+from anyio_mmsg.testing import (
+    Datagram,
+    DatagramLike,
+    ScriptedReceiver,
+    Sender,
+    Step,
+    fill_batch,
+    make_batch,
 )
 
 if TYPE_CHECKING:
@@ -225,6 +235,39 @@ async def streams(sock: socket.socket, overload: Overload) -> None:
         assert_type(statistics.dropped_by_kernel, int | None)
         print(sum(statistics.transient_errors.get(number, 0) for number in TRANSIENT_ERRORS))
     assert_type((receiver.stopped, receiver.closed, compiled), tuple[bool, bool, bool])
+
+
+class Echo(asyncio.DatagramProtocol):
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]  # typeshed: BaseTransport
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.transport.sendto(data, addr)
+
+
+async def protocols(sock: socket.socket) -> None:
+    await serve_protocol(sock, Echo(), limit=256, engine="auto", send_engine="sendto", gso=True)
+    async with anyio.create_task_group() as tasks:
+        transport: asyncio.DatagramTransport = await tasks.start(serve_protocol, sock, Echo())
+        transport.close()
+    task = asyncio.create_task(serve_protocol(sock, Echo()))
+    assert_type(await task, None)
+
+
+async def tests_of_users() -> None:
+    batch = make_batch([b"x", bytearray(b"x"), (b"x", ("::1", 9)), Datagram(b"", None, ecn=1)])
+    assert_type(batch, PacketBatch)
+    assert_type(fill_batch(batch, batch), int)
+    given: list[DatagramLike] = [b"x", (b"x", "/a/path"), Datagram.copy_of(batch[0])]
+    make_batch(given, capacity=4, slot_size=9, ancillary=True, gro=False).close()
+    sender: Sender = Datagram(b"x", ("192.0.2.1", 9), timestamp=0, segment_size=1).address
+    script: list[Step] = [given, batch, OSError(9, "x"), EOFError, anyio.Event()]
+    script += [asyncio.Event(), anyio.sleep_forever, lambda: print(sender)]
+    receiver = ScriptedReceiver(script, PacketBatchPool(2), limit=3, errors="raise")
+    as_receiver: PacketReceiver = receiver
+    send, _ = anyio.create_memory_object_stream[PacketBatch](16)
+    await feed(as_receiver, send)
+    ScriptedReceiver([[b"x"], [b"x", (b"x", None)], LookupError, print])
 
 
 async def work(batches: MemoryObjectReceiveStream[PacketBatch]) -> None:

@@ -97,10 +97,10 @@ class Packet(_Fields):
 
     Attributes:
         data: Exactly the bytes received, read-only; empty for an empty datagram.
-        address: The sender, in the form of `socket.recvfrom`: ``(host, port)`` for AF_INET,
-            ``(host, port, flowinfo, scope_id)`` for AF_INET6, for AF_UNIX a path as str or an
-            abstract name as bytes; None for a sender without a name, and for a truncated datagram
-            on Windows, which does not report its sender.
+        address: The sender, in the form of `socket.socket.recvfrom`: ``(host, port)`` for
+            AF_INET, ``(host, port, flowinfo, scope_id)`` for AF_INET6, for AF_UNIX a path as str
+            or an abstract name as bytes; None for a sender without a name, and for a truncated
+            datagram on Windows, which does not report its sender.
     """
 
     __slots__ = ()
@@ -110,7 +110,7 @@ class Packet(_Fields):
 
     @property
     def size(self) -> int:
-        """Bytes received: ``len(data)``, at most the batch's `slot_size`.
+        """Bytes received, ``len(data)``; at most the batch's `slot_size`.
 
         Raises:
             ValueError: The packet was released.

@@ -61,8 +61,8 @@ async def send_mmsg(
             writable, even when the receiver's queue is full, so a call tries again and again, at
             the cost of a processor, and packets for other receivers wait behind that one.
         packets: ``(data, address)`` pairs. The data is bytes-like. The address has the form of
-            `socket.sendto`, with a numeric host; or it is a `Packet`, for its sender; or None,
-            for the peer of a connected socket. Or `Packet`s, or a `PacketBatch`: they go
+            `socket.socket.sendto`, with a numeric host; or it is a `Packet`, for its sender; or
+            None, for the peer of a connected socket. Or `Packet`s, or a `PacketBatch`: they go
             back to their senders as they are. No payload is copied. Until the call ends,
             payloads can't be released or resized, nor a batch that is sent: BufferError.
         gso: Have runs of packets of one size to one destination cut by the kernel or the network

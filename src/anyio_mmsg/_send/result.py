@@ -62,7 +62,7 @@ class SendResult(_Record):
 
     @property
     def handled(self) -> int:
-        """How many were dealt with: sent or refused. Packets from this index on were not."""
+        """How many were dealt with, sent or refused. Packets from this index on were not."""
         return self.sent + len(self.failures)
 
     @property
@@ -76,7 +76,7 @@ class SendResult(_Record):
         Raises:
             OSError: The error of the only failure.
             ExceptionGroup: Of several failures: their errors, in order. On Python 3.10 it is that
-                of the package `exceptiongroup`, which AnyIO requires there.
+                of the package exceptiongroup, which AnyIO requires there.
         """
         if len(self.failures) == 1:
             raise self.failures[0].error
