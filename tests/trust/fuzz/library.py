@@ -49,9 +49,9 @@ def sockaddr(data: bytes) -> None:
     raw = data[:128]
     for family in (INET, INET6, UNIX):
         addresses.sockaddrs_of(family).clear()
-    address = subject.decode_sockaddr(raw)
+    address: Any = subject.decode_sockaddr(raw)
     hash(address)  # it is a key of caches
-    shown = address
+    shown: Any = address
     if type(address) is tuple and len(address) == 4:
         assert socket.inet_pton(INET6, address[0]) == raw[8:24]
         shown = IPv6Address(address[0]), *address[1:]
@@ -107,7 +107,7 @@ def address(data: bytes) -> None:
         assert str(refusal)
         assert not isinstance(refusal, UnicodeError), "these are not our words"
         return
-    shown = subject.decode_sockaddr(encoded)
+    shown: Any = subject.decode_sockaddr(encoded)
     assert len(encoded) <= SIZES.get(family, 2 + 108)  # sockaddr_un (unix(7))
     if family in SIZES:
         host, zone = given[0].partition("%")[::2]
