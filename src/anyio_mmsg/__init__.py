@@ -17,6 +17,7 @@ The packet's way through the house, from the top down; a wing imports only from 
     _receive/         an engine fills free slots; functions.py waits for packets
     _send/            packets are checked, then a sender sends them; functions.py waits for room
     _stream/          what applications start in a nursery: sockets, pools, receivers, feed
+    _protocol/        asyncio's datagram protocols, served by batches
 
 docs/architecture.md has the whole map.
 """
@@ -24,9 +25,10 @@ docs/architecture.md has the whole map.
 from ._packets import Packet, compiled
 from ._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, PacketBatch
 from ._packets.packet import Address
+from ._protocol.serve import serve_protocol
 from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
 from ._send.functions import multi_target_send, send_mmsg, send_mmsg_nowait
-from ._send.outgoing import Data, Packets
+from ._send.outgoing import Data, Destination, Packets
 from ._send.result import SendFailure, SendResult, UnusableSocketError
 from ._stream.feed import Overload, feed
 from ._stream.multicast import MulticastGroup
@@ -43,6 +45,7 @@ __all__ = [
     "Address",
     "BatchFullError",
     "Data",
+    "Destination",
     "MulticastGroup",
     "Overload",
     "Packet",
@@ -64,6 +67,7 @@ __all__ = [
     "recv_mmsg_nowait",
     "send_mmsg",
     "send_mmsg_nowait",
+    "serve_protocol",
 ]
 
 

@@ -161,6 +161,13 @@ typedef struct {
     PyObject *failures; /* a list */
 } Record;
 
+/* Whether the engine in Python is in the middle of a fill, or was interrupted there. */
+static inline int
+has_record(const Slots *self)
+{
+    return self->record != NULL && self->record != Py_None;
+}
+
 static inline Py_ssize_t
 slot_of(const Slots *self, long long number)
 {
@@ -237,6 +244,8 @@ enum column { PACKETS, PAYLOADS, ADDRESSES };
 /* A list of that for held packets `start` to `stop`, the arguments, counted from the oldest; to
  * the last one without `stop`. */
 PyObject *slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column which);
+/* The method copies(): the bytes of all packets held. */
+PyObject *slots_copies(Slots *self, PyObject *ignored);
 /* Have the packets held of numbers `first` to `last` know their senders. */
 int slots_learn_addresses(Slots *self, long long first, long long last);
 /* Have what was handed out for a place raise ValueError; -1 and an error if it is in use. No Python
@@ -251,6 +260,10 @@ int slots_set_source(Slots *self, PyObject *source);
 PyObject *slots_timestamps(Slots *self, PyObject *ignored);
 
 #ifdef __linux__
+/* address.c */
+/* The address of an AF_INET or AF_INET6 sockaddr: a new reference, or NULL and an error; NULL
+ * without one for another family, and for one that is cut short. Runs no Python. */
+PyObject *inet_address(const unsigned char *raw, uint32_t length);
 /* recvmmsg.c */
 int recvmmsg_add_types(PyObject *module, State *state);
 /* The address of who sent the packet in a slot: a new reference, or NULL and an error. */

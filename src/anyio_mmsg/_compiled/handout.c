@@ -421,6 +421,69 @@ slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column w
     return list;
 }
 
+PyObject *
+slots_copies(Slots *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *list = PyList_New(self->held); /* which may run finalizers; from here on no Python */
+    Py_ssize_t i, made = list == NULL ? 0 : PyList_GET_SIZE(list);
+    Py_ssize_t count = Py_MIN(made, self->held);
+    Place place = place_of(self, self->oldest);
+    for (i = 0; i < count; i++) {
+        Py_ssize_t offset, size = size_at(self, place, &offset);
+        const char *start = (char *)self->buffer.buf + place.slot * self->slot_size + offset;
+        PyObject *copy = PyBytes_FromStringAndSize(start, size);
+        if (copy == NULL) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, i, copy);
+        place = next_place(self, place);
+    }
+    if (list != NULL && count < made && PyList_SetSlice(list, count, made, NULL) < 0) {
+        Py_CLEAR(list);
+    }
+    return list;
+}
+
+/* Have the source commit what it read. An error if it is in the middle of that. */
+static int
+settle(Slots *self)
+{
+    PyObject *done;
+    if (!has_record(self)) {
+        return 0;
+    }
+    done = PyObject_CallMethod(self->source, "settle", "O", self);
+    Py_XDECREF(done);
+    if (done != NULL && has_record(self)) {
+        PyErr_SetString(PyExc_RuntimeError, READING);
+        return -1;
+    }
+    return done == NULL ? -1 : 0;
+}
+
+int
+slots_set_source(Slots *self, PyObject *source)
+{
+    long long tail;
+    /* The senders of what is held are known to the last source alone. To ask it may run Python,
+     * and that may fill more; in the end nothing comes between. */
+    do {
+        tail = self->tail;
+        if (self->reading) {
+            PyErr_SetString(PyExc_RuntimeError, READING);
+            return -1;
+        }
+        if (settle(self) < 0
+            || slots_learn_addresses(self, self->oldest, self->oldest + self->held) < 0) {
+            return -1;
+        }
+    } while (tail != self->tail || self->reading || has_record(self));
+    Py_INCREF(source);
+    Py_XSETREF(self->source, source);
+    return 0;
+}
+
 int
 slots_kill(Slots *self, Place place, PyObject **leftover)
 {

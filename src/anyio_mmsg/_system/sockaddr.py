@@ -6,7 +6,7 @@ import operator
 import os
 import socket
 import struct
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 from .._packets.packet import Address
 
@@ -75,7 +75,8 @@ def encode_sockaddr(family: int, address: Address) -> bytes:
                 f"address is {address!r}; give (host, port), or (host, port, flowinfo, "
                 f"scope_id), on an AF_INET6 socket"
             )
-        host, port, flowinfo, scope_id = (*address, 0, 0)[:4]
+        parts: tuple[Any, ...] = (*address, 0, 0)
+        host, port, flowinfo, scope_id = parts[:4]
         flowinfo = _number("flowinfo", flowinfo, 0xFFFFF)  # 20 bits (RFC 8200 section 6)
         scope_id = _number("scope_id", scope_id, 0xFFFFFFFF)
         if has_zone(address):

@@ -1,0 +1,125 @@
+"""What a transport has to send, and how it goes out."""
+
+from __future__ import annotations
+
+import socket
+
+from anyio import WouldBlock
+
+from .._packets.packet import Address
+from .._send.engine import check_sender
+from .._send.functions import send_mmsg_nowait
+from .._send.result import UNUSABLE, SendResult, UnusableSocketError
+
+HEADER = 8
+"""Bytes that each datagram counts for beside its own, so that empty ones count too: those of the
+UDP header, as asyncio has it from Python 3.13 on."""
+
+_CHUNK = 1024
+"""Datagrams of one send: the most that sendmmsg(2) takes. What is laid out for a send that finds
+no room is laid out again, so it is bounded."""
+
+
+class Outbox:
+    """Datagrams that are to be sent, in order.
+
+    Args:
+        sock: A nonblocking datagram socket.
+        engine: As for `send_mmsg`.
+        gso: As for `send_mmsg`.
+
+    Attributes:
+        size: Bytes of the datagrams, `HEADER` included.
+        full: Whether the last `send` ended because the socket had no room.
+
+    Raises:
+        ValueError: `engine` is unknown, or unavailable here.
+    """
+
+    def __init__(self, sock: socket.socket, engine: str, gso: bool) -> None:
+        check_sender(engine)
+        self._sock = sock
+        self._engine = engine
+        self._gso = gso
+        self._waiting: list[tuple[bytes, Address]] = []
+        self.size = 0
+        self.full = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, data: bytes, address: Address) -> None:
+        """Add a datagram. It is not looked at before it is sent."""
+        self._waiting.append((data, address))
+        self.size += len(data) + HEADER
+
+    def clear(self) -> None:
+        """Drop all datagrams."""
+        self._waiting.clear()
+        self.size = 0
+        self.full = False
+
+    def send(self) -> list[OSError]:
+        """Send what the socket has room for, and keep the rest.
+
+        Returns:
+            The errors of datagrams that the system refused, in order. They are not kept.
+
+        Raises:
+            TypeError: The address of a datagram has the wrong type for the socket, as
+                `socket.sendto` raises it. That datagram is not kept, those after it are.
+            UnusableSocketError: The socket is closed.
+            Exception: Whatever else `socket.sendto` may raise of a datagram; likewise.
+        """
+        errors: list[OSError] = []
+        self.full = False
+        if len(self._waiting) == 1:  # where `socket.sendto` costs less
+            self._send_each(1, errors)
+        while self._waiting and not self.full:
+            chunk = self._waiting if len(self._waiting) <= _CHUNK else self._waiting[:_CHUNK]
+            count, result = len(chunk), SendResult()
+            try:
+                send_mmsg_nowait(
+                    self._sock, chunk, gso=self._gso, engine=self._engine, result=result
+                )
+            except WouldBlock:
+                pass
+            except (TypeError, ValueError):
+                # One of them is not for us: too long, to a host by its name, or wrong. The
+                # system may take it, or has the error that asyncio's users know.
+                self._send_each(count, errors)
+                continue
+            finally:
+                self._forget(result.handled)
+            self.full = result.handled < count
+            errors += [failure.error for failure in result.failures]
+        return errors
+
+    def _send_each(self, count: int, errors: list[OSError]) -> None:
+        """Send the next `count` datagrams as asyncio does, by a call for each."""
+        for _ in range(count):
+            data, address = self._waiting[0]
+            self._forget(1)
+            try:
+                if address is None:
+                    self._sock.send(data)
+                else:
+                    self._sock.sendto(data, address)
+            except (BlockingIOError, InterruptedError):
+                self._waiting.insert(0, (data, address))
+                self.size += len(data) + HEADER
+                self.full = True
+                break
+            except OSError as error:
+                if error.errno in UNUSABLE:
+                    raise UnusableSocketError(error.errno or 0, str(error)) from None
+                errors.append(error)
+
+    def _forget(self, count: int) -> None:
+        if count == len(self._waiting):
+            self._waiting.clear()
+            self.size = 0
+            return
+        gone = self._waiting[:count]
+        del self._waiting[:count]
+        self.size -= sum([len(data) for data, _ in gone]) + HEADER * len(gone)
