@@ -78,7 +78,7 @@ def sockaddr(data: bytes) -> None:
 def bounded(data: bytes) -> None:
     """Many sockaddrs: the caches keep their size."""
     reader, cache = Reader(data), AddressCache()
-    cache.update((b"%d" % number, None) for number in range(ADDRESS_CACHE_SIZE - 3))
+    cache.update((b"%300d" % number, None) for number in range(ADDRESS_CACHE_SIZE - 3))
     while reader.left:
         raw = reader.block()
         cache[raw]
