@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from anyio_mmsg._system.platform import why_no_batch_calls
 
-from .helpers import Family, have_ipv6, without_trio, without_uvloop
+# What helpers assert is then checked under `python -O` too, as what tests assert is.
+pytest.register_assert_rewrite(
+    *(
+        f"tests.{path.stem}"
+        for path in Path(__file__).parent.glob("[a-z]*")
+        if path != Path(__file__)
+    )
+)
+
+from .helpers import Family, have_ipv6, without_trio, without_uvloop  # noqa: E402
 
 
 @pytest.fixture(

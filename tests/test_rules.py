@@ -26,7 +26,7 @@ MODULES = {
 
 # From the top of the house down: a module imports from wings above its own, and from its own.
 WINGS = ["_arguments", "_compat", "_compiled", "_packets", "_system", "_receive", "_send"]
-WINGS += ["_stream", "_protocol", "testing", "__init__"]
+WINGS += ["_stream", "_protocol", "testing", "__init__", "__main__"]
 
 # The doors: private names that modules of other wings may use, and whose they are.
 DOORS = {

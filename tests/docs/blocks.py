@@ -172,13 +172,6 @@ def as_child(
             child.kill()
 
 
-def interrupt(child: subprocess.Popen[str], by: signal.Signals = signal.SIGINT) -> str:
-    """Send a signal, wait for the end, and return the rest of what was printed."""
-    child.send_signal(by)
-    out, err = child.communicate(timeout=30)
-    return out + err
-
-
 def catches(child: subprocess.Popen[str], number: signal.Signals) -> None:
     """Wait until a program has a handler for a signal that Python itself has none for (Linux)."""
     status = Path(f"/proc/{child.pid}/status")

@@ -98,6 +98,7 @@ async def serving(way: str, **options: Any) -> AsyncIterator[Start]:
             for transport in transports:
                 if not transport.is_closing():
                     transport.abort()
+        await turns(2)  # until then they call `connection_lost`
 
 
 async def turns(count: int) -> None:

@@ -65,9 +65,9 @@ async def test_pause_and_resume(way: str, pair: tuple[socket.socket, socket.sock
     async with serving(way) as start:
         protocol = Recorder()
         transport = await start(sock, protocol)
-        transport.set_write_buffer_limits(100, 10)
+        transport.set_write_buffer_limits(1000, 900)
         count = fill(protocol)
-        assert transport.get_write_buffer_size() > 100
+        assert transport.get_write_buffer_size() > 1000
         await turns(5)
         for number in range(count, count + 3):  # one that is paused may go on
             transport.sendto(b"%d" % number)
@@ -76,7 +76,8 @@ async def test_pause_and_resume(way: str, pair: tuple[socket.socket, socket.sock
         await protocol.until("resume")
         transport.sendto(b"again")
         got += await read(peer, 1)
-        assert transport.get_write_buffer_size() == 0
+        # Python 3.13.0's own counts headers when they come in, and not when they go out.
+        assert way == "loop" or transport.get_write_buffer_size() == 0
     assert got == [*numbered(count + 3), b"again"]
     assert protocol.names == ["made", "pause", "resume", "lost"]
 
@@ -120,12 +121,14 @@ async def test_a_cancellation_tries_what_waits_once(
 ) -> None:
     sock, peer = pair
     protocol = Recorder()
+    got: list[bytes] = []
+    count = 0
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: serve_protocol(sock, protocol, send_engine=sending))
         await protocol.until("made")
         protocol.transport.set_write_buffer_limits(100, 10)
         count = fill(protocol)
-        got = [peer.recv(100), peer.recv(100)]  # there is room for some
+        got += [peer.recv(100), peer.recv(100)]  # there is room for some
         tasks.cancel_scope.cancel()
     with contextlib.suppress(BlockingIOError):
         while True:

@@ -6,6 +6,7 @@ import dataclasses
 import pickle
 import random
 import socket
+import sys
 import typing
 from typing import Any
 
@@ -24,7 +25,7 @@ from anyio_mmsg import (
 )
 from anyio_mmsg.testing import Datagram, fill_batch, make_batch
 
-from ..helpers import Family, contents
+from ..helpers import Family, contents, have_ipv6
 
 SENDER = ("192.0.2.1", 50000)
 
@@ -276,6 +277,32 @@ async def test_sending_it_answers_its_senders(sending: str, family: Family) -> N
     assert got.addresses() == [server.getsockname()] * 3
     batch.release()
     assert send_mmsg_nowait(server, batch, engine=sending).sent == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reply_from_destination needs Linux")
+@pytest.mark.parametrize("kind", ["inet", "mapped"])
+@pytest.mark.parametrize("host", ["127.0.0.7", "239.1.2.3", "255.255.255.255"])
+def test_answers_come_from_the_destination(host: str, kind: str, sending: str) -> None:
+    """From another address of the kernel's choice, if it is a group's."""
+    if kind == "mapped" and not have_ipv6():
+        pytest.skip("::1 can't be bound here")
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    family = socket.AF_INET if kind == "inet" else socket.AF_INET6
+    with client, socket.socket(family, socket.SOCK_DGRAM) as server:
+        client.bind(("127.0.0.1", 0))
+        client.settimeout(5)
+        server.setblocking(False)
+        if kind == "mapped":
+            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        server.bind(("", 0))
+        start = "" if kind == "inet" else "::ffff:"
+        sender = (start + client.getsockname()[0], client.getsockname()[1])
+        question = Datagram(b"x", sender, destination=start + host)
+        batch = make_batch([question], ancillary=True)
+        result = send_mmsg_nowait(server, batch, reply_from_destination=True, engine=sending)
+        result.raise_for_failures()
+        source = client.recvfrom(9)[1][0]
+        assert source == (host if host == "127.0.0.7" else "127.0.0.1")
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets on this platform")

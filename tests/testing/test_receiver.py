@@ -59,7 +59,7 @@ async def test_more_than_a_batch_takes_come_in_several(capacity: int, limit: int
 
 async def test_a_batch_is_a_step() -> None:
     recorded = make_batch([Datagram(b"1", ecn=1), b"2"], ancillary=True)
-    script: list[Step] = [recorded, {b"3"}, (each for each in [b"4"])]
+    script: list[Any] = [recorded, {b"3"}, (each for each in [b"4"])]
     receiver = ScriptedReceiver(script, PacketBatchPool(ancillary=True))
     recorded.close()
     with await receiver.receive() as batch:
@@ -299,6 +299,22 @@ async def test_stop_ends_a_wait(wait: str) -> None:
         await wait_all_tasks_blocked()
         receiver.stop()
     assert receiver.statistics().packets == 0
+
+
+async def test_an_event_before_a_stop_has_happened_for_one_who_waits() -> None:
+    event = anyio.Event()
+    receiver = ScriptedReceiver([event, [b"a"], anyio.sleep_forever])
+    got: list[list[bytes]] = []
+
+    async def receive() -> None:
+        got.extend(await rest(receiver))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(receive)
+        await wait_all_tasks_blocked()
+        event.set()
+        receiver.stop()
+    assert got == [[b"a"]]
 
 
 async def test_a_step_may_stop_it() -> None:

@@ -25,7 +25,7 @@ from anyio_mmsg import PacketBatch, SendResult, recv_mmsg_nowait, send_mmsg_nowa
 from anyio_mmsg._packets import compiled
 from anyio_mmsg._system.platform import Refused
 
-from .opcodes import BeforeOpcode, Interrupt
+from ..interrupts import BeforeOpcode, Interrupt
 from .world import SLOT_SIZE, Sockets, World, body, sockets
 
 HERE = Path(__file__).parent

@@ -103,7 +103,7 @@ async def protocols(sock: socket.socket) -> None:
     await serve_protocol(sock, asyncio.DatagramProtocol)  # type: ignore[arg-type]
     await serve_protocol(sock, asyncio.Protocol())  # type: ignore[arg-type]
     await serve_protocol(sock, asyncio.DatagramProtocol(), 64)  # type: ignore[call-arg]
-    (await serve_protocol(sock, asyncio.DatagramProtocol())).close()  # type: ignore[attr-defined]
+    (await serve_protocol(sock, asyncio.DatagramProtocol())).close()  # type: ignore[attr-defined, func-returns-value]
 
 
 def tests_of_users(batch: PacketBatch) -> None:

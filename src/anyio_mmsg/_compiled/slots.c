@@ -315,24 +315,6 @@ slots_addresses(Slots *self, PyObject *const *args, Py_ssize_t nargs)
     return slots_column(self, args, nargs, ADDRESSES);
 }
 
-int
-slots_set_source(Slots *self, PyObject *source)
-{
-    long long tail;
-    /* The senders of what is held are known to the last source alone. To ask it may run Python,
-     * and that may fill more; in the end nothing comes between. */
-    do {
-        tail = self->tail;
-        if (ensure_not_reading(self) < 0
-            || slots_learn_addresses(self, self->oldest, self->oldest + self->held) < 0) {
-            return -1;
-        }
-    } while (tail != self->tail || self->reading);
-    Py_INCREF(source);
-    Py_XSETREF(self->source, source);
-    return 0;
-}
-
 static PyObject *
 slots_plug(Slots *self, PyObject *source)
 {

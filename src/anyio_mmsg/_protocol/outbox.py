@@ -10,7 +10,6 @@ from .._packets.packet import Address
 from .._send.engine import check_sender
 from .._send.functions import send_mmsg_nowait
 from .._send.result import UNUSABLE, SendResult, UnusableSocketError
-from .._system.platform import MSG_DONTWAIT
 
 HEADER = 8
 """Bytes that each datagram counts for beside its own, so that empty ones count too: those of the
@@ -103,9 +102,9 @@ class Outbox:
             self._forget(1)
             try:
                 if address is None:
-                    self._sock.send(data, MSG_DONTWAIT)
+                    self._sock.send(data)
                 else:
-                    self._sock.sendto(data, MSG_DONTWAIT, address)
+                    self._sock.sendto(data, address)
             except (BlockingIOError, InterruptedError):
                 self._waiting.insert(0, (data, address))
                 self.size += len(data) + HEADER

@@ -181,29 +181,23 @@ def _control_of(datagram: Datagram) -> list[Ancillary]:
     if asked and isinstance(datagram.address, (str, bytes)):
         raise ValueError(f"{asked[0]} is given, and packets of unix sockets come without it")
     destination = _packed_destination(datagram)
-    # A dual-stack socket shows IPv4 in IPv6's form, with the control data of IPv4.
     is_inet6 = len(_packed_host(datagram.address) or destination or b"") == 16
-    is_mapped = is_inet6 and (_packed_host(datagram.address) or destination)[:12] == _MAPPED
     if destination is not None:
-        index = datagram.interface or 1
+        index = _INT.pack(datagram.interface or 1)
         if is_inet6:
-            messages.append((SOL_IPV6, IPV6_PKTINFO, destination + _INT.pack(index)))
-        if not is_inet6 or is_mapped:
+            messages.append((SOL_IPV6, IPV6_PKTINFO, destination + index))
+        if not is_inet6 or destination[:12] == _MAPPED:  # a dual-stack socket says both
             host = destination[-4:]
             # Where answers come from. For groups it is an address of the interface, which isn't
             # known here: 0.0.0.0 leaves the choice to the routes.
             local = bytes(4) if host[0] >= 224 else host
-            messages.append((SOL_IP, IP_PKTINFO, _INT.pack(index) + local + host))
-    if is_inet6 and not is_mapped:
-        if datagram.hop_limit is not None:
-            messages.append((SOL_IPV6, IPV6_HOPLIMIT, _INT.pack(datagram.hop_limit)))
-        if datagram.ecn is not None:
-            messages.append((SOL_IPV6, IPV6_TCLASS, _INT.pack(datagram.ecn)))
-    else:
-        if datagram.hop_limit is not None:
-            messages.append((SOL_IP, IP_TTL, _INT.pack(datagram.hop_limit)))
-        if datagram.ecn is not None:
-            messages.append((SOL_IP, IP_TOS, bytes([datagram.ecn])))
+            messages.append((SOL_IP, IP_PKTINFO, index + local + host))
+    if datagram.hop_limit is not None:
+        kind = (SOL_IPV6, IPV6_HOPLIMIT) if is_inet6 else (SOL_IP, IP_TTL)
+        messages.append((*kind, _INT.pack(datagram.hop_limit)))
+    if datagram.ecn is not None:
+        kind = (SOL_IPV6, IPV6_TCLASS) if is_inet6 else (SOL_IP, IP_TOS)
+        messages.append((*kind, _INT.pack(datagram.ecn)))
     return messages
 
 

@@ -74,6 +74,9 @@ class ScriptedReceiver(PacketReceiver):
     `stopped` is true. Somebody may call `stop` before: then what comes before the next step that
     waits has arrived and is handed out, and the rest never comes.
 
+    What only a kernel knows is None in its `ReceiverStatistics`: `dropped_by_kernel`, and the
+    buffer. It has no typed attributes.
+
     Args:
         script: The steps.
         pool: As for `PacketReceiver`. Packets with control data need one with ``ancillary=True``.
