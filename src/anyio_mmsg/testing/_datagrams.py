@@ -193,11 +193,11 @@ def _control_of(datagram: Datagram) -> list[Ancillary]:
             local = bytes(4) if host[0] >= 224 else host
             messages.append((SOL_IP, IP_PKTINFO, index + local + host))
     if datagram.hop_limit is not None:
-        kind = (SOL_IPV6, IPV6_HOPLIMIT) if is_inet6 else (SOL_IP, IP_TTL)
-        messages.append((*kind, _INT.pack(datagram.hop_limit)))
+        level, kind = (SOL_IPV6, IPV6_HOPLIMIT) if is_inet6 else (SOL_IP, IP_TTL)
+        messages.append((level, kind, _INT.pack(datagram.hop_limit)))
     if datagram.ecn is not None:
-        kind = (SOL_IPV6, IPV6_TCLASS) if is_inet6 else (SOL_IP, IP_TOS)
-        messages.append((*kind, _INT.pack(datagram.ecn)))
+        level, kind = (SOL_IPV6, IPV6_TCLASS) if is_inet6 else (SOL_IP, IP_TOS)
+        messages.append((level, kind, _INT.pack(datagram.ecn)))
     return messages
 
 
