@@ -72,6 +72,7 @@ class BatchTransport(asyncio.DatagramTransport):
         self._outlook = outlook_for(sock)
         self._limit = limit
         self._arrived: Iterator[tuple[bytes, Address]] | None = None  # what is to be handed over
+        self._copied = False  # all that the slots hold
         self._outbox = outbox
         self._high, self._low = HIGH_WATER, HIGH_WATER // 4
         self._paused = False  # the protocol was told so
@@ -212,11 +213,15 @@ class BatchTransport(asyncio.DatagramTransport):
             self._flush()
 
     def _receive(self) -> None:
+        # Each step may be repeated, when an interrupt has ended this after it.
         slots = self._slots
+        if self._copied:
+            slots.take_back(None)
+            self._copied = False
         drain(self._sock, slots, self._limit, self._outlook)
         # Without `strict`, which costs as much as a datagram.
-        self._arrived = zip(slots.copies(), slots.addresses(0))  # noqa: B905
-        slots.take_back(None)
+        arrived = zip(slots.copies(), slots.addresses(0))  # noqa: B905
+        self._arrived, self._copied = arrived, True  # without a call in between
 
     def _hand_over(self) -> None:
         for data, address in self._arrived or ():
@@ -258,8 +263,8 @@ class BatchTransport(asyncio.DatagramTransport):
         if self._outbox.size > self._high:
             self._bound()
         elif not self._flush_comes and not self._awaits_room:
-            self._flush_comes = True
             self._loop.call_soon(self._flush)
+            self._flush_comes = True
 
     def _bound(self) -> None:
         """Do something about a buffer that is longer than the high-water mark."""
