@@ -15,9 +15,9 @@ HEADER = 8
 """Bytes that each datagram counts for beside its own, so that empty ones count too: those of the
 UDP header, as asyncio has it from Python 3.13 on."""
 
-_CHUNK = 1024
-"""Datagrams of one send: the most that sendmmsg(2) takes. What is laid out for a send that finds
-no room is laid out again, so it is bounded."""
+_CHUNK = 256
+"""Datagrams of one send at most. Those that found no room are laid out again when there is some,
+however little, so there should not be many; a call's fixed cost is nothing beside so many."""
 
 
 class Outbox:

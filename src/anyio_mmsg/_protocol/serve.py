@@ -53,11 +53,11 @@ async def serve_protocol(
 
     *Sending.* `transport.sendto` only notes the datagram. What was sent while a batch was
     received goes out at its end, and what was sent elsewhere at the start of the loop's next
-    turn, in order, by one call. So `error_received` gets the errors a little later than under
-    asyncio, one for each datagram that was refused; the others are sent. An empty datagram is
-    sent as such on each Python, as asyncio does from 3.13 on. On a connected socket `addr` is
-    None or the peer's, or a ValueError. A host name is looked up by the system, which blocks the
-    loop, as it does under asyncio.
+    turn, in order, by one call for up to 256. So `error_received` gets the errors a little later
+    than under asyncio, one for each datagram that was refused; the others are sent. An empty
+    datagram is sent as such on each Python, as asyncio does from 3.13 on. On a connected socket
+    `addr` is None or the peer's, or a ValueError. A host name is looked up by the system, which
+    blocks the loop, as it does under asyncio.
 
     *Flow control.* If more than the high-water mark waits to be sent, it is sent at once. If it
     still waits then, because the socket has no room, `pause_writing` is called, and once the
