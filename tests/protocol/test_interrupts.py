@@ -67,6 +67,7 @@ def serving(sock: socket.socket, engine: str, send_engine: str) -> tuple[Any, Co
 def test_a_read_that_is_interrupted(engine: str, inet: Family) -> None:
     """What was read comes, once and in order, if the loop goes on; but for the one in hand."""
     sent = [b"0", b"1", b"2"]
+    at = 0
     for at in itertools.count():
         sock, sender = inet.pair()
         transport, protocol, loop = serving(sock, engine, "auto")
@@ -96,6 +97,7 @@ def test_a_read_that_is_interrupted(engine: str, inet: Family) -> None:
 def test_a_send_that_is_interrupted(sending: str, inet: Family, count: int) -> None:
     """What waits goes out, once and in order, if the loop goes on; one alone may be lost."""
     sent = [b"%d" % number for number in range(count)]
+    at = 0
     for at in itertools.count():
         peer, sock = inet.pair()
         transport, _, _ = serving(sock, "auto", sending)
