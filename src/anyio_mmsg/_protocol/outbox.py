@@ -29,7 +29,7 @@ class Outbox:
         gso: As for `send_mmsg`.
 
     Attributes:
-        size: Bytes of the datagrams, `HEADER` included.
+        size: Bytes of the datagrams, `HEADER` included: 0 if there is none.
         full: Whether the last `send` ended because the socket had no room.
 
     Raises:
@@ -73,7 +73,8 @@ class Outbox:
         """
         errors: list[OSError] = []
         self.full = False
-        self._settle()  # after an interrupt
+        if self._result is not None:  # after an interrupt
+            self._settle()
         if len(self._waiting) == 1:  # where `socket.sendto` costs less
             self._send_each(1, errors)
         while self._waiting and not self.full:
@@ -103,8 +104,10 @@ class Outbox:
             self._forget(self._result.handled)
 
     def _forget(self, count: int) -> None:
-        gone, rest = self._waiting[:count], self._waiting[count:]
-        size = self.size - sum([len(data) for data, _ in gone]) - HEADER * count if rest else 0
+        rest, size = self._waiting[count:], 0
+        if rest:
+            gone = self._waiting[:count]
+            size = self.size - sum([len(data) for data, _ in gone]) - HEADER * count
         self._waiting, self.size, self._result = rest, size, None  # without a call in between
 
     def _send_each(self, count: int, errors: list[OSError]) -> None:

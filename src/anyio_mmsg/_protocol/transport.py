@@ -108,7 +108,7 @@ class BatchTransport(asyncio.DatagramTransport):
         """Send what waits to be sent, then call `connection_lost` and close the socket."""
         if not self._closing:
             self._stop_reading()
-            if not self._outbox:
+            if not self._outbox.size:
                 self._end(None)
 
     def abort(self) -> None:
@@ -122,7 +122,7 @@ class BatchTransport(asyncio.DatagramTransport):
         if self._loop.is_closed():  # the task was never ended; nothing can be called any more
             self._sock.close()
             return
-        if not self._ending and self._outbox:
+        if not self._ending and self._outbox.size:
             self._send()
         if not self._ending:
             self._end(None)
@@ -275,12 +275,13 @@ class BatchTransport(asyncio.DatagramTransport):
 
     def _flush(self) -> None:
         self._flush_comes = False
-        if self._outbox and not self._awaits_room:
+        if self._outbox.size and not self._awaits_room:
             self._send()
 
     def _send(self) -> None:
+        outbox = self._outbox
         try:
-            errors = self._outbox.send()
+            errors = outbox.send()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -288,9 +289,11 @@ class BatchTransport(asyncio.DatagramTransport):
             return
         for refused in errors:
             self._call("error_received", refused)
-        self._wait_for_room(self._outbox.full)
-        self._pause_or_resume()
-        if self._closing and not self._outbox:
+        if outbox.full or self._awaits_room:
+            self._wait_for_room(outbox.full)
+        if self._paused or outbox.size > self._high:
+            self._pause_or_resume()
+        if self._closing and not outbox.size:
             self._end(None)
 
     def _wait_for_room(self, wanted: bool) -> None:
