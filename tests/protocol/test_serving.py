@@ -445,6 +445,17 @@ async def test_a_socket_that_another_transport_has(inet: Family) -> None:
     assert protocol.calls == []
 
 
+async def test_one_protocol_for_a_socket(inet: Family) -> None:
+    sock, sender = inet.pair()
+    async with serving("ours") as start:
+        protocol = Recorder()
+        await start(sock, protocol)
+        with pytest.raises(anyio.BusyResourceError):
+            await serve_protocol(sock, Recorder())
+        sender.send(b"x")
+        await protocol.until("received")
+
+
 async def test_a_loop_that_does_not_watch_sockets(
     inet: Family, monkeypatch: pytest.MonkeyPatch, on_uvloop: bool
 ) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 from typing import TYPE_CHECKING, SupportsIndex
+from weakref import WeakSet
 
-from anyio import TASK_STATUS_IGNORED
+from anyio import TASK_STATUS_IGNORED, BusyResourceError
 from anyio.abc import TaskStatus
 
 from .._arguments import whole_number
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 _LONGEST = 256 * 1024
 """Bytes of a slot where a datagram can have more than 65,535, on unix sockets: what asyncio's own
 transport takes at most."""
+
+_served: WeakSet[socket.socket] = WeakSet()
+"""Sockets that are served. A loop would forget one reader of a socket for another, silently."""
 
 
 async def serve_protocol(
@@ -53,11 +57,11 @@ async def serve_protocol(
 
     *Sending.* `transport.sendto` only notes the datagram. What was sent while a batch was
     received goes out at its end, and what was sent elsewhere at the start of the loop's next
-    turn, in order, by one call. So `error_received` gets the errors a little later than under
-    asyncio, one for each datagram that was refused; the others are sent. An empty datagram is
-    sent as such on each Python, as asyncio does from 3.13 on. On a connected socket `addr` is
-    None or the peer's, or a ValueError. A host name is looked up by the system, which blocks the
-    loop, as it does under asyncio.
+    turn, in order, by one call for up to 256. So `error_received` gets the errors a little later
+    than under asyncio, one for each datagram that was refused; the others are sent. An empty
+    datagram is sent as such on each Python, as asyncio does from 3.13 on. On a connected socket
+    `addr` is None or the peer's, or a ValueError. A host name is looked up by the system, which
+    blocks the loop, as it does under asyncio.
 
     *Flow control.* If more than the high-water mark waits to be sent, it is sent at once. If it
     still waits then, because the socket has no room, `pause_writing` is called, and once the
@@ -109,6 +113,7 @@ async def serve_protocol(
             not an int; likewise.
         ValueError: `sock` is blocking, or not a datagram socket; `limit` is below 1; an engine is
             unknown, or unavailable here; likewise.
+        anyio.BusyResourceError: `sock` serves another protocol; likewise.
         anyio.ClosedResourceError: `sock` is closed; or it was closed by something else, which
             the next receive or send has met.
         Exception: An address was given to `sendto` that is not one for the socket's family: what
@@ -123,6 +128,8 @@ async def serve_protocol(
             'anyio.run(main, backend="asyncio")'
         )
     ensure_usable(sock)
+    if sock in _served:
+        raise BusyResourceError("receiving from")
     if isinstance(protocol, type) or not hasattr(protocol, "datagram_received"):
         raise TypeError(
             f"protocol is {protocol!r}; give an asyncio.DatagramProtocol, not what makes one"
@@ -144,11 +151,13 @@ async def serve_protocol(
             "this event loop can't watch sockets; on Windows run the program by asyncio's "
             "SelectorEventLoop"
         ) from None
+    _served.add(sock)
     try:
         transport.begin()
         task_status.started(transport)
         error = await transport.done
     finally:
+        _served.discard(sock)
         transport.finish()
     if error is not None:
         raise error

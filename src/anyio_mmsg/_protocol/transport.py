@@ -72,6 +72,7 @@ class BatchTransport(asyncio.DatagramTransport):
         self._outlook = outlook_for(sock)
         self._limit = limit
         self._arrived: Iterator[tuple[bytes, Address]] | None = None  # what is to be handed over
+        self._copied = False  # all that the slots hold
         self._outbox = outbox
         self._high, self._low = HIGH_WATER, HIGH_WATER // 4
         self._paused = False  # the protocol was told so
@@ -107,7 +108,7 @@ class BatchTransport(asyncio.DatagramTransport):
         """Send what waits to be sent, then call `connection_lost` and close the socket."""
         if not self._closing:
             self._stop_reading()
-            if not self._outbox:
+            if not self._outbox.size:
                 self._end(None)
 
     def abort(self) -> None:
@@ -121,7 +122,7 @@ class BatchTransport(asyncio.DatagramTransport):
         if self._loop.is_closed():  # the task was never ended; nothing can be called any more
             self._sock.close()
             return
-        if not self._ending and self._outbox:
+        if not self._ending and self._outbox.size:
             self._send()
         if not self._ending:
             self._end(None)
@@ -212,11 +213,15 @@ class BatchTransport(asyncio.DatagramTransport):
             self._flush()
 
     def _receive(self) -> None:
+        # Each step may be repeated, when an interrupt has ended this after it.
         slots = self._slots
+        if self._copied:
+            slots.take_back(None)
+            self._copied = False
         drain(self._sock, slots, self._limit, self._outlook)
         # Without `strict`, which costs as much as a datagram.
-        self._arrived = zip(slots.copies(), slots.addresses(0))  # noqa: B905
-        slots.take_back(None)
+        arrived = zip(slots.copies(), slots.addresses(0))  # noqa: B905
+        self._arrived, self._copied = arrived, True  # without a call in between
 
     def _hand_over(self) -> None:
         for data, address in self._arrived or ():
@@ -258,8 +263,8 @@ class BatchTransport(asyncio.DatagramTransport):
         if self._outbox.size > self._high:
             self._bound()
         elif not self._flush_comes and not self._awaits_room:
-            self._flush_comes = True
             self._loop.call_soon(self._flush)
+            self._flush_comes = True
 
     def _bound(self) -> None:
         """Do something about a buffer that is longer than the high-water mark."""
@@ -270,12 +275,13 @@ class BatchTransport(asyncio.DatagramTransport):
 
     def _flush(self) -> None:
         self._flush_comes = False
-        if self._outbox and not self._awaits_room:
+        if self._outbox.size and not self._awaits_room:
             self._send()
 
     def _send(self) -> None:
+        outbox = self._outbox
         try:
-            errors = self._outbox.send()
+            errors = outbox.send()
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -283,9 +289,11 @@ class BatchTransport(asyncio.DatagramTransport):
             return
         for refused in errors:
             self._call("error_received", refused)
-        self._wait_for_room(self._outbox.full)
-        self._pause_or_resume()
-        if self._closing and not self._outbox:
+        if outbox.full or self._awaits_room:
+            self._wait_for_room(outbox.full)
+        if self._paused or outbox.size > self._high:
+            self._pause_or_resume()
+        if self._closing and not outbox.size:
             self._end(None)
 
     def _wait_for_room(self, wanted: bool) -> None:
