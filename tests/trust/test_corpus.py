@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import shutil
@@ -27,6 +28,7 @@ from anyio_mmsg._system.platform import why_no_batch_calls
 
 from ..examples.helpers import load as example
 from .fuzz import CORPUS, corpus, load
+from .fuzz import __main__ as command
 from .fuzz.kernel import before_libc
 
 ROOT = Path(__file__).parent.parent.parent
@@ -163,3 +165,33 @@ def test_a_planted_fault_shows(
 
 def test_faults_are_planted_for_every_target() -> None:
     assert {target for target, *_ in FAULTS} == set(NAMES)
+
+
+# The command
+
+
+def test_what_the_fuzzer_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("ANYIO_MMSG_COMPILED", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert command.why_not(["dns"]) == ""
+    assert "apt-get install clang libclang-rt-dev" in command.why_not(["dns", "receive"])
+    monkeypatch.setattr(shutil, "which", lambda name: name == "clang-14" or None)
+    assert command.why_not(["receive"]) == ""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install atheris" in command.why_not(["dns"])
+
+
+def test_what_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written by hand stays; of the rest the shortest, up to a bound."""
+    monkeypatch.setattr(command, "CORPUS", tmp_path)
+    monkeypatch.setattr(command, "MOST_KEPT", 12)
+    by_hand = "# expected\n00ff\n# once wrong\n01\n"
+    path = tmp_path / "dns.txt"
+    path.write_text(f"{by_hand}{command.GENERATED}abcd\n")
+    command.write([b"\1", b"\2\2", b"\3\3\3", b"\4" * 4], tmp_path / "found")
+    command.save("dns", tmp_path / "found")
+    assert path.read_text() == f"{by_hand}{command.GENERATED}0202\n030303\n"
+    monkeypatch.setattr("tests.trust.fuzz.CORPUS", tmp_path)
+    assert list(corpus("dns")) == [b"\0\xff", b"\1", b"\2\2", b"\3\3\3"]

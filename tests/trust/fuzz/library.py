@@ -49,9 +49,9 @@ def sockaddr(data: bytes) -> None:
     raw = data[:128]
     for family in (INET, INET6, UNIX):
         addresses.sockaddrs_of(family).clear()
-    address = subject.decode_sockaddr(raw)
+    address: Any = subject.decode_sockaddr(raw)
     hash(address)  # it is a key of caches
-    shown = address
+    shown: Any = address
     if type(address) is tuple and len(address) == 4:
         assert socket.inet_pton(INET6, address[0]) == raw[8:24]
         shown = IPv6Address(address[0]), *address[1:]
@@ -78,7 +78,7 @@ def sockaddr(data: bytes) -> None:
 def bounded(data: bytes) -> None:
     """Many sockaddrs: the caches keep their size."""
     reader, cache = Reader(data), AddressCache()
-    cache.update((b"%d" % number, None) for number in range(ADDRESS_CACHE_SIZE - 3))
+    cache.update((b"%300d" % number, None) for number in range(ADDRESS_CACHE_SIZE - 3))
     while reader.left:
         raw = reader.block()
         cache[raw]
