@@ -35,7 +35,11 @@ REPOSITORY = re.findall(r'^REPOSITORY = "([^"]*)"', (ROOT / "setup.py").read_tex
 
 # Files outside docs/ that are pages of the site, and the pages that stand for them. The latter
 # have a line for those who browse the repository; the site shows the file instead.
-PAGES_ABOVE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+PAGES_ABOVE = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+}
 
 project = "anyio-mmsg"
 author = "the authors of anyio-mmsg"

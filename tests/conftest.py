@@ -23,6 +23,14 @@ pytest.register_assert_rewrite(
 from .helpers import Family, have_ipv6, without_trio, without_uvloop  # noqa: E402
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests of docs without one of the event loops that programs in docs run on."""
+    for item in items:
+        if Path(__file__).parent / "docs" in item.path.parents:
+            item.add_marker(without_trio)
+            item.add_marker(without_uvloop)
+
+
 @pytest.fixture(
     params=[
         pytest.param(("asyncio", {"debug": True}), id="asyncio"),

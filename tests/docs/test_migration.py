@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-import trio
 
 from anyio_mmsg import PacketBatch, recv_mmsg
 
@@ -119,6 +118,8 @@ def test_a_connected_socket(program: Block, run: str) -> None:
 
 @runs(PLAIN)
 def test_a_socket_of_trio() -> None:
+    import trio
+
     async def main() -> None:
         with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             await sock.bind(("127.0.0.1", 0))
