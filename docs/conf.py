@@ -56,9 +56,17 @@ default_role = "py:obj"
 add_module_names = False
 autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
-autodoc_type_aliases = {
-    name: name for name in ("Address", "Data", "Destination", "Overload", "Packets")
-}
+_aliases = [
+    "Address",
+    "Data",
+    "DatagramLike",
+    "Destination",
+    "Overload",
+    "Packets",
+    "Sender",
+    "Step",
+]
+autodoc_type_aliases = {name: name for name in _aliases}
 maximum_signature_line_length = 90
 python_use_unqualified_type_names = True
 

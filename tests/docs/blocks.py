@@ -182,13 +182,6 @@ def catches(child: subprocess.Popen[str], number: signal.Signals) -> None:
             return
 
 
-def interrupt(child: subprocess.Popen[str], by: signal.Signals = signal.SIGINT) -> str:
-    """Send a signal, wait for the end, and return the rest of what was printed."""
-    child.send_signal(by)
-    out, err = child.communicate(timeout=30)
-    return out + err
-
-
 def free_port() -> int:
     """Return a UDP port of 127.0.0.1 that nobody has, for a program that will bind it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

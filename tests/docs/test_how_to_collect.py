@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import ByteSendStream, SocketAttribute, SocketStream
+from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import PacketBatchPool, PacketReceiver
 
@@ -172,6 +173,45 @@ async def test_udp_to_tcp() -> None:
                 await server.ended.wait()
                 nursery.cancel_scope.cancel()
     assert server.frames == sent
+
+
+@runs(TO_TCP)
+async def test_a_stream_that_breaks(inet: Family, capsys: pytest.CaptureFixture[str]) -> None:
+    """The next connection carries what comes then."""
+    page, server, connections = as_module(TO_TCP), Listening(), 0
+    sock, sender = inet.pair()
+
+    async def handle(stream: SocketStream) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 1:
+            await stream.receive()
+            await stream.aclose()
+        else:
+            await server.handle(stream)
+
+    async with PacketReceiver(sock) as receiver:
+        with anyio.fail_after(10):
+            async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+                port = listener.extra(SocketAttribute.local_port)
+                async with anyio.create_task_group() as nursery:
+                    nursery.start_soon(listener.serve, handle)
+                    async with anyio.create_task_group() as program:
+                        program.start_soon(page["relay"], receiver, "127.0.0.1", port)
+                        sent = 0
+                        while not server.frames:
+                            sender.send(b"again")
+                            sent += 1
+                            while receiver.statistics().packets < sent:
+                                await checkpoint()
+                        sender.send(b"last")
+                        receiver.stop()
+                    await server.ended.wait()
+                    nursery.cancel_scope.cancel()
+    assert connections == 2
+    assert set(server.frames[:-1]) == {b"again"}
+    assert server.frames[-1] == b"last"
+    assert capsys.readouterr().out.endswith("; next try in 0.1 s\n")
 
 
 class SlowStream(ByteSendStream):

@@ -108,11 +108,11 @@ def test_two_interfaces(tmp_path: Path) -> None:
 async def test_how_long_packets_waited(capsys: pytest.CaptureFixture[str]) -> None:
     page = as_module(WAITED)
     page["open_udp_socket"] = opens = Opening(b"a", b"b")
+    shown = ""
     with anyio.fail_after(10):
         async with anyio.create_task_group() as nursery:
             nursery.start_soon(page["main"])
             await opens.address()
-            shown = ""
             while not shown:
                 shown = capsys.readouterr().out
                 await anyio.lowlevel.checkpoint()

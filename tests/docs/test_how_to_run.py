@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def test_a_program_that_stops(run: str, by: signal.Signals) -> None:
 
 
 @contextlib.asynccontextmanager
-async def a_worker_that_hangs(grace: float) -> Any:
+async def a_worker_that_hangs(grace: float) -> AsyncIterator[PacketReceiver]:
     """Run the program with a worker that never ends; yield its receiver."""
     page = as_module(STOP)
     receivers: list[PacketReceiver] = []

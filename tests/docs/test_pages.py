@@ -24,7 +24,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @every_page
 def test_files_that_are_named_exist(page: Path) -> None:
     named = re.findall(
-        r"\b(?:src|tests|docs|examples|benchmarks|\.ci)/[\w./]*\w",
+        r"\b(?:src|tests|docs|examples|benchmarks|\.ci)/[\w./-]*\w",
         page.read_text(encoding="utf-8"),
     )
     assert [name for name in named if not (ROOT / name).exists() and name not in WRITTEN] == []

@@ -65,9 +65,9 @@ async def test_pause_and_resume(way: str, pair: tuple[socket.socket, socket.sock
     async with serving(way) as start:
         protocol = Recorder()
         transport = await start(sock, protocol)
-        transport.set_write_buffer_limits(100, 10)
+        transport.set_write_buffer_limits(1000, 900)
         count = fill(protocol)
-        assert transport.get_write_buffer_size() > 100
+        assert transport.get_write_buffer_size() > 1000
         await turns(5)
         for number in range(count, count + 3):  # one that is paused may go on
             transport.sendto(b"%d" % number)
@@ -76,7 +76,8 @@ async def test_pause_and_resume(way: str, pair: tuple[socket.socket, socket.sock
         await protocol.until("resume")
         transport.sendto(b"again")
         got += await read(peer, 1)
-        assert transport.get_write_buffer_size() == 0
+        # Python 3.13.0's own counts headers when they come in, and not when they go out.
+        assert way == "loop" or transport.get_write_buffer_size() == 0
     assert got == [*numbered(count + 3), b"again"]
     assert protocol.names == ["made", "pause", "resume", "lost"]
 

@@ -316,9 +316,10 @@ class PacketBatch:
         self.close()
 
     def __repr__(self) -> str:
-        if self.closed:
+        slots = self._slots  # read once: it may be closed meanwhile
+        if slots is _CLOSED:
             return "<PacketBatch, closed>"
-        return f"<PacketBatch capacity={self.capacity} held={len(self)} free={self.free}>"
+        return f"<PacketBatch capacity={slots.capacity} held={slots.held} free={slots.free}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a PacketBatch is memory in use: make a new one instead of a copy")

@@ -216,8 +216,11 @@ class Packet(_Fields):
         raise AttributeError(f"a Packet is read-only: its {name!r} can't be deleted")
 
     def __repr__(self) -> str:
-        cut = ", truncated" if self.truncated else ""
-        return f"<Packet of {self.size} bytes from {self.address!r}{cut}>"
+        try:
+            size, cut = self.size, ", truncated" if self.truncated else ""
+        except ValueError:  # its consumer has released the view
+            return f"<Packet from {self.address!r}, its data was released>"
+        return f"<Packet of {size} bytes from {self.address!r}{cut}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Packet is a view of its batch's memory: copy bytes(packet.data)")

@@ -94,7 +94,10 @@ class SendResult(_Record):
     __hash__: ClassVar[None] = None  # type: ignore[assignment]  # it changes
 
     def __repr__(self) -> str:
-        return f"SendResult(sent={self.sent}, failures={self.failures})"
+        try:
+            return f"SendResult(sent={self.sent}, failures={self.failures})"
+        except AttributeError:  # its __init__ was not called
+            return "<SendResult, not made yet>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.sent, self.failures)
@@ -110,3 +113,7 @@ class UnusableSocketError(ClosedResourceError, OSError):
     def __init__(self, number: int, message: str, result: SendResult | None = None) -> None:
         super().__init__(number, message)
         self.result: SendResult = SendResult() if result is None else result
+
+    def __repr__(self) -> str:
+        result = self.__dict__.get("result")
+        return f"UnusableSocketError({self.errno}, {self.strerror!r}, {result!r})"

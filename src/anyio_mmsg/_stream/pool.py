@@ -170,6 +170,16 @@ class PacketBatchPool:
             self._take_back_the_lost()
         return self._size - len(self._lent)
 
+    def __repr__(self) -> str:
+        try:  # changes nothing, so that any thread may ask; `free` takes back what was lost
+            lent, waiting = len(self._lent), len(self._waiters)
+            return (
+                f"<PacketBatchPool size={self._size} capacity={self._capacity} "
+                f"lent={lent} waiting={waiting}>"
+            )
+        except AttributeError:
+            return "<PacketBatchPool, not made yet>"
+
     async def acquire(self) -> PacketBatch:
         """Return a free batch; wait until there is one. First come, first served.
 

@@ -18,6 +18,7 @@ from .._compat import RunSoon, checkpoint, run_soon
 from .._packets.batch import NUM_RCVMMSGS, PacketBatch
 from .._receive.usable import ensure_usable
 from .._system.control import has_gro
+from .attributes import describe
 from .linger import TIMER_RESOLUTION, Pace, check_linger
 from .pool import PacketBatchPool, on_loss
 from .port import Port, SocketPort
@@ -112,7 +113,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._wait_for_batch: anyio.CancelScope | None = None
         self._run_soon: RunSoon | None = None
 
-    # Receiving
+    __repr__ = describe
 
     async def receive(self) -> PacketBatch:
         """Return the next batch, of at least one packet.

@@ -116,6 +116,11 @@ class Counters:
         self._kernel = (port.memory(), 0)
 
     @property
+    def received(self) -> Received:
+        """What was handed out so far."""
+        return self._batches[0]
+
+    @property
     def filling(self) -> PacketBatch | None:
         """The batch that is being filled."""
         return self._batches[1]
