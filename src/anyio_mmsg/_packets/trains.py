@@ -228,13 +228,14 @@ class TrainSlots(Slots):
         return addresses * count
 
     def _timestamps_of(self, head: int, message: int, slot: int) -> list[int | None]:
-        timestamp: int | None
-        if message < self._plugged:  # the last packet is released last
-            timestamp = self._packets_of(head, message, slot)[-1].timestamp
-        else:
-            timestamp = self.source.timestamp(slot)
         starts, rounds = self._starts, self._round
-        return [timestamp] * (starts[(message + 1) % rounds] - starts[message % rounds])
+        count = starts[(message + 1) % rounds] - starts[message % rounds]
+        timestamp: int | None = None
+        if count and message < self._plugged:  # the last packet is released last
+            timestamp = self._packets_of(head, message, slot)[-1].timestamp
+        elif count:  # a train that was lost has no packets, and its control data is cut
+            timestamp = self.source.timestamp(slot)
+        return [timestamp] * count
 
     # held -> free
 
