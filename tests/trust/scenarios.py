@@ -384,7 +384,7 @@ class Feeding(Receiving):
             assert not dropped or self.overload != "block" or strike in ("task", "aclose")
 
 
-SCENARIOS: dict[str, partial[Scenario]] = {
+SCENARIOS: dict[str, Any] = {
     "recv_mmsg": partial(Receive, kind="plain"),
     "recv_mmsg, trains": partial(Receive, kind="gro"),
     "recv_mmsg, control data": partial(Receive, kind="ancillary"),

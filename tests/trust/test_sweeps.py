@@ -82,7 +82,7 @@ async def test_at_every_step(name: str, strike: str, anyio_backend_name: str) ->
         pytest.skip("only asyncio cancels tasks")
     for at in range(200):
         with ExitStack() as stack, anyio.fail_after(20):
-            scenario = SCENARIOS[name](stack)
+            scenario: Scenario = SCENARIOS[name](stack)
             over = await struck(scenario, strike, at)
             try:
                 await scenario.account(strike)
@@ -128,7 +128,7 @@ async def interrupt_everywhere(name: str, within: list[ModuleType]) -> None:
     under = call.__code__
     for point in every_bytecode(everywhere=False, within=within, under=under, stride=STRIDE):
         with ExitStack() as stack, anyio.fail_after(20):
-            scenario = SCENARIOS[name](stack)
+            scenario: Scenario = SCENARIOS[name](stack)
             over = False
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(go_on, scenario)
