@@ -436,11 +436,11 @@ async def test_refused(inet: Family) -> None:
     assert protocol.calls == []
 
 
-async def test_a_socket_that_another_transport_has(inet: Family) -> None:
+async def test_a_socket_that_another_transport_has(way: str, inet: Family) -> None:
     sock, protocol = inet.open(), Recorder()
-    async with serving("loop") as start:
+    async with serving(way) as start:
         await start(sock, Recorder())
-        with pytest.raises(RuntimeError):
+        with anyio.fail_after(10), pytest.raises(RuntimeError):
             await serve_protocol(sock, protocol)
     assert protocol.calls == []
 

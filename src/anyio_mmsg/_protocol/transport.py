@@ -13,6 +13,7 @@ import socket
 from asyncio.trsock import TransportSocket
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakSet
 
 from .._packets import Slots
 from .._packets.packet import Address
@@ -25,6 +26,9 @@ HIGH_WATER = 64 * 1024
 
 _SILENT = 5
 """Datagrams that may be sent after the end before the log says so: asyncio's number."""
+
+_served: WeakSet[socket.socket] = WeakSet()
+"""Sockets of these transports; of their own the event loops say so."""
 
 _logger = logging.getLogger("asyncio")  # where users of asyncio look
 
@@ -97,7 +101,10 @@ class BatchTransport(asyncio.DatagramTransport):
             NotImplementedError: The loop can't watch a socket.
             RuntimeError: The socket belongs to another transport.
         """
+        if self._sock in _served:
+            raise RuntimeError("another transport reads from sock; open a socket for each")
         self._loop.add_reader(self._sock, self._read)
+        _served.add(self._sock)
 
     def begin(self) -> None:
         """Introduce the transport to the protocol."""
