@@ -15,7 +15,7 @@ from anyio_mmsg._protocol.outbox import Outbox
 from anyio_mmsg._protocol.transport import BatchTransport
 
 from ..helpers import Family
-from ..trust.opcodes import BeforeOpcode
+from ..interrupts import BeforeOpcode
 
 
 class Collector(asyncio.DatagramProtocol):
@@ -45,6 +45,9 @@ class Loop:
         pass
 
     def add_reader(self, *_: object) -> None:
+        pass
+
+    def remove_reader(self, *_: object) -> None:
         pass
 
     def call_soon(self, callback: Any, *_: object) -> None:
