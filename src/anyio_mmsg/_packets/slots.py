@@ -55,8 +55,8 @@ class Slots:
         head: The number of the oldest packet held.
         tail: The number that the next packet gets.
         source: What knows the senders, set by `plug`; None until the first fill.
-        record: What an engine read and has not committed yet, or None. See `Source.settle` of
-            the engine that uses it.
+        record: What an engine reads, or has read and not committed, or None. While there is one,
+            no other engine is plugged: `Engine.settle` has to end it first.
         filler: The coroutine that receives into these slots, or None. See `filling`.
         checked: The last socket that the receive functions checked, by its `Outlook`.
         engines: The one engine of each kind that fills these slots.

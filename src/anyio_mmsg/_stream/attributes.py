@@ -35,9 +35,9 @@ def _host_and_port(address: Any) -> Any:
     return address[:2] if isinstance(address, tuple) else address
 
 
-def describe(receiver: object) -> str:
+def describe(self: object) -> str:
     """Return the repr of a `PacketReceiver`, in whatever state."""
-    fields: dict[str, Any] = vars(receiver)
+    fields: dict[str, Any] = vars(self)
     if "_run_soon" not in fields:  # the last that it gets
         return "<PacketReceiver, not made yet>"
     state = "closed" if fields["_closed"] else "stopped" if fields["_stopped"] else "open"
