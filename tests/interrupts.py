@@ -69,10 +69,16 @@ def _asks(step: dis.Instruction) -> bool:
         return (step.arg or 0) & 3 < 2  # at the start and after a yield, not in an await
     return step.opname.startswith(("CALL", "JUMP_BACKWARD")) or step.opname in (
         "JUMP_ABSOLUTE",
-        "PRECALL",
         "WITH_EXCEPT_START",
         "BEFORE_WITH",
     )
+
+
+def _is_on_the_stack(code: CodeType) -> bool:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
 
 
 @functools.cache
@@ -99,6 +105,7 @@ class BeforeOpcode:
             a signal handler: it asks for signals after calls, when a function begins, and when
             it jumps back.
         within: The modules whose bytecodes count, if not all.
+        under: Code that has to be on the stack, if any. What event loops call is left out then.
 
     Attributes:
         at: The argument.
@@ -112,8 +119,10 @@ class BeforeOpcode:
         handler: Callable[[], object] = interrupt,
         everywhere: bool = True,
         within: Sequence[ModuleType] = (),
+        under: CodeType | None = None,
     ) -> None:
         self.handler = handler
+        self._under = under
         self.reached = False
         self.where = "nowhere"
         self.at = self._left = at
@@ -141,7 +150,7 @@ class BeforeOpcode:
                 return
         if offset not in closed:
             self._left -= 1
-            if self._left < 0:
+            if self._left < 0 and (self._under is None or _is_on_the_stack(self._under)):
                 self.reached = True
                 line = next(line for first, stop, line in code.co_lines() if offset < stop)
                 path = code.co_filename[len(PACKAGE) + 1 :]
@@ -228,6 +237,7 @@ def every_bytecode(
     handler: Callable[[], object] = interrupt,
     everywhere: bool = True,
     within: Sequence[ModuleType] = (),
+    under: CodeType | None = None,
     stride: int = 1,
 ) -> Iterator[BeforeOpcode]:
     """Return one `BeforeOpcode` for each bytecode of what they are used for.
@@ -238,13 +248,14 @@ def every_bytecode(
         handler: As for `BeforeOpcode`.
         everywhere: The same.
         within: The same.
+        under: The same.
         stride: To try only one of so many. Where that begins differs from Python to Python, so
             that the matrix of versions tries more; `ROUNDS` of 10 or more try all.
     """
     stride = stride if ROUNDS < 10 else 1
     at = sys.version_info[1] % stride
     while True:
-        point = BeforeOpcode(at, handler, everywhere, within)
+        point = BeforeOpcode(at, handler, everywhere, within, under)
         yield point
         if not point.reached:
             return

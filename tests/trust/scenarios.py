@@ -61,6 +61,12 @@ class Scenario:
         """Do what is swept."""
         raise NotImplementedError
 
+    async def beside(self) -> None:
+        """Do something in another task."""
+
+    async def end(self) -> None:
+        """Have that end."""
+
     def step(self, number: int) -> None:
         """Let the world go on."""
 
@@ -323,18 +329,18 @@ class Closing(Receiving):
     strikes = STRIKES
 
     async def call(self) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.wait)
-            await anyio.lowlevel.checkpoint()
-            await anyio.lowlevel.checkpoint()
-            await self.one.aclose()
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+        await self.one.aclose()
 
-    async def wait(self) -> None:
+    async def beside(self) -> None:
         with contextlib.suppress(anyio.ClosedResourceError):
             await super().call()
 
-    async def account(self, strike: str) -> None:
+    async def end(self) -> None:
         await self.one.aclose()
+
+    async def account(self, strike: str) -> None:
         await super().account("aclose")
 
 
@@ -378,7 +384,7 @@ class Feeding(Receiving):
             assert not dropped or self.overload != "block" or strike in ("task", "aclose")
 
 
-SCENARIOS: dict[str, partial[Scenario]] = {
+SCENARIOS: dict[str, Any] = {
     "recv_mmsg": partial(Receive, kind="plain"),
     "recv_mmsg, trains": partial(Receive, kind="gro"),
     "recv_mmsg, control data": partial(Receive, kind="ancillary"),

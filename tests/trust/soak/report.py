@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from benchmarks.machine import describe, sentence
 
 from .flat import ALLOWED
 from .ledger import Totals
 from .leg import Result
 
 
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _versions() -> str:
-    found = []
-    for name in ("anyio-mmsg", "anyio", "trio", "uvloop"):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
-
-
-def _grid(rows: Sequence[Sequence[str]]) -> str:
+def grid(rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown; all columns but the first are numbers."""
     first, *rest = rows
     lines = [first, ["---", *["---:"] * (len(first) - 1)], *rest]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -77,7 +59,7 @@ def _accounts(results: Sequence[Result]) -> str:
     for result in results:
         total.add(result.total)
     rows.append(_account("together", total, sum(result.seconds for result in results)))
-    return _grid([_ACCOUNT, *rows])
+    return grid([_ACCOUNT, *rows])
 
 
 def _ways(results: Sequence[Result]) -> str:
@@ -86,7 +68,7 @@ def _ways(results: Sequence[Result]) -> str:
         for name, totals in result.lines.items():
             found.setdefault(name, Totals()).add(totals)
     seconds = sum(result.seconds for result in results)
-    return _grid([_ACCOUNT, *(_account(name, t, seconds) for name, t in found.items())])
+    return grid([_ACCOUNT, *(_account(name, t, seconds) for name, t in found.items())])
 
 
 def _growth(results: Sequence[Result]) -> str:
@@ -98,7 +80,7 @@ def _growth(results: Sequence[Result]) -> str:
         ]
         cells = [" → ".join(both) for both in zip(*pairs, strict=True)]
         rows.append([_name(result), str(result.rounds), *cells])
-    return _grid(rows)
+    return grid(rows)
 
 
 def summary(results: Sequence[Result]) -> str:
@@ -117,7 +99,6 @@ def page(results: Sequence[Result], began: float, note: str) -> str:
     minutes = sum(result.seconds for result in results) / 60
     command = " ".join(["python -m tests.trust.soak", *_arguments()])
     total = sum(result.total.received for result in results)
-    cores = len(os.sched_getaffinity(0))
     return f"""# Soak
 
 {total:,} packets received in {minutes:.0f} minutes: every one accounted for, each byte as it was
@@ -128,8 +109,7 @@ sent, none twice, and nothing grew. The command that is quoted here wrote this p
 ```
 
 - **When**: {time.strftime("%Y-%m-%d %H:%M", time.gmtime(began))} UTC.
-- **Machine**: {_processor()}, {cores} cores; {platform.system()} {platform.release()}. {note}
-- **Python**: {platform.python_implementation()} {platform.python_version()}; {_versions()}.
+- **Machine**: {sentence(describe())} {note}
 
 ## What is done
 
