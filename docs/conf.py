@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 os.environ["ANYIO_MMSG_COMPILED"] = "0"  # the plain classes have the docstrings and signatures
+import anyio_mmsg._compat
 import anyio_mmsg._protocol.serve
 import anyio_mmsg.testing
 
@@ -136,7 +137,8 @@ PUBLIC = {name: f"anyio_mmsg.testing.{name}" for name in anyio_mmsg.testing.__al
 PUBLIC |= {name: f"anyio_mmsg.{name}" for name in anyio_mmsg.__all__}
 
 # Whose methods docstrings name in short, such as `loop.create_datagram_endpoint`.
-KNOWN: dict[str, type] = {
+KNOWN: dict[str, Any] = {
+    "compat": anyio_mmsg._compat,  # what older Pythons lack: ExceptionGroup
     "loop": asyncio.AbstractEventLoop,
     "protocol": asyncio.DatagramProtocol,
     "socket": socket.socket,
