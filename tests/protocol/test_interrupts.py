@@ -15,7 +15,12 @@ from anyio_mmsg._protocol.outbox import Outbox
 from anyio_mmsg._protocol.transport import BatchTransport
 
 from ..helpers import Family
-from ..trust.opcodes import BeforeOpcode
+from ..stream.interrupts import unreported
+from ..trust.opcodes import BeforeOpcode, are_reported
+
+pytestmark = pytest.mark.skipif(
+    not are_reported(), reason="CPython 3.13 does not report every bytecode"
+)
 
 
 class Collector(asyncio.DatagramProtocol):
@@ -64,6 +69,7 @@ def serving(sock: socket.socket, engine: str, send_engine: str) -> tuple[Any, Co
     return transport, protocol, loop
 
 
+@unreported()  # the portable engine has a generator, which may be interrupted as it ends
 def test_a_read_that_is_interrupted(engine: str, inet: Family) -> None:
     """What was read comes, once and in order, if the loop goes on; but for the one in hand."""
     sent = [b"0", b"1", b"2"]
