@@ -8,19 +8,18 @@ module nothing comes in between; what is around it is tested in tests/trust.
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable
 
 import pytest
 
 from anyio_mmsg import compiled
 
-from ..trust.opcodes import BeforeOpcode, Interrupt
+from ..interrupts import BeforeOpcode, Interrupt, of_cpython
 from .flow import Flow
 from .world import World
 
 pytestmark = [
-    pytest.mark.skipif(sys.implementation.name != "cpython", reason="asks CPython's bytecodes"),
+    of_cpython,
     pytest.mark.skipif(compiled, reason="is of the plain path; run with ANYIO_MMSG_COMPILED=0"),
 ]
 

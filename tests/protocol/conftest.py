@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from ..conftest import _uvloop_marks
+from ..helpers import without_uvloop
 
 
 @pytest.fixture(
     params=[
         pytest.param(("asyncio", {"debug": True}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop", marks=_uvloop_marks),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop", marks=without_uvloop),
     ]
 )
 def anyio_backend(request: pytest.FixtureRequest) -> Any:

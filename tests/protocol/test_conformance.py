@@ -101,6 +101,8 @@ async def test_a_port_that_nobody_has(way: str, kind: str) -> None:
                 transport.sendto(b"and now")
                 await turns(2)
                 assert peer.recv(100) == b"and now"
+                peer.sendto(b"an answer", sock.getsockname())
+                await protocol.until("received")
     assert protocol.calls[1][:2] == ("error", ConnectionRefusedError)
 
 

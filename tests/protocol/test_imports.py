@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from ..helpers import without_trio
 
+
+@without_trio
 def test_trio_alone() -> None:
     program = """if True:
         import sys, anyio, trio

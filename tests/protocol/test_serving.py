@@ -19,7 +19,7 @@ from anyio_mmsg import SendResult, open_udp_socket, send_mmsg_nowait, serve_prot
 from anyio_mmsg._protocol import outbox
 from anyio_mmsg._receive.outlook import outlook_for
 
-from ..helpers import Family
+from ..helpers import Family, without_trio
 from .helpers import Recorder, serving, turns
 
 pytestmark = pytest.mark.anyio
@@ -473,6 +473,7 @@ async def test_a_loop_that_does_not_watch_sockets(
     assert sock.fileno() >= 0
 
 
+@without_trio
 def test_trio(inet: Family) -> None:
     protocol = Recorder()
     with pytest.raises(RuntimeError, match=r"needs asyncio or uvloop.* PacketReceiver"):

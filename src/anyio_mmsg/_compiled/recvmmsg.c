@@ -260,10 +260,15 @@ recvmmsg_takes(Recvmmsg *self, PyObject *family)
     return known < 0 ? NULL : PyBool_FromLong(known);
 }
 
-/* settle(slots): nothing is ever left to commit. */
+/* settle(slots): nothing is ever left to commit. A record is that of a thread which is about to
+ * see that its engine is no longer the source, or was interrupted there. */
 static PyObject *
-recvmmsg_settle(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(slots))
+recvmmsg_settle(Recvmmsg *self, PyObject *slots)
 {
+    if (Py_TYPE(slots) == self->state->slots) {
+        Py_INCREF(Py_None);
+        Py_XSETREF(((Slots *)slots)->record, Py_None);
+    }
     Py_RETURN_NONE;
 }
 
@@ -313,12 +318,25 @@ recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot)
     return NULL;
 }
 
+/* Decode an address of a family that senders can't forge, as those of unix sockets. */
+static PyObject *
+decoded(const Recvmmsg *self, const unsigned char *raw, uint32_t length)
+{
+    PyObject *key = PyBytes_FromStringAndSize((const char *)raw, (Py_ssize_t)length), *address;
+    if (key == NULL) {
+        return NULL;
+    }
+    address = PyObject_GetItem(self->decode, key);
+    Py_DECREF(key);
+    return address;
+}
+
 PyObject *
 recvmmsg_address(Recvmmsg *self, Py_ssize_t slot)
 {
     uint32_t length;
     const unsigned char *raw = recvmmsg_sockaddr(self, slot, &length);
-    PyObject *key, *address;
+    PyObject *address;
     Recent *recent = NULL;
     unsigned char copy[RECENT_SIZE];
     if (length == 0) {
@@ -332,12 +350,10 @@ recvmmsg_address(Recvmmsg *self, Py_ssize_t slot)
         }
         memcpy(copy, raw, length);
     }
-    key = PyBytes_FromStringAndSize((const char *)raw, (Py_ssize_t)length);
-    if (key == NULL) {
-        return NULL;
+    address = inet_address(raw, length);
+    if (address == NULL && !PyErr_Occurred()) {
+        address = decoded(self, raw, length); /* may run Python, hence the copy */
     }
-    address = PyObject_GetItem(self->decode, key); /* may run Python, hence the copy */
-    Py_DECREF(key);
     if (address != NULL && recent != NULL) {
         memcpy(recent->raw, copy, length);
         recent->length = length;

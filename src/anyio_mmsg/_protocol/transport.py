@@ -187,6 +187,21 @@ class BatchTransport(asyncio.DatagramTransport):
             }
         )
 
+    def _report_errors(self, errors: list[OSError]) -> None:
+        if errors:
+            self._watch_on()
+        for error in errors:
+            self._call("error_received", error)
+
+    def _watch_on(self) -> None:
+        """Have the loop watch the socket on: uvloop's stops at an error (libuv's `uv__poll_io`)."""
+        if not self._closing:
+            self._loop.remove_reader(self._sock)
+            self._loop.add_reader(self._sock, self._read)
+        if self._awaits_room:
+            self._loop.remove_writer(self._sock)
+            self._loop.add_writer(self._sock, self._send)
+
     # Receiving
 
     def _read(self) -> None:
@@ -201,9 +216,9 @@ class BatchTransport(asyncio.DatagramTransport):
             if self._outlook.more and not self._closing:  # it was full, or ended by an error
                 deferred = self._outlook.take_error(self._sock)
                 if deferred is not None:
-                    self._call("error_received", deferred)
+                    self._report_errors([deferred])
         except OSError as error:
-            self._call("error_received", error)
+            self._report_errors([error])
         except (SystemExit, KeyboardInterrupt):
             self._loop.call_soon(self._read)  # for the rest of the batch, should the loop go on
             raise
@@ -218,7 +233,8 @@ class BatchTransport(asyncio.DatagramTransport):
         if self._copied:
             slots.take_back(None)
             self._copied = False
-        drain(self._sock, slots, self._limit, self._outlook)
+        if not drain(self._sock, slots, self._limit, self._outlook):
+            self._watch_on()  # an error that something else has taken may have woken us
         # Without `strict`, which costs as much as a datagram.
         arrived = zip(slots.copies(), slots.addresses(0))  # noqa: B905
         self._arrived, self._copied = arrived, True  # without a call in between
@@ -287,8 +303,7 @@ class BatchTransport(asyncio.DatagramTransport):
         except BaseException as error:
             self._end(error)
             return
-        for refused in errors:
-            self._call("error_received", refused)
+        self._report_errors(errors)
         if outbox.full or self._awaits_room:
             self._wait_for_room(outbox.full)
         if self._paused or outbox.size > self._high:
