@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import socket
 from typing import Any, NoReturn, cast
 
@@ -15,7 +14,7 @@ from anyio_mmsg._protocol.outbox import Outbox
 from anyio_mmsg._protocol.transport import BatchTransport
 
 from ..helpers import Family
-from ..interrupts import BeforeOpcode
+from ..interrupts import every_bytecode, unreported
 
 
 class Collector(asyncio.DatagramProtocol):
@@ -47,8 +46,7 @@ class Loop:
     def add_reader(self, *_: object) -> None:
         pass
 
-    def remove_reader(self, *_: object) -> None:
-        pass
+    remove_reader = add_reader
 
     def call_soon(self, callback: Any, *_: object) -> None:
         self.soon.append(callback)
@@ -67,19 +65,17 @@ def serving(sock: socket.socket, engine: str, send_engine: str) -> tuple[Any, Co
     return transport, protocol, loop
 
 
+@unreported()  # the portable engine has a generator, which may be interrupted as it ends
 def test_a_read_that_is_interrupted(engine: str, inet: Family) -> None:
     """What was read comes, once and in order, if the loop goes on; but for the one in hand."""
     sent = [b"0", b"1", b"2"]
-    at = 0
-    for at in itertools.count():
+    points = 0
+    for before in every_bytecode(interrupt, everywhere=False):
         sock, sender = inet.pair()
         transport, protocol, loop = serving(sock, engine, "auto")
         for data in sent:
             sender.send(data)
-        with (
-            BeforeOpcode(at, interrupt, everywhere=False) as before,
-            contextlib.suppress(KeyboardInterrupt),
-        ):
+        with before, contextlib.suppress(KeyboardInterrupt):
             transport._read()
         loop.turn()
         sender.send(b"next")
@@ -90,26 +86,22 @@ def test_a_read_that_is_interrupted(engine: str, inet: Family) -> None:
         assert protocol.received == [data for data in [*sent, b"next"] if data not in missing]
         sock.close()
         sender.close()
-        if not before.reached:
-            assert not missing
-            break
-    assert at > 10
+        assert before.reached or not missing
+        points += before.reached
+    assert points > 5
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_send_that_is_interrupted(sending: str, inet: Family, count: int) -> None:
     """What waits goes out, once and in order, if the loop goes on; one alone may be lost."""
     sent = [b"%d" % number for number in range(count)]
-    at = 0
-    for at in itertools.count():
+    points = 0
+    for before in every_bytecode(interrupt, everywhere=False):
         peer, sock = inet.pair()
         transport, _, _ = serving(sock, "auto", sending)
         for data in sent:
             transport.sendto(data)
-        with (
-            BeforeOpcode(at, interrupt, everywhere=False) as before,
-            contextlib.suppress(KeyboardInterrupt),
-        ):
+        with before, contextlib.suppress(KeyboardInterrupt):
             transport._flush()
         transport.sendto(b"next")
         transport.sendto(b"last")
@@ -124,6 +116,5 @@ def test_a_send_that_is_interrupted(sending: str, inet: Family, count: int) -> N
         assert got == [*sent, b"next", b"last"], before.where
         sock.close()
         peer.close()
-        if not before.reached:
-            break
-    assert at > 5
+        points += before.reached
+    assert points > 5
