@@ -114,8 +114,9 @@ class PacketBatch:
     Raises:
         TypeError: `capacity` or `slot_size` is not an int, or is a bool; `engine` is not a str;
             `gro` or `ancillary` is not a bool.
-        ValueError: `capacity` or `slot_size` is below 1, `engine` is unknown, or `slot_size` is
-            given with ``gro=True`` and is not 65,535.
+        ValueError: `capacity` or `slot_size` is below 1, or so large that no memory can have all
+            slots; `engine` is unknown; or `slot_size` is given with ``gro=True`` and is not
+            65,535.
     """
 
     capacity: int = _argument(NUM_RCVMMSGS)
@@ -370,7 +371,11 @@ def new_slots(
                 f"{TRAIN_SIZE:,} bytes, so that no train is cut"
             )
         slot_size = TRAIN_SIZE
-    # The system provides memory of mmap where it is written to; a bytearray is filled at once.
     size = capacity * slot_size
+    if size > sys.maxsize:
+        raise ValueError(
+            f"{capacity:,} slots of {slot_size:,} bytes are more than any memory; give fewer"
+        )
+    # The system provides memory of mmap where it is written to; a bytearray is filled at once.
     memory = mmap.mmap(-1, size) if slot_size >= TRAIN_SIZE else bytearray(size)
     return make_slots(memory, capacity, slot_size, engine, sys.flags.dev_mode, ancillary, gro)
