@@ -204,7 +204,7 @@ async def test_a_limit_beyond_memory_is_none(engine: str, limit: int, inet: Fami
         await recv_mmsg(receiver, batch, limit)
     batch.release()
     sender.send(b"x")
-    with pytest.raises(ValueError, match="count is .*; release packets first"):
+    with pytest.raises(ValueError, match=r"count is .*; release packets first"):
         await recv_mmsg_exact(receiver, batch, limit)
     assert await recv_mmsg(receiver, batch, limit) == 1
 

@@ -200,7 +200,7 @@ class BatchTransport(asyncio.DatagramTransport):
             self._call("error_received", error)
 
     def _watch_on(self) -> None:
-        """Have the loop watch the socket on: uvloop's stops at an error (libuv's `uv__poll_io`)."""
+        """Have the loop watch the socket on: uvloop stops at an error (libuv's `uv__poll_io`)."""
         if not self._closing:
             self._loop.remove_reader(self._sock)
             self._loop.add_reader(self._sock, self._read)
