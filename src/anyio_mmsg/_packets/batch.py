@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import operator
 import sys
@@ -376,6 +377,18 @@ def new_slots(
         raise ValueError(
             f"{capacity:,} slots of {slot_size:,} bytes are more than any memory; give fewer"
         )
-    # The system provides memory of mmap where it is written to; a bytearray is filled at once.
-    memory = mmap.mmap(-1, size) if slot_size >= TRAIN_SIZE else bytearray(size)
+    memory = _paged(size) if slot_size >= TRAIN_SIZE else bytearray(size)
     return make_slots(memory, capacity, slot_size, engine, sys.flags.dev_mode, ancillary, gro)
+
+
+def _paged(size: int) -> mmap.mmap:
+    """Return memory that the system provides where it is written to, unlike a bytearray's.
+
+    A process that is forked has a copy of it.
+    """
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows, which does not fork
+        return mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(AttributeError, OSError):  # not Linux; or built without them
+        memory.madvise(mmap.MADV_NOHUGEPAGE)  # 2 MiB at a touch are more than a train
+    return memory
