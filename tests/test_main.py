@@ -9,9 +9,12 @@ import sys
 import warnings
 from typing import Any
 
+import anyio
 import pytest
+from anyio import fail_after
 
 import anyio_mmsg
+from anyio_mmsg import SendFailure, SendResult
 from anyio_mmsg import __main__ as program
 from anyio_mmsg._system.platform import ON_LINUX, Refused, why_no_batch_calls
 
@@ -83,6 +86,29 @@ async def test_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(rows) == ROWS
     assert rows["GRO"] == "no: PermissionError: [Errno 1] no sockets here"
     assert rows["buffers"] == rows["IPv6"] == rows["GSO"] == rows["GRO"]
+
+
+@pytest.mark.anyio
+async def test_a_loopback_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*args: Any, **options: Any) -> SendResult:
+        return SendResult(0, [SendFailure(0, OSError(101, "Network is unreachable"))])
+
+    monkeypatch.setattr(program, "send_mmsg", refuse)
+    rows = dict(await program.report())
+    assert rows["control data"] == "no: OSError: [Errno 101] Network is unreachable"
+    assert rows["GRO"] == rows["control data"] or not ON_LINUX
+
+
+@pytest.mark.anyio
+async def test_a_loopback_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(anyio, "fail_after", lambda delay: fail_after(delay / 1000))
+
+    async def swallow(*args: Any, **options: Any) -> SendResult:
+        return SendResult()
+
+    monkeypatch.setattr(program, "send_mmsg", swallow)
+    rows = dict(await program.report())
+    assert rows["control data"] == "no: what was sent did not come within 5 seconds"
 
 
 def test_what_is_not_installed() -> None:

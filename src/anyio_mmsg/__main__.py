@@ -43,7 +43,8 @@ def installed(distribution: str) -> str:
 
 async def to_itself(sock: socket.socket, batch: PacketBatch) -> None:
     """Have a socket send a packet to itself, and receive it into `batch`."""
-    await send_mmsg(sock, [(b"anyio_mmsg", sock.getsockname())])
+    sent = await send_mmsg(sock, [(b"anyio_mmsg", sock.getsockname())])
+    sent.raise_for_failures()
     await recv_mmsg(sock, batch)
 
 
@@ -123,6 +124,8 @@ async def tried(probe: Callable[[], Awaitable[str]]) -> str:
     try:
         with anyio.fail_after(5):
             return await probe()
+    except TimeoutError:
+        return "no: what was sent did not come within 5 seconds"
     except Exception as error:
         return f"no: {type(error).__name__}: {error}"
 

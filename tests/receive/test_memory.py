@@ -135,10 +135,11 @@ def test_a_batch_dropped_while_views_live(engine: str, inet: Family) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_fork_after_a_receive(engine: str, inet: Family) -> None:
+@pytest.mark.parametrize(("slot_size", "gro"), [(1232, False), (65_535, False), (65_535, True)])
+def test_fork_after_a_receive(engine: str, inet: Family, slot_size: int, gro: bool) -> None:
     """Parent and child have a copy of the batch each, and go on with the shared socket."""
     receiver, sender = inet.pair()
-    batch = PacketBatch(4, engine=engine)
+    batch = PacketBatch(4, slot_size, engine, gro)
     sender.send(b"before")
     drain(receiver, batch, 1)
     view = batch[0].data
@@ -149,6 +150,9 @@ def test_fork_after_a_receive(engine: str, inet: Family) -> None:
             drain(receiver, batch, 1)
             ok = contents(batch) == [b"before", b"from the child"]
             batch.clear()
+            for _ in range(4):  # each slot is written to again
+                sender.send(b"overwritten")
+            drain(receiver, batch, 4)
             os._exit(0 if ok else 1)
         except BaseException:
             os._exit(2)

@@ -193,6 +193,22 @@ async def test_bad_numbers(number: Any, error: type[Exception], inet: Family) ->
         await recv_mmsg_exact(receiver, batch, number)
 
 
+@pytest.mark.parametrize("limit", [2**31, 2**63 - 1, 2**63, 2**100])
+async def test_a_limit_beyond_memory_is_none(engine: str, limit: int, inet: Family) -> None:
+    receiver, sender = inet.pair()
+    batch = PacketBatch(2, engine=engine)
+    for _ in range(2):
+        sender.send(b"x")
+        assert recv_mmsg_nowait(receiver, batch, limit) == 1
+    with pytest.raises(BatchFullError):
+        await recv_mmsg(receiver, batch, limit)
+    batch.release()
+    sender.send(b"x")
+    with pytest.raises(ValueError, match=r"count is .*; release packets first"):
+        await recv_mmsg_exact(receiver, batch, limit)
+    assert await recv_mmsg(receiver, batch, limit) == 1
+
+
 async def test_a_count_above_the_free_slots(inet: Family) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(4)

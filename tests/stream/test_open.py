@@ -13,7 +13,7 @@ import pytest
 
 from anyio_mmsg import MulticastGroup, PacketBatch, open_udp_socket, recv_mmsg
 
-from ..helpers import contents, have_ipv6, link_local
+from ..helpers import assert_others_run, contents, have_ipv6, link_local
 
 pytestmark = pytest.mark.anyio
 needs_ipv6 = pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
@@ -230,6 +230,16 @@ async def test_bad_arguments(
 ) -> None:
     with pytest.raises(error, match=sentence):
         await open_udp_socket(**arguments)
+
+
+@pytest.mark.parametrize("host", [None, "127.0.0.1"])
+async def test_always_a_checkpoint(host: str | None, anyio_backend_name: str) -> None:
+    with assert_others_run(anyio_backend_name), await open_udp_socket(host):
+        pass
+    with anyio.CancelScope() as scope:  # a socket would be left open, which warns
+        scope.cancel()
+        await open_udp_socket(host)
+    assert scope.cancelled_caught
 
 
 async def test_a_failure_leaves_no_socket_open() -> None:

@@ -309,6 +309,11 @@ async def test_a_peer_without_a_route_is_named() -> None:
         ({"multicast_ttl": -1}, ValueError, "multicast_ttl is -1"),
         ({"multicast_ttl": True}, TypeError, "multicast_ttl is True"),
         ({"multicast_loop": 0}, TypeError, "multicast_loop is a int; give a bool"),
+        *(
+            ({name: value}, TypeError, f"{name} is a {type(value).__name__}; give True or False")
+            for name in ("reuse_address", "reuse_port", "timestamps", "gro", "dont_fragment")
+            for value in (1, None, "no")
+        ),
         ({"multicast_interface": "no-such"}, ValueError, "no interface 'no-such'; there are "),
     ],
 )

@@ -303,6 +303,7 @@ async def test_where_the_kernel_does_not_tell(
         ({"linger": -0.1}, ValueError, "linger is -0.1; give seconds"),
         ({"linger": "1"}, TypeError, "linger is a str; give seconds"),
         ({"linger": True}, TypeError, "linger is a bool"),
+        ({"on_error": 5}, TypeError, "on_error is a int, and has to be a function of one error"),
         ({"pool": 5}, TypeError, "pool is a int, and has to be a PacketBatchPool"),
         ({"linger": float("nan")}, ValueError, "linger is nan"),
         ({"errors": "ignore"}, ValueError, 'errors is \'ignore\'; give "count" or "raise"'),

@@ -353,6 +353,9 @@ def test_what_is_no_datagram() -> None:
     assert "of another family than the sender" in refused(b"x", destination="::1")
     assert "of another family" in refused(b"x", ("::1", 1), destination="192.0.2.2")
     assert "of another family" in refused(b"x", ("::1", 1), destination="::ffff:192.0.2.2")
+    no_packet: Any = b"x"
+    with pytest.raises(TypeError, match="packet is a bytes, and has to be a Packet"):
+        Datagram.copy_of(no_packet)
     if hasattr(socket, "AF_UNIX"):
         assert "packets of unix sockets come without" in refused(b"x", "/a/path", ecn=1)
 

@@ -215,6 +215,22 @@ async def test_functions_are_called_first() -> None:
     assert order == ["first", b"a", "sync", b"b", "last"]
 
 
+@pytest.mark.parametrize("number", [errno.ECONNREFUSED, errno.EBADMSG])
+async def test_what_functions_raise_is_a_step(number: int) -> None:
+    def fail() -> None:
+        raise OSError(number, "from a function")
+
+    async def fail_later() -> None:
+        await checkpoint()
+        fail()
+
+    receiver = ScriptedReceiver([fail, fail_later, [b"a"]])
+    for _ in range(2 * (number == errno.EBADMSG)):
+        with pytest.raises(OSError, match="from a function"):
+            await receiver.receive()
+    assert await rest(receiver) == [[b"a"]]
+
+
 async def test_a_cancelled_wait_is_done_again() -> None:
     calls: list[int] = []
 
@@ -443,6 +459,8 @@ def test_what_is_no_script() -> None:
         ([Datagram(b"a")], "step 0, packets is a Datagram, one payload"),
         ([[b"a"], [b"b", "c"]], "step 1, packet 1: the data is a str, not bytes-like; encode it"),
         ([None], "step 0, packets is None"),
+        ([[b"a"], threading.Event()], "step 1 is a threading.Event, for which the event loop"),
+        ([lambda: (yield)], "step 0 is <function"),
         ([bytes], "step 0, packets is <class 'bytes'>"),
     ):
         with pytest.raises(TypeError) as caught:

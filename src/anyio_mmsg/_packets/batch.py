@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import operator
 import sys
@@ -114,8 +115,9 @@ class PacketBatch:
     Raises:
         TypeError: `capacity` or `slot_size` is not an int, or is a bool; `engine` is not a str;
             `gro` or `ancillary` is not a bool.
-        ValueError: `capacity` or `slot_size` is below 1, `engine` is unknown, or `slot_size` is
-            given with ``gro=True`` and is not 65,535.
+        ValueError: `capacity` or `slot_size` is below 1, or so large that no memory can have all
+            slots; `engine` is unknown; or `slot_size` is given with ``gro=True`` and is not
+            65,535.
     """
 
     capacity: int = _argument(NUM_RCVMMSGS)
@@ -371,7 +373,23 @@ def new_slots(
                 f"{TRAIN_SIZE:,} bytes, so that no train is cut"
             )
         slot_size = TRAIN_SIZE
-    # The system provides memory of mmap where it is written to; a bytearray is filled at once.
     size = capacity * slot_size
-    memory = mmap.mmap(-1, size) if slot_size >= TRAIN_SIZE else bytearray(size)
+    if size > sys.maxsize:
+        raise ValueError(
+            f"{capacity:,} slots of {slot_size:,} bytes are more than any memory; give fewer"
+        )
+    memory = _paged(size) if slot_size >= TRAIN_SIZE else bytearray(size)
     return make_slots(memory, capacity, slot_size, engine, sys.flags.dev_mode, ancillary, gro)
+
+
+def _paged(size: int) -> mmap.mmap:
+    """Return memory that the system provides where it is written to, unlike a bytearray's.
+
+    A process that is forked has a copy of it.
+    """
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows, which does not fork
+        return mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(AttributeError, OSError):  # not Linux; or built without them
+        memory.madvise(mmap.MADV_NOHUGEPAGE)  # 2 MiB at a touch are more than a train
+    return memory

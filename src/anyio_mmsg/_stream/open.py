@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import anyio
 
 from .._arguments import whole_number
+from .._compat import checkpoint
 from .._system.control import ask_for, check_asked
 from .buffers import check_buffer_size, set_buffer_size
 from .multicast import MulticastGroup, Outgoing, as_groups, check_bound_to, join, membership
@@ -41,6 +42,8 @@ async def open_udp_socket(
     dont_fragment: bool = False,
 ) -> socket.socket:
     """Open a UDP socket that the receive functions take: bound and nonblocking.
+
+    A checkpoint, always, before anything is opened.
 
     Args:
         local_host: Address or name of this machine to receive at. None: all of its IPv4
@@ -122,11 +125,13 @@ async def open_udp_socket(
         "gro": gro,
         "dont_fragment": dont_fragment,
     }
-    for name, value in asked.items():
+    plain = {"reuse_address": reuse_address, "reuse_port": reuse_port}
+    for name, value in (plain | asked).items():
         if not isinstance(value, bool):
             raise TypeError(f"{name} is a {type(value).__name__}; give True or False")
     check_asked(asked)
     outgoing = Outgoing.check(multicast_ttl, multicast_loop, multicast_interface)
+    await checkpoint()  # uvloop's look-up of a numeric address is none
     kind, local, remote = await _resolve(local_host, local_port, remote_host, remote_port, family)
     if v6only is not None and kind != socket.AF_INET6:
         raise ValueError("v6only is for IPv6 sockets; give family=socket.AF_INET6 as well")

@@ -60,7 +60,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             goes on reading it.
 
     Raises:
-        TypeError: `sock` is not a `socket.socket`, or `limit` not an int.
+        TypeError: `sock` is not a `socket.socket`, `limit` not an int, `on_error` no function.
         ValueError: `sock` is not a nonblocking datagram socket, `limit` below 1, `linger`
             negative, `errors` unknown.
         anyio.ClosedResourceError: `sock` is closed.

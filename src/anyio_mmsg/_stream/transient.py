@@ -32,8 +32,13 @@ def pass_over(
         on_error: Called with each error that is not raised.
 
     Raises:
+        TypeError: `on_error` is not a function.
         ValueError: `errors` is unknown.
     """
+    if on_error is not None and not callable(on_error):
+        raise TypeError(
+            f"on_error is a {type(on_error).__name__}, and has to be a function of one error"
+        )
     if errors not in ("count", "raise"):
         raise ValueError(f'errors is {errors!r}; give "count" or "raise"')
     passing = TRANSIENT_ERRORS if errors == "count" else frozenset()

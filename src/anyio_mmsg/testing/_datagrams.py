@@ -124,8 +124,11 @@ class Datagram:
         The end of a packet that was cut is lost: zeros stand for it.
 
         Raises:
+            TypeError: `packet` is not a `Packet`.
             ValueError: The packet was released.
         """
+        if not isinstance(packet, Packet):
+            raise TypeError(f"packet is a {type(packet).__name__}, and has to be a Packet")
         size, wire_size = packet.size, packet.wire_size
         missing = 1 if wire_size is None else wire_size - size
         data = bytes(packet.data) + bytes(missing)

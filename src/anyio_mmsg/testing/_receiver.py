@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
@@ -180,12 +181,19 @@ class _ScriptPort:
                 self._at_end()
                 return 0
             step: Any = self._steps[0]
-            waiting = step.wait() if _is_event(step) else step()
-            if inspect.isawaitable(waiting):
-                await waiting
-            if self._steps and self._steps[0] is step:  # else it was stopped meanwhile
-                self._steps.popleft()
+            try:
+                waiting = step.wait() if _is_event(step) else step()
+                if inspect.isawaitable(waiting):
+                    await waiting
+            except Exception:  # not a cancellation
+                self._end_of(step)
+                raise
+            self._end_of(step)
         return self.drain(slots, limit)
+
+    def _end_of(self, step: object) -> None:
+        if self._steps and self._steps[0] is step:  # else it was stopped meanwhile
+            self._steps.popleft()
 
     def defer_error(self, error: OSError) -> None:
         self._steps.appendleft(error)
@@ -235,8 +243,15 @@ def _checked(script: Iterable[Step]) -> list[Any]:
 
 
 def _step(index: int, step: Any) -> Any:
+    if isinstance(step, threading.Event):
+        raise TypeError(
+            f"step {index} is a threading.Event, for which the event loop would stand still; give "
+            f"an anyio.Event"
+        )
     if isinstance(step, BaseException) or _is_event(step):
         return step
+    if inspect.isgeneratorfunction(step) or inspect.isasyncgenfunction(step):
+        raise TypeError(f"step {index} is {step!r}, and calling it runs nothing; give a list")
     if isinstance(step, type):
         if issubclass(step, BaseException):
             return step
