@@ -166,7 +166,7 @@ def test_no_function_is_left_out() -> None:
             found |= {
                 f"{name}.{member}"
                 for member, value in members
-                if inspect.iscoroutinefunction(value) and not member.startswith("_")
+                if not member.startswith("_") and inspect.iscoroutinefunction(value)
             }
     assert found == {
         "PacketBatchPool.acquire",
