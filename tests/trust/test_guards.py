@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -86,7 +87,7 @@ def test_threads_that_replace_an_ended_guard(
 ) -> None:
     """One stops at each bytecode, another meanwhile at each of its own."""
     tried = 0
-    for at in itertools.count():
+    for at in itertools.count(sys.version_info[1] % 3, 3):
         theirs = BeforeOpcode(at, everywhere=False, within=[recvfrom_into])
         for ours in every_bytecode(everywhere=False, within=[recvfrom_into]):
             world = World(world_sockets, "recvfrom_into")
@@ -109,7 +110,7 @@ def test_threads_that_replace_an_ended_guard(
             tried += 1
         if not theirs.reached:
             break
-    assert tried > 100
+    assert tried > 30
 
 
 def test_an_ended_guard_has_one_successor() -> None:
