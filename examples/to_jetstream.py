@@ -24,7 +24,8 @@ again come after later ones.
 
 On Ctrl-C or SIGTERM what has arrived is still sent and acknowledged, for `--grace` seconds at
 most; a second signal ends it at once. Then it prints what became of each packet. The exit status
-is 0, or 1 if the server did not store all that was received, or 2 if its limits are too small.
+is 0, or 1 if the server did not store all that was received, or 2 if its limits are too small,
+or the stream can't be made.
 
 nats-py needs asyncio, so this program runs on asyncio and uvloop, not on Trio.
 """
@@ -46,7 +47,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import PubAck
-from nats.js.errors import APIError, NotFoundError
+from nats.js.errors import APIError, BadRequestError, NotFoundError, ServerError
 
 from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, open_udp_socket
 from shared import announce, losses, print_at_intervals, run_on, stop_on_signal
@@ -158,13 +159,24 @@ class Outbox:
         self.stream: JetStreamContext = self.client.jetstream()
         while True:
             try:
-                await self.stream.stream_info(stream)
-                return ""
-            except NotFoundError:
+                if await self._is_there(stream):
+                    return ""
                 await self.stream.add_stream(name=stream, subjects=[self.subject])
+            except (ValueError, BadRequestError, ServerError) as error:
+                reason = getattr(error, "description", None) or error
+                return (
+                    f"there can't be a stream {stream!r} of the subject {self.subject!r}: {reason}"
+                )
             except NOT_YET as error:
                 await note(error)  # JetStream starts later than the server
                 await anyio.sleep(RETRY)
+
+    async def _is_there(self, stream: str) -> bool:
+        try:
+            await self.stream.stream_info(stream)
+        except NotFoundError:
+            return False
+        return True
 
     async def publish(self, batch: PacketBatch) -> None:
         """Send a batch, and send again what is not acknowledged."""

@@ -243,3 +243,23 @@ def test_a_server_that_takes_too_little_is_an_error(server: Server) -> None:
         assert program.process.stderr is not None
         assert "give a smaller --batch" in program.process.stderr.read()
         assert program.process.wait() == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--stream", "a.b"], "invalid stream name"),
+        (["--stream", "other", "--subject", "no subject"], "invalid subject"),
+        (["--stream", "other", "--subject", "udp"], "subjects overlap with an existing stream"),
+    ],
+)
+def test_a_stream_that_can_not_be_is_an_error(server: Server, more: list[str], words: str) -> None:
+    async def make(stream: Any) -> None:
+        await stream.add_stream(name="udp", subjects=["udp"])
+
+    server.ask(make)
+    with running(*options(server), *more) as program:
+        assert program.process.stderr is not None
+        said = program.process.stderr.read()
+        assert re.fullmatch(f"there can't be a stream .*{words}.*\n", said)
+        assert program.process.wait() == 2

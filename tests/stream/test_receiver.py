@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import gc
 import pickle
 import socket
 import sys
@@ -196,6 +197,18 @@ async def test_transient_errors_are_counted_and_told() -> None:
     assert seen.transient_errors == {errno.ECONNREFUSED: 2, errno.EHOSTUNREACH: 1}
     assert pickle.loads(pickle.dumps(seen)) == seen  # for a parent process
     assert dataclasses.asdict(seen)["transient_errors"] == seen.transient_errors
+
+
+async def test_an_error_that_was_told_keeps_no_batch() -> None:
+    told: list[OSError] = []
+    sock = ScriptedSocket(ConnectionRefusedError(errno.ECONNREFUSED, "refused"), b"0")
+    pool = PacketBatchPool(1, engine="recvfrom_into")
+    async with PacketReceiver(sock, pool, on_error=told.append) as receiver:
+        with anyio.fail_after(5):
+            await receiver.receive()  # and it is lost at once
+        gc.collect()
+        assert (len(told), pool.free) == (1, 1)
+        assert receiver.statistics().dropped == 1
 
 
 async def test_transient_errors_are_raised_for_those_who_want_them() -> None:

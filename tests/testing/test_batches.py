@@ -261,6 +261,32 @@ async def test_a_batch_that_is_being_filled_is_refused(inet: Family) -> None:
     assert len(batch) == 0
 
 
+@pytest.mark.parametrize("ancillary", [False, True])
+def test_a_batch_that_is_being_filled_is_refused_to_signal_handlers(ancillary: bool) -> None:
+    """They may run between any two steps of a receive, as this does."""
+    batch = PacketBatch(4, engine="recvfrom_into", ancillary=ancillary)
+
+    class Interrupted(socket.socket):
+        def recvfrom_into(self, *args: Any) -> Any:
+            with pytest.raises(anyio.BusyResourceError):
+                fill_batch(batch, [b"scripted"])
+            return super().recvfrom_into(*args)
+
+        def recvmsg_into(self, *args: Any) -> Any:
+            with pytest.raises(anyio.BusyResourceError):
+                fill_batch(batch, [b"scripted"])
+            return super().recvmsg_into(*args)
+
+    with Interrupted(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
+        sock.sendto(b"received", sock.getsockname())
+        assert recv_mmsg_nowait(sock, batch) == 1
+        assert fill_batch(batch, [b"scripted"]) == 1
+        assert contents(batch) == [b"received", b"scripted"]
+        assert batch.addresses() == [sock.getsockname(), ("192.0.2.1", 50000)]
+
+
 @pytest.mark.anyio
 async def test_sending_it_answers_its_senders(sending: str, family: Family) -> None:
     one, other, server = family.open(), family.open(), family.open()

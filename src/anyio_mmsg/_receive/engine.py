@@ -79,10 +79,7 @@ def engine_for(slots: Slots, sock: socket.socket) -> Engine:
         anyio.BusyResourceError: Another engine is filling them; a signal handler interrupted it.
     """
     check_engine(slots.engine)
-    if getattr(slots.source, "busy", False):
-        raise BusyResourceError("receiving into")
-    if slots.record is not None:
-        slots.source.settle(slots)
+    ensure_settled(slots)
     portable = slots.engine == "recvfrom_into" or Refused.recvmmsg
     engine: Engine
     kind: object = RecvfromInto
@@ -94,6 +91,18 @@ def engine_for(slots: Slots, sock: socket.socket) -> Engine:
     engine = slots.engines.setdefault(kind, engine)
     slots.plug(engine)
     return engine
+
+
+def ensure_settled(slots: Slots) -> None:
+    """Commit what an interrupted fill has recorded, before another engine fills.
+
+    Raises:
+        anyio.BusyResourceError: An engine is filling them; a signal handler interrupted it.
+    """
+    if getattr(slots.source, "busy", False):
+        raise BusyResourceError("receiving into")
+    if slots.record is not None:
+        slots.source.settle(slots)
 
 
 def check_engine(name: str) -> None:

@@ -47,6 +47,7 @@ def pass_over(
         if error.errno is None or error.errno not in passing:
             raise error
         count(error.errno)
+        error = error.with_traceback(None)  # whose frames hold a batch, for whoever keeps it
         if on_error is not None:
             on_error(error)
 

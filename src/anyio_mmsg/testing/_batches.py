@@ -12,6 +12,7 @@ from anyio import BusyResourceError
 from .._packets import Slots
 from .._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, PacketBatch, held_in
 from .._packets.packet import Address
+from .._receive.engine import ensure_settled
 from .._receive.recvfrom_into import RecvfromInto
 from .._system.control import Ancillary
 from .._system.platform import ASK_FOR_FLAGS
@@ -108,7 +109,11 @@ def play(slots: Slots, messages: Sequence[Message]) -> int:
 
     Returns:
         How many packets they were.
+
+    Raises:
+        anyio.BusyResourceError: The code that a signal handler has interrupted is receiving.
     """
+    ensure_settled(slots)
     engine = slots.engines.get(_Playback)
     if engine is None:
         engine = slots.engines[_Playback] = _Playback(slots)
