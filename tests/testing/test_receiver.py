@@ -6,6 +6,7 @@ import asyncio
 import errno
 import gc
 import threading
+from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -449,6 +450,9 @@ async def test_feed_raises_what_is_no_end() -> None:
 
 
 def test_what_is_no_script() -> None:
+    def generator() -> Iterator[None]:
+        yield
+
     wrong: Any
     for wrong, words in (
         (3, "script is 3; give a list of steps"),
@@ -460,7 +464,7 @@ def test_what_is_no_script() -> None:
         ([[b"a"], [b"b", "c"]], "step 1, packet 1: the data is a str, not bytes-like; encode it"),
         ([None], "step 0, packets is None"),
         ([[b"a"], threading.Event()], "step 1 is a threading.Event, for which the event loop"),
-        ([lambda: (yield)], "step 0 is <function"),
+        ([generator], "step 0 is <function"),
         ([bytes], "step 0, packets is <class 'bytes'>"),
     ):
         with pytest.raises(TypeError) as caught:
