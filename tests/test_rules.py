@@ -46,7 +46,7 @@ def imports(module: str) -> tuple[set[str], set[str]]:
     path = MODULES[module]
     here = [*path.relative_to(SOURCE).parts[:-1]]
     ours, others = set(), set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = here[: len(here) - (node.level - 1)]
             names = [node.module] if node.module else [alias.name for alias in node.names]
@@ -62,7 +62,7 @@ def imports(module: str) -> tuple[set[str], set[str]]:
 def private_names(module: str) -> set[str]:
     """Private attributes that a module reads or writes, but for those of `self` and `cls`."""
     found = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if (
             isinstance(node, ast.Attribute)
             and node.attr.startswith("_")
@@ -75,7 +75,9 @@ def private_names(module: str) -> set[str]:
 
 def defined_in(wing: str) -> set[str]:
     """Private names that a wing's classes and modules have."""
-    text = "".join(path.read_text() for name, path in MODULES.items() if wing_of(name) == wing)
+    text = "".join(
+        path.read_text(encoding="utf-8") for name, path in MODULES.items() if wing_of(name) == wing
+    )
     return set(re.findall(r"\b(_[a-z]\w*)\b", text))
 
 
@@ -109,12 +111,16 @@ def test_private_names_cross_wings_by_the_doors_alone(module: str) -> None:
 def test_no_file_needs_much_scrolling(folder: Path) -> None:
     files = [path for path in folder.rglob("*") if path.suffix in MOST_LINES]
     most = 500 if folder != SOURCE else 0
-    lines = {path: len(path.read_text().splitlines()) for path in files}
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
     assert {p: n for p, n in lines.items() if n > max(most, MOST_LINES[p.suffix])} == {}
 
 
 def test_one_module_asks_for_the_platform() -> None:
-    asking = [name for name, path in MODULES.items() if "sys.platform" in path.read_text()]
+    asking = [
+        name
+        for name, path in MODULES.items()
+        if "sys.platform" in path.read_text(encoding="utf-8")
+    ]
     assert asking == ["_system.platform"]
 
 
@@ -139,7 +145,7 @@ def test_nothing_starts_a_task() -> None:
     starting = {"create_task", "create_task_group", "ensure_future", "open_nursery", "start_soon"}
     called = set()
     for path in MODULES.values():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call):
                 called.add(getattr(node.func, "attr", getattr(node.func, "id", "")))
     assert called & (starting | {"TaskGroup"}) == set()

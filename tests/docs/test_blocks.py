@@ -73,7 +73,7 @@ def test_shell_blocks_name_what_exists(page: Path) -> None:
                 if re.match(r"(examples|benchmarks|tests|docs|src|\.ci)/", word):
                     assert (ROOT / word).exists() or "_build" in word or "*" in word, word
                     if word.endswith(".py"):
-                        source += (ROOT / word).read_text()
+                        source += (ROOT / word).read_text(encoding="utf-8")
                 if word == "-m" and following.partition(".")[0] not in MODULES:
                     spec = importlib.util.find_spec(following)
                     assert spec is not None, following
@@ -82,6 +82,8 @@ def test_shell_blocks_name_what_exists(page: Path) -> None:
                     assert spec is not None, following
                     assert spec.origin is not None, following
                     folder = Path(spec.origin).parent
-                    source += "".join(path.read_text() for path in folder.glob("*.py"))
+                    source += "".join(
+                        path.read_text(encoding="utf-8") for path in folder.glob("*.py")
+                    )
                 if source and word.startswith("--"):
                     assert f'"{word.partition("=")[0]}"' in source, f"{block}: {word}"

@@ -14,7 +14,9 @@ from anyio_mmsg._packets.packet import Packet  # the plain one, which the page s
 from .blocks import ROOT, as_module, python_blocks, runs
 
 (IMPORTS,) = python_blocks("docs/reference/index.md")
-TEXT = "".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md"))
+TEXT = "".join(
+    path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md")
+)
 PUBLIC = {
     name: getattr(module, name)
     for module in (anyio_mmsg, anyio_mmsg.testing)

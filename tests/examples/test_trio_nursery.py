@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -35,9 +36,11 @@ def test_syslog_from_the_logger_command(host: str) -> None:
     with running("trio_nursery.py", "--host", host, "--port", "0") as program:
         listening, port = program.address()
         assert listening == host
+        # What can be given to a program depends on the locale.
+        mark = "\u2713" if sys.getfilesystemencoding() == "utf-8" else "!"
         logger = ["logger", "-n", host, "-P", str(port), "-d", "-t", "door"]
         for options in (
-            ["--rfc5424", "--msgid", "ID7", "-p", "local3.err", "it's open \u2713"],
+            ["--rfc5424", "--msgid", "ID7", "-p", "local3.err", f"it's open {mark}"],
             ["--rfc5424", "--sd-id", "bell@1", "--sd-param", r'tone="a\]b"', "it rang"],
             ["--rfc3164", "-p", "user.crit", "--id=99", "it burns"],
             ["--rfc3164", "\x1b[31mred"],
@@ -48,7 +51,7 @@ def test_syslog_from_the_logger_command(host: str) -> None:
     for line, expected in zip(
         lines,
         [
-            rf"local3\.err {word}T{word} {word} door\[-\] ID7 \[.*\] it's open \u2713",
+            rf"local3\.err {word}T{word} {word} door\[-\] ID7 \[.*\] it's open {mark}",
             rf"user\.notice {word}T{word} {word} door\[-\] - .*\[bell@1 tone='a\]b'\] it rang",
             rf"user\.crit \w+ +\d+ [0-9:]+ {word} door\[99\] - it burns",
             rf"user\.notice \w+ +\d+ [0-9:]+ {word} door\[-\] - \\x1b\[31mred",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import random
 import socket
 import sys
@@ -179,7 +180,7 @@ def test_unix_senders_of_every_kind(engine: str, tmp_path_factory: pytest.TempPa
     with Family("unix", tmp_path_factory.mktemp("s")) as family:
         receiver = family.open()
         unnamed, named, umlaut = family.unbound(), family.open(), family.unbound()
-        umlaut.bind(str(tmp_path_factory.mktemp("ü") / "sock"))
+        umlaut.bind(os.fsencode(tmp_path_factory.mktemp("u")) + "/ü".encode())  # in any locale
         senders = [unnamed, named, umlaut, unnamed]
         if sys.platform == "linux":
             abstract, autobound = family.unbound(), family.unbound()
