@@ -1,13 +1,14 @@
-"""Print the lowest version that each dependency, run-time and test, may have, for pip.
-
-Run by a Python that has the package installed.
-"""
+"""Print the lowest version that each dependency, run-time and test, may have, for pip."""
 
 from __future__ import annotations
 
-from importlib.metadata import requires
+from pathlib import Path
 
-for requirement in requires("anyio-mmsg") or []:
-    wanted, _, marker = requirement.partition(";")
-    if "extra" not in marker or "test" in marker:
-        print(wanted.strip().replace(">=", "=="))
+try:
+    import tomllib
+except ImportError:  # Python 3.10; pip, which is there, has it
+    from pip._vendor import tomli as tomllib
+
+settings = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text("utf-8"))
+for requirement in settings["project"]["dependencies"] + settings["dependency-groups"]["test"]:
+    print(requirement.replace(">=", "=="))

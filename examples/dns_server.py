@@ -1,6 +1,6 @@
 """A DNS server: answers for one zone, from a zone file, over UDP in batches.
 
-    python -m pip install -e '.[examples]'
+    python -m pip install -e '.[trio]' dnspython
     python examples/dns_server.py --port 5353
     python examples/dns_server.py --host 0.0.0.0 --port 5353 --zone my.zone --backend trio
 
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--buffer", type=int, help="bytes of the kernel's buffer to ask for")
     options = parser.parse_args()
     if importlib.util.find_spec("dns") is None:
-        parser.error("dnspython is not installed; the extra 'examples' has it")
+        parser.error("it needs dnspython: pip install dnspython")
     if options.batch < 1:
         parser.error("--batch has to be at least 1")
     try:

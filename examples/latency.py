@@ -1,6 +1,6 @@
 """Measure how long datagrams take: to this machine, and then to this program.
 
-    python -m pip install -e '.[examples]'
+    python -m pip install -e '.[trio]' rich
     python examples/latency.py
     python examples/latency.py loopback --packets 20000 --rate 5000
     python examples/latency.py receive --host 0.0.0.0 --port 9999

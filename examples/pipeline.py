@@ -1,6 +1,6 @@
 """Receive, queue, work: a receiver, a memory stream and workers in one nursery, watched live.
 
-    python -m pip install -e '.[examples]'
+    python -m pip install -e '.[trio]' rich
     python examples/pipeline.py --demo 20000 --work 400 --overload drop_oldest
     python examples/pipeline.py --host 127.0.0.1 --port 9999 --workers 8 --overload block
 

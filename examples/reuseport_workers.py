@@ -1,6 +1,6 @@
 """A port shared by processes, one for each core: the kernel gives each its share of the senders.
 
-    python -m pip install -e '.[examples]'
+    python -m pip install -e '.[trio]' rich
     python examples/reuseport_workers.py --host 127.0.0.1 --port 9999
     python examples/reuseport_workers.py --port 9999 --workers 4 --pin --backend trio
 

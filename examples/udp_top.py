@@ -1,6 +1,6 @@
 """Watch a UDP port or a multicast group: rates, drops, the top senders.
 
-    python -m pip install -e '.[examples]'
+    python -m pip install -e '.[trio]' rich
     python examples/udp_top.py --port 9999
     python examples/udp_top.py --port 5000 --group 239.1.2.3 --interface eth0
     python examples/udp_top.py --port 5000 --group 232.1.2.3 --source 192.0.2.1 --source 192.0.2.2

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from anyio_mmsg._system.platform import why_no_batch_calls
 
-from .helpers import Family, have_ipv6
+# What helpers assert is then checked under `python -O` too, as what tests assert is.
+pytest.register_assert_rewrite(
+    *(
+        f"tests.{path.stem}"
+        for path in Path(__file__).parent.glob("[a-z]*")
+        if path != Path(__file__)
+    )
+)
 
-try:
-    import uvloop  # noqa: F401
-except ImportError:
-    _uvloop_marks = [pytest.mark.skip(reason="uvloop is not installed (it has no build for it)")]
-else:
-    _uvloop_marks = []
+from .helpers import Family, have_ipv6, without_trio, without_uvloop  # noqa: E402
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests of docs without one of the event loops that programs in docs run on."""
+    for item in items:
+        if Path(__file__).parent / "docs" in item.path.parents:
+            item.add_marker(without_trio)
+            item.add_marker(without_uvloop)
 
 
 @pytest.fixture(
     params=[
         pytest.param(("asyncio", {"debug": True}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop", marks=_uvloop_marks),
-        pytest.param(("trio", {}), id="trio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop", marks=without_uvloop),
+        pytest.param(("trio", {}), id="trio", marks=without_trio),
     ]
 )
 def anyio_backend(request: pytest.FixtureRequest) -> Any:

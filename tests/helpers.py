@@ -11,14 +11,20 @@ import types
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import trio.testing
 from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+
+without_trio = pytest.mark.skipif(not find_spec("trio"), reason="trio is not installed")
+without_uvloop = pytest.mark.skipif(not find_spec("uvloop"), reason="uvloop is not installed")
+each_loop = pytest.mark.parametrize(
+    "backend", ["asyncio", pytest.param("trio", marks=without_trio)]
+)
 
 
 @functools.cache
@@ -171,6 +177,8 @@ def nowhere(family: Family) -> tuple[Any, int]:
 def assert_others_run(backend: str) -> Iterator[None]:
     """Fail if the block is not a checkpoint, or does not let others run."""
     if backend == "trio":
+        import trio.testing
+
         with trio.testing.assert_checkpoints():
             yield
     else:

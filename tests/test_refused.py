@@ -11,6 +11,8 @@ import pytest
 
 from anyio_mmsg._system.platform import why_no_batch_calls
 
+from .helpers import each_loop
+
 # System call numbers by machine and bits, from the kernel's tables (arch/*/entry/syscalls). A
 # 32-bit C library has two recvmmsg: one for 64-bit times, tried first, and the older one.
 BITS = 8 * struct.calcsize("P")
@@ -104,7 +106,7 @@ with receiver, sender:
 @pytest.mark.skipif(bool(why_no_batch_calls()), reason=why_no_batch_calls())
 @pytest.mark.skipif(NUMBERS is None, reason="the system calls' numbers here are not known to us")
 @pytest.mark.parametrize("refusal", ["ENOSYS", "EPERM"])
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@each_loop
 def test_falls_back_for_good_without_loss(refusal: str, backend: str) -> None:
     command = [sys.executable, "-W", "error", "-c", PROGRAM, refusal, backend]
     command += map(str, NUMBERS or [])

@@ -16,6 +16,8 @@ import pytest
 
 import anyio_mmsg
 
+from .helpers import each_loop
+
 SOURCE = Path(anyio_mmsg.__file__).parent
 MODULES = {
     ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
@@ -24,7 +26,7 @@ MODULES = {
 
 # From the top of the house down: a module imports from wings above its own, and from its own.
 WINGS = ["_arguments", "_compat", "_compiled", "_packets", "_system", "_receive", "_send"]
-WINGS += ["_stream", "testing", "__init__"]
+WINGS += ["_stream", "_protocol", "testing", "__init__", "__main__"]
 
 # The doors: private names that modules of other wings may use, and whose they are.
 DOORS = {
@@ -133,7 +135,17 @@ def test_public_names() -> None:
     assert (SOURCE / "py.typed").exists()
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_nothing_starts_a_task() -> None:
+    starting = {"create_task", "create_task_group", "ensure_future", "open_nursery", "start_soon"}
+    called = set()
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called.add(getattr(node.func, "attr", getattr(node.func, "id", "")))
+    assert called & (starting | {"TaskGroup"}) == set()
+
+
+@each_loop
 def test_nothing_warns(backend: str) -> None:
     """Importing and receiving, in a process of its own in which any warning is an error."""
     program = f"""if True:

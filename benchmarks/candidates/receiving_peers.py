@@ -1,4 +1,4 @@
-"""What others receive with, each in its idiomatic form."""
+"""What others receive with, each in its idiomatic form, and a protocol of theirs served by us."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from anyio.abc import UDPSocket
 
-from anyio_mmsg import PACKET_DATA_SIZE
+from anyio_mmsg import NUM_RCVMMSGS, PACKET_DATA_SIZE, serve_protocol
 from benchmarks.spec import FRESH, LOOPS, WARM, Spec, UnavailableError
 
 from . import receivers
@@ -187,6 +187,23 @@ class FastnetReceiver(ProtocolReceiver):
         )
 
 
+class ServedReceiver(ProtocolReceiver):
+    """The same protocol by `serve_protocol`."""
+
+    async def open(self) -> None:
+        """See `Receiver`."""
+        self.done = asyncio.Event()
+        self.wanted = 0
+        self.protocol = Reading(self)
+        self.serving = asyncio.create_task(serve_protocol(self.sock, self.protocol))
+        await asyncio.sleep(0)  # it begins
+
+    async def aclose(self) -> None:
+        """See `Receiver`."""
+        self.serving.cancel()
+        await asyncio.wait([self.serving])
+
+
 def naive_key(loop: str) -> str:
     """Return the key of the loop that anyone writes."""
     return f"naive-{loop}"
@@ -239,6 +256,18 @@ PEERS = [
     _peer("anyio-trio", "AnyIO UDPSocket", "trio", AnyioReceiver),
     _peer("socket-trio", "trio.socket recvfrom_into", "trio", TrioReceiver),
 ]
+SERVED: list[ReceiverSpec] = [
+    Spec(
+        f"served-{loop}",
+        "DatagramProtocol by serve_protocol",
+        loop,
+        "ours",
+        partial(opened, make=ServedReceiver),
+        WORKER,
+        NUM_RCVMMSGS,
+    )
+    for loop in ("asyncio", "uvloop")
+]
 COLD = [
     _peer(
         "protocol-asyncio-fresh",
@@ -261,6 +290,7 @@ SPECS = {
         + receivers.STREAMS
         + receivers.PORTABLE
         + receivers.PLAINS
+        + SERVED
         + PEERS
         + COLD
     )

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import anyio
 from anyio.abc import UDPSocket
 
-from anyio_mmsg import NUM_RCVMMSGS
+from anyio_mmsg import NUM_RCVMMSGS, serve_protocol
 from benchmarks import example
 from benchmarks.spec import FRESH, LOOPS, PLAIN, WARM, Kind, Spec, UnavailableError
 
@@ -168,6 +168,25 @@ class ProtocolServer(Server):
         await anyio.sleep_forever()
 
 
+class ServedServer(Server):
+    """The same protocol by `serve_protocol`."""
+
+    async def start(self) -> None:
+        """See `Server`."""
+        self.protocol = Responding(self.respond)
+        self.serving = asyncio.create_task(serve_protocol(self.sock, self.protocol))
+        await asyncio.sleep(0)  # it begins
+
+    async def aclose(self) -> None:
+        """See `Server`."""
+        self.serving.cancel()
+        await asyncio.wait([self.serving])
+
+    async def serve(self) -> None:
+        """See `Server`."""
+        await anyio.sleep_forever()
+
+
 class FastnetServer(ProtocolServer):
     """`aiofastnet.create_datagram_endpoint`, on asyncio or uvloop."""
 
@@ -204,6 +223,7 @@ KINDS: dict[str, tuple[str, type[Server], Sequence[str], Kind]] = {
         LOOPS,
         "ours",
     ),
+    "served": ("DatagramProtocol by serve_protocol", ServedServer, BOTH, "ours"),
     "naive": (SIX_LINES, NaiveServer, LOOPS, "peer"),
     "naive64": (f"{SIX_LINES}, 64 a wake", Naive64Server, LOOPS, "peer"),
     "protocol": ("DatagramProtocol", ProtocolServer, BOTH, "peer"),

@@ -4,7 +4,7 @@ The code that makes the answers is the example's, the same for all, and so is it
 differs is how queries come in and answers go out. Ours does that as the example does.
 
 It needs dnsperf (https://www.dns-oarc.net/tools/dnsperf), which is Debian's and Ubuntu's package
-`dnsperf` and Homebrew's, and dnspython, which is in the extra `examples`. A server has a core of
+`dnsperf` and Homebrew's, and dnspython, which is in the group `test`. A server has a core of
 its own, dnsperf all others, so it needs two or more. The table has the share of its core that a
 server used, which shows what the limit was.
 """
@@ -175,7 +175,7 @@ def run(context: Context) -> Result:
     if shutil.which("dnsperf") is None:
         raise UnavailableError(HOW_TO_INSTALL)
     if find_spec("dns") is None:
-        raise UnavailableError("it needs dnspython: pip install -e '.[examples]'")
+        raise UnavailableError("it needs dnspython: pip install dnspython")
     children = context.children
     specs = children.start(DNS, BUFFER)
     rounds = context.steps(ROUNDS)

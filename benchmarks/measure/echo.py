@@ -32,6 +32,7 @@ ALL = echoes(
     "ours",
     "gso",
     "plain",
+    "served",
     "naive",
     "naive64",
     "protocol",

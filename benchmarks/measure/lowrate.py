@@ -25,6 +25,7 @@ ALL = echoes(
     "plain",
     "stream",
     "linger",
+    "served",
     "naive",
     "protocol",
     "aiofastnet",

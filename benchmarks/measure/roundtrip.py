@@ -27,7 +27,16 @@ PERCENTILES = {"p50, us": 0.5, "p99, us": 0.99}
 CPU = "server's CPU, us"
 
 ALL = echoes(
-    "ours", "sendto", "plain", "naive", "protocol", "aiofastnet", "sock", "anyio", "socket"
+    "ours",
+    "sendto",
+    "plain",
+    "served",
+    "naive",
+    "protocol",
+    "aiofastnet",
+    "sock",
+    "anyio",
+    "socket",
 )
 
 

@@ -31,6 +31,8 @@ PLAIN_SIZE = 512  # the longest answer without EDNS (RFC 1035 section 4.2.1)
 # same number in 2020, on the "DNS flag day".
 LARGEST_SIZE = PACKET_DATA_SIZE
 
+MOST_LABELS = 12  # with the root, of names that are compressed; arbitrary, more than zones have
+
 Records: TypeAlias = "list[tuple[dns.name.Name, dns.rdataset.Rdataset]]"
 
 
@@ -161,6 +163,19 @@ def refuse(wire: bytes, rcode: int) -> bytes:
     return HEADER.pack(number, QR | flags & (OPCODE | RD) | rcode, 0, 0, 0, bool(opt)) + opt
 
 
+def places_in(question: bytes) -> dict[dns.name.Name, int]:
+    """Return where pointers can point at: a question's name, and what it ends in.
+
+    Of at most `MOST_LABELS`. To find all of a name with 127 would cost a hundred lookups.
+    """
+    name = dns.name.from_wire(question, 0)[0]
+    places, end = {name: HEADER.size}, HEADER.size + len(question)
+    for depth in range(2, min(len(name), MOST_LABELS) + 1):  # 1 is the root, no shorter than that
+        part = name.split(depth)[1]
+        places[part] = end - sum(len(label) + 1 for label in part.labels)
+    return places
+
+
 def render(query: Query, reply: Reply) -> bytes:
     """Return the answer on the wire, with ID 0 and the question in lower case.
 
@@ -171,8 +186,8 @@ def render(query: Query, reply: Reply) -> bytes:
     for sections in ((reply.answer, reply.authority, reply.additional), ()):
         output = BytesIO(bytes(HEADER.size))
         output.seek(HEADER.size)
-        compress: dict[dns.name.Name, int] = {}
-        dns.name.from_wire(query.name, 0)[0].to_wire(output, compress)
+        compress = places_in(query.name)
+        output.write(query.name)
         output.write(TYPE_AND_CLASS.pack(query.rdtype, query.rdclass))
         counts = [0, 0, bool(opt)]
         for number, section in enumerate(sections):

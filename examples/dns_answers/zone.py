@@ -42,6 +42,8 @@ class Lookup:
             while owner != self.origin:  # names in between exist too, without records
                 owner = owner.parent()
                 self._nodes.setdefault(owner, [])
+        # Deeper names need no look: a query can have 127 labels, and each look costs as many.
+        self._deepest = max(map(len, self._nodes))
         (soa,) = self._of_type(self.origin, dns.rdatatype.SOA)
         data: Any = next(iter(soa))
         self._soa = dns.rdataset.from_rdata_list(min(soa.ttl, data.minimum), [data])
@@ -86,6 +88,7 @@ class Lookup:
         """Return the sets of a name, or of the wildcard that covers it, or None."""
         if name in self._nodes:
             return self._nodes[name]
+        name = name.split(min(len(name), self._deepest))[1]
         while name not in self._nodes:
             name = name.parent()
         return self._nodes.get(dns.name.Name((b"*", *name.labels)))  # RFC 4592 section 3.3.1
@@ -93,7 +96,7 @@ class Lookup:
     def _cut_above(self, name: dns.name.Name, rdtype: int) -> dns.name.Name | None:
         """Return the highest delegation at or above a name."""
         if self._cuts:
-            for depth in range(len(self.origin) + 1, len(name) + 1):
+            for depth in range(len(self.origin) + 1, min(len(name), self._deepest) + 1):
                 above = name.split(depth)[1]
                 if above in self._cuts:
                     # RFC 4035 section 3.1.4.1: its DS belongs to the parent zone.

@@ -1,32 +1,36 @@
 """Batched, nonblocking UDP for Trio and asyncio, in structured concurrency.
 
-One wait, then a batch of packets into memory that was allocated once::
+A receiver waits once, then hands out every packet that has arrived, in memory that was allocated
+once::
+
+    sock = await open_udp_socket("127.0.0.1", 9999)
+    async with PacketReceiver(sock) as receiver:
+        async for batch in receiver:
+            with batch:  # its memory is used again after this block
+                for packet in batch:
+                    print(packet.address, bytes(packet.data))
+
+Or, with a batch and a loop of your own, here an echo server::
 
     batch = PacketBatch()
     while True:
         await recv_mmsg(sock, batch)
-        for packet in batch:
-            print(packet.address, bytes(packet.data))
+        await send_mmsg(sock, batch)  # each packet goes back to its sender
         batch.clear()
 
-The packet's way through the house, from the top down; a wing imports only from those above it::
-
-    _compiled/        the C module: twins of what is hot, and Linux's batch system calls
-    _packets/         Slots, the ring; Packet, what is handed out; PacketBatch, what consumers see
-    _system/          the kernel's names and options: addresses, control data, buffers
-    _receive/         an engine fills free slots; functions.py waits for packets
-    _send/            packets are checked, then a sender sends them; functions.py waits for room
-    _stream/          what applications start in a nursery: sockets, pools, receivers, feed
-
-docs/architecture.md has the whole map.
+Receiving: `open_udp_socket`, `PacketReceiver`, `feed`, `recv_mmsg`, `recv_mmsg_exact`,
+`recv_mmsg_nowait`; into a `PacketBatch`, which holds `Packet`s, or those of a `PacketBatchPool`.
+Sending: `send_mmsg`, `send_mmsg_nowait`, `multi_target_send`; they return a `SendResult`.
+``python -m anyio_mmsg`` tries out what this machine has.
 """
 
 from ._packets import Packet, compiled
 from ._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, PacketBatch
 from ._packets.packet import Address
+from ._protocol.serve import serve_protocol
 from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
 from ._send.functions import multi_target_send, send_mmsg, send_mmsg_nowait
-from ._send.outgoing import Data, Packets
+from ._send.outgoing import Data, Destination, Packets
 from ._send.result import SendFailure, SendResult, UnusableSocketError
 from ._stream.feed import Overload, feed
 from ._stream.multicast import MulticastGroup
@@ -43,6 +47,7 @@ __all__ = [
     "Address",
     "BatchFullError",
     "Data",
+    "Destination",
     "MulticastGroup",
     "Overload",
     "Packet",
@@ -64,6 +69,7 @@ __all__ = [
     "recv_mmsg_nowait",
     "send_mmsg",
     "send_mmsg_nowait",
+    "serve_protocol",
 ]
 
 

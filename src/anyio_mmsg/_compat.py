@@ -8,14 +8,16 @@ from __future__ import annotations
 import contextlib
 import socket
 import sys
-from asyncio import sleep
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import import_module
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anyio
 import anyio.lowlevel
+
+if TYPE_CHECKING:
+    import asyncio
 
 if sys.version_info < (3, 11):
     # AnyIO requires it there.
@@ -26,6 +28,7 @@ else:
 __all__ = [
     "ExceptionGroup",
     "RunSoon",
+    "asyncio_loop",
     "checkpoint",
     "checkpoint_if_cancelled",
     "notify_closing",
@@ -56,6 +59,7 @@ def checkpoint() -> Awaitable[None]:
     """
     name = getattr(_running, "name", None)
     if name is None:
+        sleep: Callable[[int], Awaitable[None]] = sys.modules["asyncio"].sleep
         return sleep(0)
     if name == "trio":
         trio_checkpoint: Callable[[], Awaitable[None]] = sys.modules["trio"].lowlevel.checkpoint
@@ -71,6 +75,19 @@ def checkpoint_if_cancelled() -> Awaitable[None]:
         ].lowlevel.checkpoint_if_cancelled
         return trio_checkpoint()
     return anyio.lowlevel.checkpoint_if_cancelled()
+
+
+def asyncio_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the running event loop if it is one of asyncio's kind, uvloop's too; None for Trio.
+
+    Raises:
+        RuntimeError: No event loop is running.
+    """
+    if getattr(_running, "name", None) == "trio":
+        return None
+    import asyncio  # here, so that programs on Trio do without it
+
+    return asyncio.get_running_loop()
 
 
 RunSoon: TypeAlias = Callable[[Callable[[], object]], None]

@@ -21,7 +21,7 @@ import pytest
 import anyio_mmsg
 from anyio_mmsg import recv_mmsg_nowait
 
-pytest.importorskip("rich", reason="the benchmarks need the extra named bench")
+pytest.importorskip("rich", reason="the benchmarks need the group 'bench'")
 
 from benchmarks import example, udp
 from benchmarks.candidates import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("rich", reason="the benchmarks need the extra named bench")
+pytest.importorskip("rich", reason="the benchmarks need the group 'bench'")
 
 from benchmarks import __main__ as main
 from benchmarks import report

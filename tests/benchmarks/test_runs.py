@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("rich", reason="the benchmarks need the extra named bench")
-pytest.importorskip("matplotlib", reason="the benchmarks need the extra named bench")
+pytest.importorskip("rich", reason="the benchmarks need the group 'bench'")
+pytest.importorskip("matplotlib", reason="the benchmarks need the group 'bench'")
 
 from benchmarks.candidates import (
     receivers,

@@ -53,3 +53,8 @@ def test_control_data_that_nobody_asked_for(kind: str, engine: str) -> None:
         send_train(line, b"x" * 950, 100, 3, line.hosts[0])
         assert recv_mmsg_nowait(line.receiver, batch) == 11
         assert batch.sizes() == [0, *[100] * 9, 50]
+        for _ in range(2):  # of the train, some packets are released the second time
+            with pytest.raises(ValueError, match="holds no control data"):
+                batch.timestamps()
+            list(batch)
+            batch.release(5)

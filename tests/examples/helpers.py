@@ -39,7 +39,7 @@ without_uvloop = pytest.mark.skipif(
 )
 without_rich = pytest.mark.skipif(
     importlib.util.find_spec("rich") is None,
-    reason="rich is not installed; the extra 'examples' has it",
+    reason="rich is not installed; the group 'bench' has it",
 )
 without_ipv6 = pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
 without_signals = pytest.mark.skipif(

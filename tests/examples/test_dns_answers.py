@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("dns", reason="dnspython is not installed; the extra 'examples' has it")
+pytest.importorskip("dns", reason="dnspython is not installed; the group 'test' has it")
 
 import dns.edns
 import dns.flags

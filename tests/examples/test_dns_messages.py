@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import struct
+import sys
 from typing import Any
 
 import pytest
 
-pytest.importorskip("dns", reason="dnspython is not installed; the extra 'examples' has it")
+pytest.importorskip("dns", reason="dnspython is not installed; the group 'test' has it")
 
 import dns.edns
 import dns.flags
@@ -247,3 +248,33 @@ def check_any(answerer: Any, query: bytes) -> None:
     else:
         assert wire[3] in (FORMERR, NOTIMP)
         assert len(wire) == (12 if answer.edns < 0 else 23)
+
+
+def names_made(answerer: Any, query: bytes) -> int:
+    """Count the names that an answer takes: each costs as many steps as it has labels."""
+    count = 0
+
+    def look(frame: Any, event: str, argument: object) -> None:
+        nonlocal count
+        code = frame.f_code
+        count += event == "call" and code.co_name == "__hash__" and "name.py" in code.co_filename
+
+    before = sys.getprofile()
+    sys.setprofile(look)
+    try:
+        assert answerer.answer(query) is not None
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+@pytest.mark.parametrize("where", [b"\7example", b"\3dyn\7example", b"\5child\7example"])
+def test_many_labels_cost_no_more_names(answerer: Any, where: bytes) -> None:
+    counts = [
+        names_made(
+            answerer,
+            message(1, 0, 0, 0, rest=b"\1a" * labels + where + b"\3org\0\0\1\0\1"),
+        )
+        for labels in (12, 115)
+    ]
+    assert counts[0] == counts[1] > 0

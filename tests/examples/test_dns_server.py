@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("dns", reason="dnspython is not installed; the extra 'examples' has it")
+pytest.importorskip("dns", reason="dnspython is not installed; the group 'test' has it")
 
 import dns.message
 import dns.query

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import signal
 
+import anyio
 import pytest
+
+from anyio_mmsg import PacketBatch, PacketBatchPool, feed
+from anyio_mmsg.testing import ScriptedReceiver
 
 from .helpers import (
     BUFFER,
     LINUX,
     each_backend,
+    load,
     numbers,
     running,
     send_all,
@@ -28,6 +33,28 @@ FLOOD = 2000
 
 BOOKS = "received # = consumed # + dropped # + queued #"
 PIPELINE_LINE = r"received # .*, dropped by kernel # "
+
+
+@pytest.mark.anyio
+async def test_pipeline_workers_count_what_they_consume() -> None:
+    example = load("pipeline")
+    send_stream, stream = anyio.create_memory_object_stream[PacketBatch](1)
+    script = [[example.STAMP.pack(0), b"short"], [b""] * 5, [b"x"] * 8]
+    async with ScriptedReceiver(script, PacketBatchPool(4, 8)) as receiver:
+        pipeline = example.Pipeline(receiver, stream, sent=15)
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as nursery:
+                nursery.start_soon(feed, receiver, send_stream)
+                for _ in range(2):
+                    nursery.start_soon(example.work, stream.clone(), 0, pipeline)
+        stream.close()
+        assert (pipeline.consumed, pipeline.in_work) == (15, 0)
+        assert pipeline.age > 0
+        line = pipeline.look().line()
+    assert numbers(line, r"^received # .* consumed # .* dropped # .* dropped by kernel #") == (
+        (15, 15, 0, 0)
+    )
+    assert receiver.pool.statistics().free == 4
 
 
 @each_backend

@@ -10,14 +10,14 @@ import subprocess
 
 import pytest
 
+from anyio_mmsg.testing import make_batch
+
 from .helpers import (
     DEADLINE,
-    client,
     each_host,
     each_signal,
     load,
     numbers,
-    only_linux,
     running,
     send_all,
     without_signals,
@@ -264,19 +264,22 @@ def test_syslog_rfc5424_of_docker() -> None:
     assert (message.msgid, message.text) == (name, "text")
 
 
-@only_linux
-def test_syslog_tells_devices_apart_that_name_no_host() -> None:
-    with running("trio_nursery.py", "--port", "0") as program:
-        address = program.address()
-        for number, start in ((2, f"{BSD_TIME} "), (3, f"{BSD_TIME} "), (4, ""), (5, "1 - - ")):
-            with client(f"127.0.0.{number}") as sock:
-                text = "app 1 - - text" if start.startswith("1") else "app[1]: text"
-                sock.sendto(f"<13>{start}{text}".encode(), address)
-        lines = program.stop()
-    assert lines[:-1] == [
-        f"user.notice {timestamp} 127.0.0.{number} app[1] - text"
-        for number, timestamp in ((2, BSD_TIME), (3, BSD_TIME), (4, "-"), (5, "-"))
+def test_syslog_tells_devices_apart_that_name_no_host(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    example = load("trio_nursery")
+    statistics, packets = example.Statistics(), []
+    for host, start in ((2, f"{BSD_TIME} "), (3, f"{BSD_TIME} "), (4, ""), (5, "1 - - ")):
+        text = "app 1 - - text" if start.startswith("1") else "app[1]: text"
+        packets.append((f"<13>{start}{text}".encode(), (f"192.0.2.{host}", 514)))
+    with make_batch(packets, slot_size=example.SLOT_SIZE) as batch:
+        for packet in batch:
+            example.collect(packet, statistics)
+    assert capsys.readouterr().out.splitlines() == [
+        f"user.notice {timestamp} 192.0.2.{host} app[1] - text"
+        for host, timestamp in ((2, BSD_TIME), (3, BSD_TIME), (4, "-"), (5, "-"))
     ]
+    assert (statistics.messages, statistics.malformed) == (4, 0)
 
 
 @each_signal

@@ -17,6 +17,7 @@ import anyio
 import pytest
 
 from anyio_mmsg import PacketBatch, compiled, recv_mmsg_nowait
+from anyio_mmsg._packets import make_slots
 from anyio_mmsg._packets.trains import LOST
 from anyio_mmsg._system.control import (
     SOL_IP,
@@ -198,3 +199,22 @@ def test_a_segment_size_that_recvmmsg_lost(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert "the segment size of coalesced packets was cut off" in done.stdout
     assert done.stdout.endswith("ok\n")
+
+
+class Said:
+    """A source whose second slot has control data that was cut."""
+
+    def addresses(self, first: int, count: int) -> list[Any]:
+        return [None] * count
+
+    def timestamp(self, slot: int) -> int:
+        if slot == 1:
+            raise ValueError("cut")
+        return slot
+
+
+def test_a_lost_train_is_asked_for_no_timestamp() -> None:
+    slots: Any = make_slots(bytearray(9), 3, 3, ancillary=True, gro=True)
+    slots.plug(Said())
+    slots.commit([3, 3, 3], [0, LOST, 0])
+    assert slots.timestamps() == [0, 2]

@@ -8,19 +8,19 @@ module nothing comes in between; what is around it is tested in tests/trust.
 from __future__ import annotations
 
 import contextlib
-import sys
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from anyio_mmsg import compiled
 
-from ..trust.opcodes import BeforeOpcode, Interrupt
+from ..interrupts import BeforeOpcode, Interrupt, of_cpython
 from .flow import Flow
 from .world import World
 
 pytestmark = [
-    pytest.mark.skipif(sys.implementation.name != "cpython", reason="asks CPython's bytecodes"),
+    of_cpython,
     pytest.mark.skipif(compiled, reason="is of the plain path; run with ANYIO_MMSG_COMPILED=0"),
 ]
 
@@ -97,6 +97,8 @@ def index(world: World) -> None:
 
 # The handlers
 
+stopped: list[bool] = []  # whether a release was, each time
+
 
 def stop(world: World) -> None:
     raise Interrupt
@@ -124,9 +126,19 @@ def read_and_release_most(world: World) -> None:
 
 
 def a_release_that_is_stopped(world: World) -> None:
-    """And what stopped it is caught, by something that does not know of it."""
-    with contextlib.suppress(Interrupt), BeforeOpcode(60, lambda: stop(world), False):
-        world.release_if_possible(2)
+    """And what stopped it is caught, by something that does not know of it.
+
+    In a thread, since nothing that a handler does counts.
+    """
+
+    def release() -> None:
+        with contextlib.suppress(Interrupt), BeforeOpcode(12, everywhere=False) as point:
+            world.release_if_possible(2)
+        stopped.append(point.reached)
+
+    thread = threading.Thread(target=release)
+    thread.start()
+    thread.join()
 
 
 SETUPS = [trains_wait, held, held_and_read, read_around_the_end]
@@ -180,3 +192,10 @@ def test_whenever_it_comes(setup: Part, step: Part, handler: Part, inet: Flow) -
         if not point.reached:
             return
         at += 1
+
+
+def test_a_release_that_is_stopped(inet: Flow) -> None:
+    """It is, in the middle."""
+    stopped.clear()
+    test_whenever_it_comes(held_and_read, iterate, a_release_that_is_stopped, inet)
+    assert any(stopped)

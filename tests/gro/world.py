@@ -58,6 +58,7 @@ class World:
         payloads, addresses = self.batch.payloads(), self.batch.addresses()
         sizes = self.batch.sizes()
         assert len(packets) == len(payloads) == len(addresses) == len(sizes) == held
+        assert self.slots.copies() == payloads
         for number, packet, data, address, size in zip(  # noqa: B905
             range(self.slots.head, self.slots.head + held), packets, payloads, addresses, sizes
         ):

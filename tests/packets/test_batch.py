@@ -75,7 +75,7 @@ def test_packets() -> None:
     assert contents(batch) == [b"one", b"", b"three"]
     assert batch
     assert (len(batch), batch.free) == (3, 5)
-    assert batch.payloads() == [b"one", b"", b"three"]
+    assert batch.payloads() == batch._slots.copies() == [b"one", b"", b"three"]
     assert batch.sizes() == [3, 0, 5]
     assert batch.addresses() == [("host", 0), ("host", 1), ("host", 2)]
     assert [p.address for p in batch] == batch.addresses()

@@ -75,6 +75,12 @@ class Ring(RuleBasedStateMachine):
         self.out.extend(enumerate(views, start=self.released))
 
     @rule()
+    def copies(self) -> None:
+        copies = self.batch._slots.copies()
+        assert copies == [sent[: self.batch.slot_size] for sent, _ in self.held]
+        assert {type(copy) for copy in copies} <= {bytes}
+
+    @rule()
     def addresses(self) -> None:
         assert self.batch.addresses() == [sender for _, sender in self.held]
 

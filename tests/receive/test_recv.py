@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -455,7 +456,7 @@ def test_one_loop_per_thread(engine: str) -> None:
 
     threads = [
         threading.Thread(target=anyio.run, args=(main, me), kwargs={"backend": backend})
-        for me, backend in enumerate(["asyncio", "trio"] * 2)
+        for me, backend in enumerate(["asyncio", "trio" if find_spec("trio") else "asyncio"] * 2)
     ]
     for thread in threads:
         thread.start()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import socket
 import sys
 
 import pytest
@@ -29,6 +31,23 @@ def test_one_bad_destination_does_not_stop_the_rest(sending: str, family: Family
         assert result.sent == 5 - len(places)
         assert result.handled == 5
         assert [int(data) for data, _ in arrived(receiver)] == sorted({*range(5)} - {*places})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract names")
+def test_an_empty_path_is_nobodys(sending: str) -> None:
+    """It is no abstract name: somebody else may have that one."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as somebody,
+    ):
+        with contextlib.suppress(OSError):  # another run of the suite has it
+            somebody.bind(b"\0")
+        sender.setblocking(False)
+        result = send_mmsg_nowait(sender, [(b"x", "")], engine=sending)
+        assert failures(result) == [(0, errno.EINVAL)]
+        somebody.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            somebody.recv(1)
 
 
 def test_errors_have_their_class_and_no_frames(sending: str, inet: Family) -> None:

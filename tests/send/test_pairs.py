@@ -12,6 +12,7 @@ import pytest
 from anyio import WouldBlock
 
 from anyio_mmsg import (
+    Destination,
     Packet,
     PacketBatch,
     SendResult,
@@ -113,7 +114,7 @@ def test_link_local_addresses(sending: str) -> None:
         sender, receiver = family.unbound(), family.unbound()
         receiver.bind((host, 0, 0, index))
         port = receiver.getsockname()[1]
-        forms = [
+        forms: list[Destination] = [
             (host, port, 0, index),
             (f"{host}%{index}", port),
             (f"{host}%{interface}", port),

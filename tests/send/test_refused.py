@@ -190,8 +190,9 @@ def test_a_family_without_addresses() -> None:
         sock.setblocking(False)
         sock.bind((0, 0))
         for _ in range(2):
+            kernel: Any = (0, 0)
             with pytest.raises(ValueError, match=r"^packet 0: .*connect the socket and give None"):
-                send_mmsg_nowait(sock, [(b"", (0, 0))])
+                send_mmsg_nowait(sock, [(b"", kernel)])
 
 
 def test_what_comes_from_such_a_family_is_not_sent_back(sending: str, engine: str) -> None:

@@ -17,8 +17,9 @@ from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, feed
+from anyio_mmsg.testing import ScriptedReceiver, Step
 
-from ..helpers import Family, ScriptedSocket, contents
+from ..helpers import Family, contents
 
 pytestmark = pytest.mark.anyio
 POLICIES = ["block", "drop_newest", "drop_oldest"]
@@ -59,55 +60,26 @@ async def test_feeds_consumers(overload: str, engine: str, inet: Family) -> None
     assert pool.statistics().free == 8
 
 
-async def overloaded(
-    overload: str, engine: str, inet: Family, size: float, batches: int
-) -> tuple[list[bytes], list[bytes], PacketReceiver]:
-    """Send 40 packets, 4 to a batch, while nobody consumes; then consume what there is."""
-    sock, sender = inet.pair()
+@pytest.mark.parametrize(("size", "batches"), [(3, 8), (0, 2), (math.inf, 4), (9, 2)])
+@pytest.mark.parametrize("overload", POLICIES)
+async def test_a_slow_consumer(overload: str, size: float, batches: int) -> None:
+    """The stream is full, or the pool is empty; whichever, nothing is unaccounted for."""
+    everything = [b"%02d" % number for number in range(40)]
+    script = [everything[first : first + 4] for first in range(0, 40, 4)]
     send, receive = create_memory_object_stream[PacketBatch](size)
     dropped: list[bytes] = []
     got: list[bytes] = []
-    receiver = PacketReceiver(sock, PacketBatchPool(batches, 4, 16, engine))
-    with anyio.fail_after(5), receive:
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(
-                partial(
-                    feed,
-                    receiver,
-                    send,
-                    **options(overload, receive),
-                    on_drop=lambda batch: dropped.extend(contents(batch)),
-                )
-            )
-            for number in range(40):
-                sender.send(b"%02d" % number)
-                if number % 4 == 3 and overload != "block":
-                    while receiver.statistics().packets <= number:
-                        await checkpoint()
-            await wait_all_tasks_blocked()
-            if overload == "block":
-                while len(got) < 40:
-                    with await receive.receive() as batch:
-                        got += contents(batch)
-            else:
-                while True:
-                    try:
-                        with receive.receive_nowait() as batch:
+    keywords = options(overload, receive)
+    keywords["on_drop"] = lambda batch: dropped.extend(contents(batch))
+    async with ScriptedReceiver(script, PacketBatchPool(batches, 4, 16)) as receiver:
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(feed, receiver, send, **keywords))
+                await wait_all_tasks_blocked()  # it is over, or waits for us
+                async with receive:
+                    async for batch in receive:
+                        with batch:
                             got += contents(batch)
-                    except anyio.WouldBlock:
-                        break
-            await receiver.aclose()
-    return got, dropped, receiver
-
-
-@pytest.mark.parametrize(("size", "batches"), [(3, 8), (0, 2), (math.inf, 4), (9, 2)])
-@pytest.mark.parametrize("overload", POLICIES)
-async def test_a_slow_consumer(
-    overload: str, size: float, batches: int, engine: str, inet: Family
-) -> None:
-    """The stream is full, or the pool is empty; whichever, nothing is unaccounted for."""
-    got, dropped, receiver = await overloaded(overload, engine, inet, size, batches)
-    everything = [b"%02d" % number for number in range(40)]
     room = 4 * int(min(size, batches - 1))  # one batch stays with the receiver
     if overload == "block":
         assert got == everything
@@ -205,22 +177,11 @@ async def test_cancelled_anywhere(overload: str, after: int, engine: str, inet: 
 
 
 @pytest.mark.parametrize("overload", POLICIES)
-async def test_nobody_is_left(overload: str, inet: Family) -> None:
-    sock, sender = inet.pair()
+async def test_nobody_is_left(overload: str) -> None:
     send, receive = create_memory_object_stream[PacketBatch](4)
-    async with PacketReceiver(sock) as receiver:
-        keywords = options(overload, receive)
-        with anyio.fail_after(5):
-            async with anyio.create_task_group() as tasks:
-
-                async def expect_the_end() -> None:
-                    with pytest.raises(anyio.BrokenResourceError):
-                        await feed(receiver, send, **keywords)
-
-                tasks.start_soon(expect_the_end)
-                await wait_all_tasks_blocked()
-                receive.close()
-                sender.send(b"x")
+    async with ScriptedReceiver([receive.close, [b"x"]]) as receiver:
+        with anyio.fail_after(5), pytest.raises(anyio.BrokenResourceError):
+            await feed(receiver, send, **options(overload, receive))
         assert receiver.statistics().dropped == 1
         assert receiver.pool.statistics().free == 8
 
@@ -230,12 +191,9 @@ def fail(batch: PacketBatch) -> None:
 
 
 @pytest.mark.parametrize("overload", ["drop_newest", "drop_oldest"])
-async def test_a_callback_that_fails(overload: str, inet: Family) -> None:
-    sock, sender = inet.pair()
+async def test_a_callback_that_fails(overload: str) -> None:
     send, receive = create_memory_object_stream[PacketBatch](1)
-    async with PacketReceiver(sock, PacketBatchPool(4, 1)) as receiver:
-        sender.send(b"0")
-        sender.send(b"1")
+    async with ScriptedReceiver([[b"0"], [b"1"]], PacketBatchPool(4, 1)) as receiver:
         with anyio.fail_after(5), pytest.raises(LookupError):
             await feed(receiver, send, **options(overload, receive), on_drop=fail)
         queued = 0
@@ -250,32 +208,22 @@ async def test_a_callback_that_fails(overload: str, inet: Family) -> None:
 
 @pytest.mark.parametrize("overload", ["drop_newest", "drop_oldest"])
 @pytest.mark.parametrize("use", ["close", "clear"])
-async def test_a_callback_that_ends_the_batch(overload: str, use: str, inet: Family) -> None:
-    sock, sender = inet.pair()
+async def test_a_callback_that_ends_the_batch(overload: str, use: str) -> None:
     send, receive = create_memory_object_stream[PacketBatch](1)
-    async with PacketReceiver(sock, PacketBatchPool(4, 1)) as receiver:
-        for _ in range(3):
-            sender.send(b"x")
+    async with ScriptedReceiver([[b"x"]] * 3, PacketBatchPool(4, 1)) as receiver:
+        on_drop = lambda batch: getattr(batch, use)()  # noqa: E731
         with anyio.fail_after(5), receive:
-            async with anyio.create_task_group() as tasks:
-                on_drop = lambda batch: getattr(batch, use)()  # noqa: E731
-                keywords = {**options(overload, receive), "on_drop": on_drop}
-                tasks.start_soon(partial(feed, receiver, send, **keywords))
-                while receiver.statistics().dropped < 2:
-                    await checkpoint()
-                tasks.cancel_scope.cancel()
-        assert receiver.statistics().dropped == 2
+            await feed(receiver, send, **options(overload, receive), on_drop=on_drop)
+            assert receiver.statistics().dropped == 2
+            receive.receive_nowait().close()
+        assert receiver.pool.statistics().free == 4
 
 
-async def test_cancelled_in_the_moment_of_handing_over(
-    inet: Family, anyio_backend_name: str
-) -> None:
+async def test_cancelled_in_the_moment_of_handing_over() -> None:
     """Whoever has the batch then keeps it; it is not closed under a consumer."""
-    sock, sender = inet.pair()
     send, receive = create_memory_object_stream[PacketBatch](0)
     batch: PacketBatch | None = None
-    async with PacketReceiver(sock) as receiver:
-        sender.send(b"x")
+    async with ScriptedReceiver([[b"x"]]) as receiver:
         with anyio.fail_after(5), receive:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(feed, receiver, send)
@@ -291,21 +239,18 @@ async def test_cancelled_in_the_moment_of_handing_over(
 
 
 @pytest.mark.parametrize("overload", POLICIES)
-async def test_what_consumers_leave_in_the_stream_is_counted(overload: str, inet: Family) -> None:
-    sock, sender = inet.pair()
-
+async def test_what_consumers_leave_in_the_stream_is_counted(overload: str) -> None:
     async def leave_three() -> None:
         send, receive = create_memory_object_stream[PacketBatch](8)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(partial(feed, receiver, send, **options(overload, receive)))
-            for _ in range(3):
-                sender.send(b"x")
             while receive.statistics().current_buffer_used < 3:
                 await checkpoint()
             tasks.cancel_scope.cancel()
         receive.close()
 
-    async with PacketReceiver(sock, PacketBatchPool(8, 1)) as receiver:
+    script: list[Step] = [[b"x"], [b"x"], [b"x"], anyio.sleep_forever]
+    async with ScriptedReceiver(script, PacketBatchPool(8, 1)) as receiver:
         with anyio.fail_after(5):
             await leave_three()
             while receiver.statistics().dropped < 3:  # the loop has let go of the tasks then
@@ -314,21 +259,20 @@ async def test_what_consumers_leave_in_the_stream_is_counted(overload: str, inet
         assert receiver.pool.free == 7  # one waits in the receiver for more
 
 
-async def test_feed_does_not_take_a_callbacks_error_for_the_end(inet: Family) -> None:
+async def test_feed_does_not_take_a_callbacks_error_for_the_end() -> None:
     def closed(error: OSError) -> None:
         raise anyio.ClosedResourceError
 
-    sock = ScriptedSocket(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
     send, receive = create_memory_object_stream[PacketBatch](1)
-    pool = PacketBatchPool(2, engine="recvfrom_into")
-    async with PacketReceiver(sock, pool, on_error=closed) as receiver:
+    async with ScriptedReceiver([refused], on_error=closed) as receiver:
         with receive, anyio.fail_after(5), pytest.raises(anyio.ClosedResourceError):
             await feed(receiver, send)
 
 
-async def test_bad_arguments(inet: Family) -> None:
+async def test_bad_arguments() -> None:
     send, receive = create_memory_object_stream[PacketBatch](1)
-    async with PacketReceiver(inet.open()) as receiver:
+    async with ScriptedReceiver() as receiver:
         with send, receive:
             with pytest.raises(ValueError, match="overload is 'drop'; give one of"):
                 await feed(receiver, send, overload="drop")  # type: ignore[arg-type]
@@ -336,6 +280,6 @@ async def test_bad_arguments(inet: Family) -> None:
                 await feed(receiver, send, overload="drop_oldest")
             with pytest.raises(ValueError, match="give oldest"):
                 await feed(receiver, send, oldest=receive)
-    async with PacketReceiver(inet.open(), PacketBatchPool(1)) as receiver:
+    async with ScriptedReceiver((), PacketBatchPool(1)) as receiver:
         with pytest.raises(ValueError, match="give it a pool of 2 or more"):
             await feed(receiver, send, overload="drop_newest")

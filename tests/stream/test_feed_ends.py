@@ -7,18 +7,19 @@ import gc
 import pickle
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import anyio
 import pytest
-import trio
 from anyio import create_memory_object_stream, wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream
 from anyio.streams.stapled import StapledObjectStream
 
 from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, feed
+from anyio_mmsg.testing import ScriptedReceiver, Step
 
 from ..helpers import Family, contents
 
@@ -37,17 +38,16 @@ def options(overload: str, oldest: MemoryObjectReceiveStream[PacketBatch]) -> di
 def wrong_streams() -> Iterator[list[Any]]:
     send, receive = create_memory_object_stream[PacketBatch](1)
     stapled = StapledObjectStream(send, receive)
-    channel = trio.open_memory_channel[PacketBatch](1)[0]
+    trio = import_module("trio") if find_spec("trio") else None
+    channels = trio.open_memory_channel(1)[:1] if trio else ()
     with send, receive:
-        yield [asyncio.Queue(), channel, (send, receive), receive, stapled, None, [], print]
+        yield [asyncio.Queue(), *channels, (send, receive), receive, stapled, None, [], print]
 
 
 @pytest.mark.parametrize("overload", POLICIES)
-async def test_another_stream_is_refused_at_once(overload: str, inet: Family) -> None:
-    sock, sender = inet.pair()
+async def test_another_stream_is_refused_at_once(overload: str) -> None:
     send, receive = create_memory_object_stream[PacketBatch](1)
-    async with PacketReceiver(sock) as receiver:
-        sender.send(b"x")
+    async with ScriptedReceiver([[b"x"]]) as receiver:
         with wrong_streams() as streams, anyio.fail_after(5):
             for stream in streams:
                 with pytest.raises(TypeError, match=r"is a .*anyio\.create_memory_object_stream"):
@@ -61,7 +61,7 @@ async def test_another_stream_is_refused_at_once(overload: str, inet: Family) ->
 
 async def test_other_arguments_of_the_wrong_type(inet: Family) -> None:
     send, receive = create_memory_object_stream[PacketBatch](1)
-    async with PacketReceiver(inet.open()) as receiver:
+    async with ScriptedReceiver() as receiver:
         with send, receive, anyio.fail_after(5):
             wrong: list[Any] = [send, asyncio.Queue(), "oldest"]
             for oldest in wrong:
@@ -77,13 +77,21 @@ async def test_other_arguments_of_the_wrong_type(inet: Family) -> None:
 
 
 @asynccontextmanager
-async def stuck(inet: Family, engine: str = "auto", size: int = 0) -> AsyncIterator[Any]:
-    """A receiver, its sender, and a stream that takes no more; `feed` has b"0" in hand."""
-    sock, sender = inet.pair()
-    send, receive = create_memory_object_stream[PacketBatch](size)
-    async with PacketReceiver(sock, PacketBatchPool(4, 1, 16, engine)) as receiver:
-        for number in range(3):
-            sender.send(b"%d" % number)
+async def stuck(inet: Family | None = None, engine: str = "auto") -> AsyncIterator[Any]:
+    """A receiver and the ends of a stream that takes nothing; `feed` has b"0" in hand.
+
+    With `inet` it has a socket.
+    """
+    send, receive = create_memory_object_stream[PacketBatch](0)
+    pool, numbers = PacketBatchPool(4, 1, 16, engine), [b"0", b"1", b"2"]
+    if inet is None:
+        receiver: PacketReceiver = ScriptedReceiver([numbers, anyio.sleep_forever], pool)
+    else:
+        sock, sender = inet.pair()
+        receiver = PacketReceiver(sock, pool)
+        for number in numbers:
+            sender.send(number)
+    async with receiver:
         with receive, anyio.fail_after(5):
             yield receiver, send, receive
 
@@ -112,8 +120,8 @@ async def test_a_scope_leaves_the_batch_with_the_receiver(
         assert receiver.pool.statistics().free == 4
 
 
-async def test_a_deadline_leaves_it_there_too(inet: Family) -> None:
-    async with stuck(inet) as (receiver, send, _):
+async def test_a_deadline_leaves_it_there_too() -> None:
+    async with stuck() as (receiver, send, _):
         with anyio.move_on_after(0.01) as scope:
             await feed(receiver, send)
         assert scope.cancelled_caught
@@ -121,9 +129,9 @@ async def test_a_deadline_leaves_it_there_too(inet: Family) -> None:
             assert contents(batch) == [b"0"]
 
 
-async def test_cancelled_before_it_waits_for_room(inet: Family) -> None:
+async def test_cancelled_before_it_waits_for_room() -> None:
     """In the checkpoint of the stream's send."""
-    async with stuck(inet) as (receiver, send, _):
+    async with stuck() as (receiver, send, _):
         real = receiver.receive
         with anyio.CancelScope() as scope:
 
@@ -139,9 +147,9 @@ async def test_cancelled_before_it_waits_for_room(inet: Family) -> None:
             assert contents(batch) == [b"0"]
 
 
-async def test_what_a_consumer_took_in_that_moment_is_not_handed_out_again(inet: Family) -> None:
+async def test_what_a_consumer_took_in_that_moment_is_not_handed_out_again() -> None:
     taken: Any = None
-    async with stuck(inet) as (receiver, send, receive):
+    async with stuck() as (receiver, send, receive):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(feed, receiver, send)
             await blocked(receive)
@@ -154,8 +162,8 @@ async def test_what_a_consumer_took_in_that_moment_is_not_handed_out_again(inet:
         assert receiver.statistics().dropped == 0
 
 
-async def test_other_senders_to_the_stream_do_not_confuse_it(inet: Family) -> None:
-    async with stuck(inet) as (receiver, send, receive):
+async def test_other_senders_to_the_stream_do_not_confuse_it() -> None:
+    async with stuck() as (receiver, send, receive):
         other, clone = PacketBatch(1), send.clone()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(clone.send, other)
@@ -170,8 +178,8 @@ async def test_other_senders_to_the_stream_do_not_confuse_it(inet: Family) -> No
             assert contents(batch) == [b"0"]
 
 
-async def test_the_receivers_end_drops_what_it_was_given_back(inet: Family) -> None:
-    async with stuck(inet) as (receiver, send, _):
+async def test_the_receivers_end_drops_what_it_was_given_back() -> None:
+    async with stuck() as (receiver, send, _):
         with anyio.move_on_after(0.01):
             await feed(receiver, send)
         await receiver.aclose()
@@ -180,43 +188,37 @@ async def test_the_receivers_end_drops_what_it_was_given_back(inet: Family) -> N
         assert receiver.pool.statistics().free == 4
 
 
-async def test_put_back_wakes_another_reader(inet: Family) -> None:
-    """One that waits for the socket, and one that waits for a batch."""
-    sock, sender = inet.pair()
-    async with PacketReceiver(sock, PacketBatchPool(2, 1)) as receiver:
+@pytest.mark.parametrize("others", [0, 1])
+async def test_put_back_wakes_another_reader(others: int) -> None:
+    """One that waits for packets, and one that waits for a batch."""
+    got: list[PacketBatch] = []
+
+    async def read() -> None:
+        got.append(await receiver.receive())
+
+    script: list[Step] = [[b"x"], anyio.sleep_forever]
+    async with ScriptedReceiver(script, PacketBatchPool(2, 1)) as receiver:
         with anyio.fail_after(5):
-            sender.send(b"x")
             one = await receiver.receive()
-            for others in (0, 1):
-                held = [receiver.pool.acquire_nowait() for _ in range(others)]
-                got: list[PacketBatch] = []
-
-                async def read(got: list[PacketBatch] = got) -> None:
-                    got.append(await receiver.receive())
-
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(read)
-                    await wait_all_tasks_blocked()
-                    receiver.put_back(one)
-                assert got == [one]
-                if receiver._counters.filling is not None and not others:
-                    receiver._counters.filling.close()
-                    receiver._counters.filling = None
-                for batch in held:
-                    batch.close()
-            one.close()
+            held = [receiver.pool.acquire_nowait() for _ in range(others)]
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(read)
+                await wait_all_tasks_blocked()
+                receiver.put_back(one)
+            assert got == [one]
+            for batch in (one, *held):
+                batch.close()
     assert receiver.statistics().packets == 1
+    assert receiver.pool.statistics().free == 2
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["forgotten", "kept"])
-async def test_a_native_cancellation_drops_the_batch(
-    keep: bool, inet: Family, anyio_backend_name: str
-) -> None:
+async def test_a_native_cancellation_drops_the_batch(keep: bool, anyio_backend_name: str) -> None:
     """The canceller may hold on to the exception; the batch goes back all the same."""
     if anyio_backend_name != "asyncio":
         pytest.skip("only asyncio's tasks can be cancelled without a scope")
     kept: list[BaseException] = []
-    async with stuck(inet) as (receiver, send, receive):
+    async with stuck() as (receiver, send, receive):
         task = asyncio.create_task(feed(receiver, send))
         await blocked(receive)
         task.cancel()
@@ -233,11 +235,11 @@ async def test_a_native_cancellation_drops_the_batch(
 
 
 async def test_a_native_cancellation_leaves_a_batch_to_who_took_it(
-    inet: Family, anyio_backend_name: str
+    anyio_backend_name: str,
 ) -> None:
     if anyio_backend_name != "asyncio":
         pytest.skip("only asyncio's tasks can be cancelled without a scope")
-    async with stuck(inet) as (receiver, send, receive):
+    async with stuck() as (receiver, send, receive):
         task = asyncio.create_task(feed(receiver, send))
         await blocked(receive)
         taken = receive.receive_nowait()
@@ -252,7 +254,7 @@ async def test_a_native_cancellation_leaves_a_batch_to_who_took_it(
 
 
 @pytest.mark.parametrize("overload", POLICIES)
-async def test_cancelling_it_leaves_other_tasks_alone(overload: str, inet: Family) -> None:
+async def test_cancelling_it_leaves_other_tasks_alone(overload: str) -> None:
     """Also one that is the context of the cancellation, since it raised what is being handled."""
     errors: list[BaseException] = []
     go_on = anyio.Event()
@@ -272,7 +274,7 @@ async def test_cancelling_it_leaves_other_tasks_alone(overload: str, inet: Famil
         except LookupError:
             await feed(receiver, send, **options(overload, receive))
 
-    async with stuck(inet) as (receiver, send, receive), anyio.create_task_group() as tasks:
+    async with stuck() as (receiver, send, receive), anyio.create_task_group() as tasks:
         tasks.start_soon(unrelated)
         await wait_all_tasks_blocked()
         async with anyio.create_task_group() as others:
@@ -289,11 +291,8 @@ async def test_cancelling_it_leaves_other_tasks_alone(overload: str, inet: Famil
 
 @pytest.mark.parametrize("overload", ["drop_newest", "drop_oldest"])
 @pytest.mark.parametrize("release", [False, True])
-async def test_a_callback_that_keeps_an_export(
-    overload: str, release: bool, engine: str, inet: Family
-) -> None:
+async def test_a_callback_that_keeps_an_export(overload: str, release: bool) -> None:
     """The batch can't be closed; its packets count once, even if some of them were released."""
-    sock, sender = inet.pair()
     send, receive = create_memory_object_stream[PacketBatch](1)
     exports: list[pickle.PickleBuffer] = []
 
@@ -302,9 +301,7 @@ async def test_a_callback_that_keeps_an_export(
             batch.release(2)
         exports.append(pickle.PickleBuffer(batch[-1].data))
 
-    async with PacketReceiver(sock, PacketBatchPool(4, 5, 16, engine)) as receiver:
-        for number in range(10):
-            sender.send(b"%d" % number)
+    async with ScriptedReceiver([[b"x"] * 5] * 2, PacketBatchPool(4)) as receiver:
         with anyio.fail_after(5):
             with pytest.raises(BufferError, match="still in use"):
                 await feed(receiver, send, **options(overload, receive), on_drop=keep)
@@ -322,22 +319,14 @@ async def test_a_callback_that_keeps_an_export(
             export.release()
 
 
-async def test_a_callback_may_keep_views(inet: Family) -> None:
+async def test_a_callback_may_keep_views() -> None:
     """They are not exports: reading one raises, and `feed` goes on."""
-    sock, sender = inet.pair()
     send, receive = create_memory_object_stream[PacketBatch](1)
     views: list[memoryview] = []
-    async with PacketReceiver(sock, PacketBatchPool(3, 1)) as receiver:
-        for _ in range(4):
-            sender.send(b"x")
-        receive_end = receive
-        with anyio.fail_after(5), receive_end:
-            async with anyio.create_task_group() as tasks:
-                keep = lambda batch: views.append(batch[0].data)  # noqa: E731
-                tasks.start_soon(partial(feed, receiver, send, "drop_newest", on_drop=keep))
-                while receiver.statistics().dropped < 3:
-                    await checkpoint()
-                tasks.cancel_scope.cancel()
+    async with ScriptedReceiver([[b"x"]] * 4, PacketBatchPool(3, 1)) as receiver:
+        with anyio.fail_after(5), receive:
+            keep = lambda batch: views.append(batch[0].data)  # noqa: E731
+            await feed(receiver, send, "drop_newest", on_drop=keep)
     assert len(views) == 3
     with pytest.raises(ValueError, match="released"):
         bytes(views[0])

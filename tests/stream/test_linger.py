@@ -9,15 +9,13 @@ from pathlib import Path
 
 import anyio
 import pytest
-import trio
-import trio.testing
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import PacketBatchPool, PacketReceiver
 from anyio_mmsg._stream.linger import LONGEST_SLICE, TIMER_RESOLUTION, Pace
 
-from ..helpers import Family, ScriptedSocket, contents
+from ..helpers import Family, ScriptedSocket, contents, without_trio
 
 pytestmark = pytest.mark.anyio
 
@@ -163,9 +161,12 @@ def test_nobody_sleeps_on_a_unix_socket(tmp_path: Path) -> None:
         assert known.pause(64) == 0
 
 
+@without_trio  # which has a clock for tests
 def test_packets_do_not_wake_a_task_that_sleeps(
     monkeypatch: pytest.MonkeyPatch, inet: Family
 ) -> None:
+    import trio.testing
+
     monkeypatch.setattr(Pace, "pause", lambda self, missing: 5.0)
     clock = trio.testing.MockClock()
     sock, sender = inet.pair()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import anyio
@@ -17,8 +16,8 @@ from anyio.lowlevel import checkpoint
 from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, PoolStatistics
 from anyio_mmsg._stream import pool as pool_module
 
-from ..helpers import Family, contents, drain
-from .interrupts import at_bytecode, interrupt, unreported
+from ..helpers import Family, contents, drain, each_loop
+from ..interrupts import every_bytecode, fail, unreported
 
 pytestmark = pytest.mark.anyio
 ALL_FREE = {"lent": 0, "waiting": 0}
@@ -148,11 +147,11 @@ async def test_an_end_at_every_bytecode_of_acquire(
     end: Callable[[list[PacketBatch]], None],
 ) -> None:
     """As a finalizer or a signal handler may do it: a task never sleeps for ever."""
-    for step in range(1, 1000, 2):
+    held: list[PacketBatch] = []
+    for point in every_bytecode(lambda: end(held), within=[pool_module], stride=2):
         pool = PacketBatchPool(1)
-        held = [pool.acquire_nowait()]
-        once = partial(end, held)
-        with at_bytecode(step, once, [pool_module]) as moment:
+        held[:] = [pool.acquire_nowait()]
+        with point:
             with anyio.move_on_after(0) as scope:
                 (await pool.acquire()).close()
         if scope.cancelled_caught and held:
@@ -160,8 +159,6 @@ async def test_an_end_at_every_bytecode_of_acquire(
         with anyio.fail_after(5):
             (await pool.acquire()).close()
         assert pool.statistics().free == 1
-        if not moment.reached:
-            break
 
 
 @pytest.mark.parametrize("what", ["acquire", "acquire_nowait", "wait", "close", "leak"])
@@ -181,10 +178,10 @@ async def interrupt_everywhere(what: str, inet: Family) -> None:
 
     sock, sender = inet.pair()
     interrupted = 0
-    for step in range(1, 1000):
+    for point in every_bytecode(fail, within=[pool_module]):
         pool = PacketBatchPool(2, 2, 16)
         other = pool.acquire_nowait()
-        batch, held, moment = None, [other], None
+        batch, held = None, [other]
         if what in ("close", "leak"):
             batch = pool.acquire_nowait()
             sender.send(b"x")
@@ -194,7 +191,7 @@ async def interrupt_everywhere(what: str, inet: Family) -> None:
             held = [pool.acquire_nowait(), pool.acquire_nowait()]
         try:
             async with anyio.create_task_group() as tasks:
-                with at_bytecode(step, interrupt, [pool_module]) as moment:
+                with point:
                     if what == "acquire":
                         batch = await pool.acquire()
                     elif what == "acquire_nowait":
@@ -227,8 +224,6 @@ async def interrupt_everywhere(what: str, inet: Family) -> None:
         for one in two:
             one.close()
         assert pool.statistics().free == 2
-        if moment is not None and not moment.reached:
-            break
     assert interrupted or what == "leak"
 
 
@@ -303,7 +298,7 @@ async def test_another_threads_loop_is_refused() -> None:
     assert "make a pool for each event loop" in str(raised[0])
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@each_loop
 def test_one_loop_after_another(backend: str) -> None:
     pool = PacketBatchPool(1)
     held = [pool.acquire_nowait()]

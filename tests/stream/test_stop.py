@@ -14,7 +14,6 @@ from typing import Any
 
 import anyio
 import pytest
-import trio
 from anyio import create_memory_object_stream, wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
@@ -27,7 +26,7 @@ from anyio_mmsg import (
 )
 from anyio_mmsg._compat import wait_socket_writable
 
-from ..helpers import Family, ScriptedSocket, contents
+from ..helpers import Family, ScriptedSocket, contents, each_loop
 
 pytestmark = pytest.mark.anyio
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports its drops")
@@ -93,6 +92,8 @@ def by_a_callback(stop: Callable[[], None]) -> None:
     try:
         asyncio.get_running_loop().call_soon(stop)
     except RuntimeError:
+        import trio
+
         trio.lowlevel.current_trio_token().run_sync_soon(stop)
 
 
@@ -308,7 +309,7 @@ async def test_cancelled_anywhere(after: int, engine: str, inet: Family) -> None
     assert receiver.statistics().dropped == 0
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@each_loop
 def test_after_the_end_of_the_loop(backend: str) -> None:
     async def main() -> PacketReceiver:
         receiver = PacketReceiver(await open_udp_socket("127.0.0.1"))

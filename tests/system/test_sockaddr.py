@@ -31,6 +31,7 @@ def test_decoding() -> None:
     assert decode_sockaddr(inet6) == ("2001:db8::1", 53, 0x0ABCDEF1, 7)
     assert decode_sockaddr(b"") is None
     unix = socket.AF_UNIX if hasattr(socket, "AF_UNIX") else 1
+    assert decode_sockaddr(inet6[:-1]) is decode_sockaddr(inet[:-1]) is None
     assert decode_sockaddr(sockaddr(unix, b"")) == ""
     assert decode_sockaddr(sockaddr(unix, b"/run/log\0")) == "/run/log"
     assert decode_sockaddr(sockaddr(unix, b"\xff")) == "\udcff"
@@ -91,6 +92,12 @@ def test_there_and_back_by_path() -> None:
     )
 
 
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets on this platform")
+def test_an_empty_path_stays_empty() -> None:
+    """With a NUL behind it, it would be a name of the abstract namespace."""
+    assert encode_sockaddr(socket.AF_UNIX, "") == sockaddr(socket.AF_UNIX, b"")
+
+
 def test_no_address() -> None:
     for family in (socket.AF_INET, socket.AF_INET6, 250):
         assert encode_sockaddr(family, None) == b""
@@ -121,6 +128,16 @@ def test_one_family_is_not_taken_for_another() -> None:
     assert sockaddrs_of(socket.AF_INET)[address]
     with pytest.raises(ValueError, match="IPv4"):
         sockaddrs_of(socket.AF_INET6)[address]
+
+
+@pytest.mark.parametrize("size", [2, 8, 15])
+def test_a_sockaddr_that_was_cut_is_not_remembered(size: int) -> None:
+    known = sockaddrs_of(socket.AF_INET)
+    known.clear()
+    raw = sockaddr(socket.AF_INET, struct.pack("!HI8x", 7, 0xC0000201))[:size]
+    assert AddressCache()[raw] is None
+    assert known == {}
+    assert len(known["192.0.2.1", 7]) == 16
 
 
 def test_what_was_decoded_is_known_when_it_is_to_be_encoded() -> None:

@@ -78,7 +78,7 @@ def read(bench: Bench) -> None:
 def columns(bench: Bench) -> None:
     batch = bench.batch
     batch.payloads(), batch.addresses(), batch.sizes(), len(batch), batch.free, batch.buffer
-    batch[-1], batch[1:3], repr(batch), batch._slots.wire_sizes()
+    batch[-1], batch[1:3], repr(batch), batch._slots.wire_sizes(), batch._slots.copies()
 
 
 def keep_and_release(bench: Bench) -> None:

@@ -85,6 +85,14 @@ lie(struct msghdr *header, unsigned *length)
         header->msg_controllen = less < header->msg_controllen ? less : header->msg_controllen;
         header->msg_flags |= MSG_CTRUNC;
     }
+    else if (told & LIE_CONTROL && header->msg_control != NULL
+             && header->msg_controllen >= sizeof(struct cmsghdr) && dice(2)) {
+        struct cmsghdr *first = header->msg_control;
+        static const size_t lengths[] = {0, 1, 15, 16, 17, 24, 200, 5000, (size_t)-1};
+        first->cmsg_len = lengths[dice(9)];
+        first->cmsg_level += (int)dice(2);
+        first->cmsg_type += (int)dice(3);
+    }
 }
 
 int
@@ -140,8 +148,19 @@ recvmsg(int fd, struct msghdr *message, int flags)
     if (real == NULL) {
         *(void **)&real = dlsym(RTLD_NEXT, "recvmsg");
     }
-    if (strikes() && dice(2)) {
-        return fail(RECEIVE, COUNT(RECEIVE));
+    if (strikes()) {
+        unsigned length = 0;
+        ssize_t got;
+        if (dice(2)) {
+            return fail(RECEIVE, COUNT(RECEIVE));
+        }
+        got = real(fd, message, flags);
+        if (got >= 0) {
+            length = (unsigned)got;
+            lie(message, &length);
+            got += length > got && length <= 0x7fffffff ? (ssize_t)length - got : 0;
+        }
+        return got;
     }
     return real(fd, message, flags);
 }

@@ -7,7 +7,6 @@ packet is accounted for: none lost, none twice, none with another's sender; and 
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,13 +15,10 @@ import pytest
 
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
 
-from .opcodes import NEVER, BeforeOpcode, Interrupt, are_reported
+from ..interrupts import NEVER, BeforeOpcode, Interrupt, of_cpython
 from .world import Sockets, World, sockets
 
-pytestmark = pytest.mark.skipif(
-    sys.implementation.name != "cpython" or not are_reported(),
-    reason="this Python doesn't report each bytecode to a trace function",
-)
+pytestmark = of_cpython
 
 # What a step finds
 

@@ -20,7 +20,7 @@ import pytest
 
 from anyio_mmsg import BatchFullError, recv_mmsg_nowait
 
-from .opcodes import Interrupt
+from ..interrupts import Interrupt
 from .test_interrupts import ask_addresses, does_it_all, read, reads, receives, releases
 from .world import World, sockets
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,17 +14,11 @@ from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import recv_mmsg, recv_mmsg_exact
 
-from .opcodes import NEVER, BeforeOpcode, Interrupt, are_reported
+from ..interrupts import NEVER, BeforeOpcode, Interrupt, of_cpython
 from .test_interrupts import raises, uses_others
 from .world import World, sockets
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif(
-        sys.implementation.name != "cpython" or not are_reported(),
-        reason="this Python doesn't report each bytecode to a trace function",
-    ),
-]
+pytestmark = [pytest.mark.anyio, of_cpython]
 
 
 async def some(world: World) -> None:

@@ -51,7 +51,7 @@ inet_address(const unsigned char *raw, uint32_t length)
     }
     memcpy(&family, raw, sizeof(family));
     memcpy(&port, raw + 2, sizeof(port));
-    if (family == AF_INET && length >= 8) {
+    if (family == AF_INET && length >= 16) { /* with the padding */
         char host[INET_ADDRSTRLEN], *at = host;
         PyObject *parts[2];
         int i;

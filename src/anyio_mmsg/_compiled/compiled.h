@@ -161,6 +161,13 @@ typedef struct {
     PyObject *failures; /* a list */
 } Record;
 
+/* Whether the engine in Python is in the middle of a fill, or was interrupted there. */
+static inline int
+has_record(const Slots *self)
+{
+    return self->record != NULL && self->record != Py_None;
+}
+
 static inline Py_ssize_t
 slot_of(const Slots *self, long long number)
 {
@@ -228,8 +235,14 @@ Py_ssize_t slots_hold(Slots *self, Py_ssize_t first, Py_ssize_t count);
 /* handout.c */
 /* The place of a held packet, by its number. */
 Place place_of(const Slots *self, long long number);
+/* The place of the next packet. Without one it means nothing, but is within the slots. */
+Place next_place(const Slots *self, Place place);
 /* The live packet at a place, a borrowed reference, or NULL. */
 Packet *live_at(const Slots *self, Place place);
+/* The live packet of this number and place, made now if there is none: a new reference. NULL
+ * without an error if it was released meanwhile. Its address may be missing; it is then of a type
+ * that can go without. */
+Packet *packet_of(Slots *self, long long number, Place place);
 /* The bytes of the packet at a place, and where they begin in its slot. */
 Py_ssize_t size_at(const Slots *self, Place place, Py_ssize_t *offset);
 /* Which attribute of each packet, or the packet. */
@@ -237,12 +250,19 @@ enum column { PACKETS, PAYLOADS, ADDRESSES };
 /* A list of that for held packets `start` to `stop`, the arguments, counted from the oldest; to
  * the last one without `stop`. */
 PyObject *slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column which);
-/* Have the packets held of numbers `first` to `last` know their senders. */
-int slots_learn_addresses(Slots *self, long long first, long long last);
+/* The method copies(): the bytes of all packets held. */
+PyObject *slots_copies(Slots *self, PyObject *ignored);
 /* Have what was handed out for a place raise ValueError; -1 and an error if it is in use. No Python
  * runs, if the caller drops `leftover`, a reference or NULL, after the place is free: that may run
  * callbacks of weak references, which may use the slots. */
 int slots_kill(Slots *self, Place place, PyObject **leftover);
+
+/* source.c */
+/* Whether the addresses of packets are read from system memory, so that it pays to wait until
+ * somebody asks. Other sources have them ready. */
+int slots_decodes(const Slots *self);
+/* Have the packets held of numbers `first` to `last` know their senders. */
+int slots_learn_addresses(Slots *self, long long first, long long last);
 /* Let `source` fill the free slots from now on; -1 and an error. See `Slots.plug`. */
 int slots_set_source(Slots *self, PyObject *source);
 

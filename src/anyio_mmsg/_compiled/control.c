@@ -100,6 +100,31 @@ is_timestamp(const struct cmsghdr *message)
            && (message->cmsg_type == TIMESTAMPNS_NEW || message->cmsg_type == TIMESTAMPNS_OLD);
 }
 
+/* Seconds and nanoseconds in nanoseconds. A kernel's fit into 64 bits until 2262; any others are a
+ * number too, as in plain Python. */
+static PyObject *
+sum_of(int64_t seconds, int64_t rest)
+{
+    PyObject *numbers[3], *product, *sum = NULL;
+    long long small;
+    if (!__builtin_mul_overflow(seconds, 1000000000LL, &small)
+        && !__builtin_add_overflow(small, rest, &small)) {
+        return PyLong_FromLongLong(small);
+    }
+    numbers[0] = PyLong_FromLongLong(seconds);
+    numbers[1] = PyLong_FromLongLong(1000000000LL);
+    numbers[2] = PyLong_FromLongLong(rest);
+    if (numbers[0] != NULL && numbers[1] != NULL && numbers[2] != NULL
+        && (product = PyNumber_Multiply(numbers[0], numbers[1])) != NULL) {
+        sum = PyNumber_Add(product, numbers[2]);
+        Py_DECREF(product);
+    }
+    Py_XDECREF(numbers[0]);
+    Py_XDECREF(numbers[1]);
+    Py_XDECREF(numbers[2]);
+    return sum;
+}
+
 /* Nanoseconds since the epoch: two numbers of 64 bits in the new form, two longs in the old. */
 static PyObject *
 nanoseconds(const struct cmsghdr *message)
@@ -109,12 +134,12 @@ nanoseconds(const struct cmsghdr *message)
     if (size == 16) {
         int64_t parts[2];
         memcpy(parts, data, sizeof(parts));
-        return PyLong_FromLongLong(parts[0] * 1000000000LL + parts[1]);
+        return sum_of(parts[0], parts[1]);
     }
     if (size == 8) {
         int32_t parts[2];
         memcpy(parts, data, sizeof(parts));
-        return PyLong_FromLongLong(parts[0] * 1000000000LL + parts[1]);
+        return sum_of(parts[0], parts[1]);
     }
     Py_RETURN_NONE;
 }

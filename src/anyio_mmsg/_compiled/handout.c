@@ -61,8 +61,7 @@ place_of(const Slots *self, long long number)
     return place;
 }
 
-/* The place of the next packet. Without one it means nothing, but is within the slots. */
-static Place
+Place
 next_place(const Slots *self, Place place)
 {
     Py_ssize_t tries;
@@ -217,10 +216,7 @@ enliven(Slots *self, long long number, Place place)
     return 0;
 }
 
-/* Return the live packet of this number and place, made now if there is none: a new reference.
- * NULL without an error if it was released meanwhile. Its address may be missing; it is then of a
- * type that can go without. */
-static Packet *
+Packet *
 packet_of(Slots *self, long long number, Place place)
 {
     while (number >= self->oldest) {
@@ -233,102 +229,6 @@ packet_of(Slots *self, long long number, Place place)
         }
     }
     return NULL;
-}
-
-static void
-set_address(Slots *self, Packet *packet, PyObject *address)
-{
-    if (packet->live && packet->address == NULL) {
-        packet->address = Py_NewRef(address);
-        packet_become(packet, self->state->packet);
-    }
-}
-
-/* Whether the addresses of packets are read from system memory, so that it pays to wait until
- * somebody asks. Other sources have them ready. */
-static int
-decodes(Slots *self)
-{
-    return self->state->recvmmsg != NULL && Py_TYPE(self->source) == self->state->recvmmsg;
-}
-
-/* Ask a source in Python for the senders of packets from `number` on: of one train, or of slots
- * that lie side by side, up to `last`. Returns the number of the next one, or -1 and an error. */
-static long long
-ask_source(Slots *self, long long number, long long last)
-{
-    Place place = place_of(self, number);
-    int trains = self->segments != NULL;
-    Py_ssize_t i, count = Py_MIN((Py_ssize_t)(last - number), self->capacity - place.slot);
-    PyObject *run, *source = Py_NewRef(self->source);
-    if (trains) {
-        count = packets_in(self, place.slot) - place.index;
-        count = Py_MIN((Py_ssize_t)(last - number), count);
-    }
-    run = PyObject_CallMethod(source, "addresses", "nn", place.slot, trains ? 1 : count);
-    Py_DECREF(source);
-    if (run != NULL && (!PyList_Check(run) || PyList_GET_SIZE(run) != (trains ? 1 : count))) {
-        PyErr_SetString(PyExc_TypeError, "addresses() did not give what was asked for");
-        Py_CLEAR(run);
-    }
-    /* Some may have been released meanwhile; the others are the same packets as before. */
-    for (i = 0; run != NULL && i < count; i++) {
-        Packet *packet = packet_of(self, number + i, place);
-        if (packet != NULL) {
-            set_address(self, packet, PyList_GET_ITEM(run, trains ? 0 : i));
-            Py_DECREF(packet);
-        }
-        else if (PyErr_Occurred()) {
-            Py_CLEAR(run);
-        }
-        place.slot += !trains;
-        place.index += trains;
-    }
-    Py_XDECREF(run);
-    return run == NULL ? -1 : number + count;
-}
-
-int
-slots_learn_addresses(Slots *self, long long first, long long last)
-{
-    long long number = first;
-    Place place, next = {0, 0};
-    int there = 0; /* whether `next` is the place of `number` */
-    while ((number = Py_MAX(number, self->oldest)) < last) {
-        Packet *packet;
-        int known;
-        place = there && number > first ? next : place_of(self, number);
-        next = next_place(self, place); /* before Python may run, as it is sure now */
-        packet = packet_of(self, number, place);
-        known = packet == NULL || packet->address != NULL;
-        if (packet == NULL && PyErr_Occurred()) {
-            return -1;
-        }
-#ifdef __linux__
-        if (!known && decodes(self)) {
-            PyObject *source = Py_NewRef(self->source);
-            PyObject *address = recvmmsg_address((Recvmmsg *)source, packet->slot);
-            Py_DECREF(source);
-            if (address == NULL) {
-                Py_DECREF(packet);
-                return -1;
-            }
-            set_address(self, packet, address);
-            Py_DECREF(address);
-            known = 1;
-        }
-#endif
-        Py_XDECREF(packet);
-        there = known && number >= self->oldest;
-        first = number;
-        if (known) {
-            number++;
-        }
-        else if ((number = ask_source(self, number, last)) < 0) {
-            return -1;
-        }
-    }
-    return 0;
 }
 
 /* The packet at a place if it is live, or can be made so by a spare without running Python, which is
@@ -348,7 +248,7 @@ ready_at(Slots *self, Place place, int known)
         return NULL;
     }
 #ifdef __linux__
-    if (decodes(self) && (known || ((Recvmmsg *)self->source)->wanted)) {
+    if (slots_decodes(self) && (known || ((Recvmmsg *)self->source)->wanted)) {
         address = recvmmsg_remembered((Recvmmsg *)self->source, place.slot);
     }
 #endif
@@ -382,7 +282,7 @@ slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column w
     if (which == PACKETS) {
         known = 1;
 #ifdef __linux__
-        known = !decodes(self) || ((Recvmmsg *)self->source)->wanted;
+        known = !slots_decodes(self) || ((Recvmmsg *)self->source)->wanted;
 #endif
     }
     list = PyList_New(stop - start);
@@ -393,7 +293,7 @@ slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column w
         PyObject *item;
         next = next_place(self, place); /* before Python may run, as it is sure now */
         if (packet == NULL) {
-            long long more = decodes(self) ? number + 1 : last;
+            long long more = slots_decodes(self) ? number + 1 : last;
             if ((known && slots_learn_addresses(self, number, more) < 0)
                 || ((packet = packet_of(self, number, place)) == NULL && PyErr_Occurred())) {
                 Py_CLEAR(list);
@@ -416,6 +316,30 @@ slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column w
     }
     if (list != NULL && count < stop - start
         && PyList_SetSlice(list, count, stop - start, NULL) < 0) {
+        Py_CLEAR(list);
+    }
+    return list;
+}
+
+PyObject *
+slots_copies(Slots *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *list = PyList_New(self->held); /* which may run finalizers; from here on no Python */
+    Py_ssize_t i, made = list == NULL ? 0 : PyList_GET_SIZE(list);
+    Py_ssize_t count = Py_MIN(made, self->held);
+    Place place = place_of(self, self->oldest);
+    for (i = 0; i < count; i++) {
+        Py_ssize_t offset, size = size_at(self, place, &offset);
+        const char *start = (char *)self->buffer.buf + place.slot * self->slot_size + offset;
+        PyObject *copy = PyBytes_FromStringAndSize(start, size);
+        if (copy == NULL) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, i, copy);
+        place = next_place(self, place);
+    }
+    if (list != NULL && count < made && PyList_SetSlice(list, count, made, NULL) < 0) {
         Py_CLEAR(list);
     }
     return list;

@@ -88,14 +88,18 @@ packet_repr(Packet *self)
     PyObject *address, *text;
     Py_ssize_t size = packet_nbytes(self);
     if (size < 0) {
-        return NULL;
+        PyErr_Clear();
     }
     address = PyObject_GetAttrString((PyObject *)self, "address");
     if (address == NULL) {
         return NULL;
     }
-    text = PyUnicode_FromFormat("<Packet of %zd bytes from %R%s>", size, address,
-                                (Py_ssize_t)self->wire_size > size ? ", truncated" : "");
+    if (size < 0) { /* its consumer has released the view */
+        text = PyUnicode_FromFormat("<Packet from %R, its data was released>", address);
+    } else {
+        text = PyUnicode_FromFormat("<Packet of %zd bytes from %R%s>", size, address,
+                                    (Py_ssize_t)self->wire_size > size ? ", truncated" : "");
+    }
     Py_DECREF(address);
     return text;
 }

@@ -260,10 +260,15 @@ recvmmsg_takes(Recvmmsg *self, PyObject *family)
     return known < 0 ? NULL : PyBool_FromLong(known);
 }
 
-/* settle(slots): nothing is ever left to commit. */
+/* settle(slots): nothing is ever left to commit. A record is that of a thread which is about to
+ * see that its engine is no longer the source, or was interrupted there. */
 static PyObject *
-recvmmsg_settle(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(slots))
+recvmmsg_settle(Recvmmsg *self, PyObject *slots)
 {
+    if (Py_TYPE(slots) == self->state->slots) {
+        Py_INCREF(Py_None);
+        Py_XSETREF(((Slots *)slots)->record, Py_None);
+    }
     Py_RETURN_NONE;
 }
 

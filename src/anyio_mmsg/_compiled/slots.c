@@ -285,9 +285,10 @@ slots_tally(Slots *self, PyObject *Py_UNUSED(ignored))
     /* Of the oldest message some may have been released; the others are whole. */
     for (message = self->head; message < self->tail; message++) {
         Py_ssize_t slot = slot_of(self, message);
+        int is_train = self->segments != NULL && self->segments[slot] != 0;
         if (packets_in(self, slot) > 0) {
             bytes += size_in_slot(self, slot);
-            cut += (Py_ssize_t)self->wire_sizes[slot] > self->slot_size;
+            cut += !is_train && (Py_ssize_t)self->wire_sizes[slot] > self->slot_size;
         }
     }
     if (self->skip > 0) {
@@ -312,24 +313,6 @@ static PyObject *
 slots_addresses(Slots *self, PyObject *const *args, Py_ssize_t nargs)
 {
     return slots_column(self, args, nargs, ADDRESSES);
-}
-
-int
-slots_set_source(Slots *self, PyObject *source)
-{
-    long long tail;
-    /* The senders of what is held are known to the last source alone. To ask it may run Python,
-     * and that may fill more; in the end nothing comes between. */
-    do {
-        tail = self->tail;
-        if (ensure_not_reading(self) < 0
-            || slots_learn_addresses(self, self->oldest, self->oldest + self->held) < 0) {
-            return -1;
-        }
-    } while (tail != self->tail || self->reading);
-    Py_INCREF(source);
-    Py_XSETREF(self->source, source);
-    return 0;
 }
 
 static PyObject *
@@ -461,6 +444,7 @@ static PyMethodDef slots_methods[] = {
     {"timestamps", (PyCFunction)slots_timestamps, METH_NOARGS, NULL},
     {"payloads", FAST(slots_payloads), NULL},
     {"addresses", FAST(slots_addresses), NULL},
+    {"copies", (PyCFunction)slots_copies, METH_NOARGS, NULL},
     {"take_back", (PyCFunction)slots_take_back, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

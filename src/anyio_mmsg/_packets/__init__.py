@@ -48,5 +48,5 @@ def make_slots(
     return kind(memory, capacity, slot_size, engine, scribble, ancillary)
 
 
-compiled = not why_not_compiled
+compiled: bool = not why_not_compiled
 """Whether the compiled module is in use."""

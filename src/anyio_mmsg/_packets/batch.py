@@ -49,6 +49,8 @@ class _Closed:
     """What a closed batch has in the place of its slots: nothing but an explanation."""
 
     def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)  # as tools expect that look at classes, such as Sphinx
         raise ValueError(
             "this batch was closed, and given back if it came from a pool: its memory may be in "
             "use elsewhere. Take another one"
@@ -314,9 +316,10 @@ class PacketBatch:
         self.close()
 
     def __repr__(self) -> str:
-        if self.closed:
+        slots = self._slots  # read once: it may be closed meanwhile
+        if slots is _CLOSED:
             return "<PacketBatch, closed>"
-        return f"<PacketBatch capacity={self.capacity} held={len(self)} free={self.free}>"
+        return f"<PacketBatch capacity={slots.capacity} held={slots.held} free={slots.free}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a PacketBatch is memory in use: make a new one instead of a copy")
@@ -370,5 +373,5 @@ def new_slots(
         slot_size = TRAIN_SIZE
     # The system provides memory of mmap where it is written to; a bytearray is filled at once.
     size = capacity * slot_size
-    memory = mmap.mmap(-1, size) if gro else bytearray(size)
+    memory = mmap.mmap(-1, size) if slot_size >= TRAIN_SIZE else bytearray(size)
     return make_slots(memory, capacity, slot_size, engine, sys.flags.dev_mode, ancillary, gro)

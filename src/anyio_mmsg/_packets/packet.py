@@ -23,9 +23,12 @@ UNKNOWN_WIRE_SIZE = 2**32 - 1
 Longer than any datagram (the length field of a UDP jumbogram has 32 bits and counts the 8 bytes
 of the header too, RFC 2675 section 4), so that slicing and comparing need no special case."""
 
-Address: TypeAlias = Any
-"""What `socket.recvfrom` gives for the family. `Any`, as in typeshed: with a union every caller
-would have to narrow it, although it knows the family."""
+Address: TypeAlias = tuple[str, int] | Any
+"""Where a packet came from, as `socket.recvfrom` gives it for the family.
+
+For type checkers it is ``(host, port)``, which IPv6 addresses begin with too, or anything. So what
+is wrong for that form shows, ``isinstance`` narrows to another one, and ``address: Any =
+packet.address`` gives the scope id of IPv6 and the path of AF_UNIX without it."""
 
 RELEASED = (
     "this packet was released: its slot may hold another one by now. "
@@ -60,10 +63,16 @@ class Control(NamedTuple):
 
 
 class _Fields:
-    __slots__ = ("_control", "_wire_size", "address", "data")
+    if TYPE_CHECKING:  # read-only for all but `_Blank`
 
-    data: memoryview
-    address: Address
+        @property
+        def data(self) -> memoryview: ...
+        @property
+        def address(self) -> Address: ...
+
+    else:
+        __slots__ = ("_control", "_wire_size", "address", "data")
+
     _wire_size: int
     _control: tuple[Any, int]  # who has its control data, and the slot; unset without any
 
@@ -88,10 +97,10 @@ class Packet(_Fields):
 
     Attributes:
         data: Exactly the bytes received, read-only; empty for an empty datagram.
-        address: The sender, in the form of `socket.recvfrom`: ``(host, port)`` for AF_INET,
-            ``(host, port, flowinfo, scope_id)`` for AF_INET6, for AF_UNIX a path as str or an
-            abstract name as bytes; None for a sender without a name, and for a truncated datagram
-            on Windows, which does not report its sender.
+        address: The sender, in the form of `socket.socket.recvfrom`: ``(host, port)`` for
+            AF_INET, ``(host, port, flowinfo, scope_id)`` for AF_INET6, for AF_UNIX a path as str
+            or an abstract name as bytes; None for a sender without a name, and for a truncated
+            datagram on Windows, which does not report its sender.
     """
 
     __slots__ = ()
@@ -101,7 +110,7 @@ class Packet(_Fields):
 
     @property
     def size(self) -> int:
-        """Bytes received: ``len(data)``, at most the batch's `slot_size`.
+        """Bytes received, ``len(data)``; at most the batch's `slot_size`.
 
         Raises:
             ValueError: The packet was released.
@@ -207,8 +216,11 @@ class Packet(_Fields):
         raise AttributeError(f"a Packet is read-only: its {name!r} can't be deleted")
 
     def __repr__(self) -> str:
-        cut = ", truncated" if self.truncated else ""
-        return f"<Packet of {self.size} bytes from {self.address!r}{cut}>"
+        try:
+            size, cut = self.size, ", truncated" if self.truncated else ""
+        except ValueError:  # its consumer has released the view
+            return f"<Packet from {self.address!r}, its data was released>"
+        return f"<Packet of {size} bytes from {self.address!r}{cut}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Packet is a view of its batch's memory: copy bytes(packet.data)")
@@ -220,12 +232,11 @@ class _Released(Packet):  # type: ignore[misc]  # final for all others
     __slots__ = ()
 
     @property
-    def data(self) -> NoReturn:  # type: ignore[override]
+    def data(self) -> NoReturn:
         raise ValueError(RELEASED)
 
-    address = data
     if not TYPE_CHECKING:
-        timestamp = destination = interface = ecn = hop_limit = _local = data
+        address = timestamp = destination = interface = ecn = hop_limit = _local = data
 
     def __repr__(self) -> str:
         return "<Packet, released>"

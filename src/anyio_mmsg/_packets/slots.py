@@ -2,11 +2,10 @@
 
 A slot is in one of two states:
 
-=======  ==============================================================================
-free     Holds no packet. An engine may write to it, inside a run of slots that
-         `Slots.free_run` named, until `Slots.commit`.
+=======  ===================================================================================
+free     Holds no packet. Engines write to it, in a run of `Slots.free_run`, until `commit`.
 held     Holds one packet. Nothing writes to it. Consumers read it through views.
-=======  ==============================================================================
+=======  ===================================================================================
 
 =============  ==================  ====================================================
 from, to       by                  who calls it
@@ -19,9 +18,7 @@ Packets are numbered by arrival: `head` is the number of the oldest one held, `t
 that the next one gets, and packet number n lies in slot (n - base) % capacity. So one store moves
 a state: a signal handler may raise or run between any two bytecodes, and never sees half a step.
 Arrays are indexed by slot; they are written while the slots are free, then `tail` moves; views
-die, then `head` moves.
-
-The compiled twin is in _compiled/packets.c.
+die, then `head` moves. The compiled twin is in _compiled/slots.c and handout.c.
 """
 
 from __future__ import annotations
@@ -58,8 +55,8 @@ class Slots:
         head: The number of the oldest packet held.
         tail: The number that the next packet gets.
         source: What knows the senders, set by `plug`; None until the first fill.
-        record: What an engine read and has not committed yet, or None. See `Source.settle` of
-            the engine that uses it.
+        record: What an engine reads, or has read and not committed, or None. While there is one,
+            no other engine is plugged: `Engine.settle` has to end it first.
         filler: The coroutine that receives into these slots, or None. See `filling`.
         checked: The last socket that the receive functions checked, by its `Outlook`.
         engines: The one engine of each kind that fills these slots.
@@ -228,6 +225,10 @@ class Slots:
         self._make_views(last)
         return self._column(self._views, first, last)
 
+    def copies(self) -> list[bytes]:
+        """Return the bytes of all packets held."""
+        return list(map(bytes, self.payloads(0)))
+
     def hand_out(self, start: int, stop: int | None = None) -> list[Packet]:
         """Return the `Packet`s of held packets."""
         first, last = self._numbers(start, stop)
@@ -343,8 +344,7 @@ class Slots:
     def _kill(self, head: int, run: slice, number: int) -> tuple[int, BufferError | None]:
         """Have what was handed out for `run` raise ValueError, from packet `number` on.
 
-        Returns:
-            The number of the packet where that ended, and the error if its memory is in use.
+        Return the number of the packet where that ended, and the error if its memory is in use.
         """
         count, error = run.stop - run.start, None
         views, packets = self._views[run], self._packets[run]

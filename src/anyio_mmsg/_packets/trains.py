@@ -228,11 +228,13 @@ class TrainSlots(Slots):
         return addresses * count
 
     def _timestamps_of(self, head: int, message: int, slot: int) -> list[int | None]:
-        if message < self._plugged or not self.ancillary:
-            return [packet.timestamp for packet in self._packets_of(head, message, slot)]
         starts, rounds = self._starts, self._round
         count = starts[(message + 1) % rounds] - starts[message % rounds]
-        timestamp: int | None = self.source.timestamp(slot)
+        timestamp: int | None = None
+        if count and message < self._plugged:  # the last packet is released last
+            timestamp = self._packets_of(head, message, slot)[-1].timestamp
+        elif count:  # a train that was lost has no packets, and its control data is cut
+            timestamp = self.source.timestamp(slot)
         return [timestamp] * count
 
     # held -> free

@@ -46,7 +46,7 @@ async def recv_mmsg(
         limit: The most packets to take, at least 1; the batch's free slots are a limit too.
 
     Returns:
-        How many packets were added: 1 to `limit`.
+        How many packets were added, 1 to `limit`.
 
     Raises:
         BatchFullError: The batch has no free slot; at once.
@@ -80,7 +80,7 @@ def recv_mmsg_nowait(
         limit: As for `recv_mmsg`.
 
     Returns:
-        How many packets were added: 1 to `limit`.
+        How many packets were added, 1 to `limit`.
 
     Raises:
         anyio.WouldBlock: No packet is there.

@@ -89,7 +89,7 @@ class RecvfromInto:
             raise ValueError(
                 "this platform has no recvmsg_into; make the batch without gro and ancillary"
             )
-        self._turns = _start()
+        self._guard = _Guard()
         self.error: OSError | None = None
         self.dry = False
 
@@ -110,7 +110,7 @@ class RecvfromInto:
     @property
     def busy(self) -> bool:
         """Whether a fill is going on: in another thread, or interrupted by a signal handler."""
-        return self._turns.gi_running
+        return self._newest_guard().turns.gi_running
 
     def addresses(self, first: int, count: int) -> list[Address]:
         """See `anyio_mmsg._packets.source.Source`."""
@@ -150,19 +150,31 @@ class RecvfromInto:
         """
         while True:
             try:
-                return self._turns.send((step, args))
-            except StopIteration:  # an exception ended it
-                self._turns = _start()
+                return self._guard.turns.send((step, args))
+            except StopIteration:  # an exception has ended it
+                self._guard = self._newest_guard()
             except ValueError as error:
                 if str(error) != "generator already executing":
                     raise
                 raise BusyResourceError("receiving into") from error
 
+    def _newest_guard(self) -> _Guard:
+        """Return the guard that has not ended. Threads that ask at once get the same one."""
+        guard = self._guard
+        while guard.turns.gi_frame is None:
+            guard = guard.successor()
+        return guard
+
     def _fill(self, slots: Slots, sock: socket.socket, limit: int) -> int:
         self.error, self.dry = None, False
-        slots.plug(self)  # again, if a signal handler has plugged another one
-        if slots.record is not None:
-            self._settle(slots)
+        while True:
+            slots.plug(self)  # again, if a signal handler has plugged another one
+            if slots.record is not None:
+                self._settle(slots)
+            slots.record = slots.tail, 0, []  # while there is one, no other engine is plugged
+            if slots.source is self:  # no thread has come in between
+                break
+            slots.record = None
         taken, held = 0, slots.held
         while taken < limit and not self.dry:
             first, count = slots.free_run(limit - taken)
@@ -232,15 +244,34 @@ class RecvfromInto:
         cast(TrainSlots, slots).commit(sizes, segments)
 
 
+class _Guard:
+    """What lets one in at a time: a generator, until an exception ends it.
+
+    Attributes:
+        turns: The generator.
+    """
+
+    __slots__ = ("_successors", "turns")
+
+    def __init__(self) -> None:
+        self.turns = cast("GeneratorType[Any, Any, None]", _turns())
+        next(self.turns)
+        self._successors: list[_Guard] = []
+
+    def successor(self) -> _Guard:
+        """Return the one guard that comes after this one.
+
+        Threads may add several. The first one counts, for all of them, whenever they ask: even a
+        thread that was stopped here while others went on finds its way to the newest one.
+        """
+        if not self._successors:
+            self._successors.append(_Guard())
+        return self._successors[0]
+
+
 def _turns() -> Generator[Any, tuple[Callable[..., Any], tuple[Any, ...]], None]:
     result = None
     while True:
         step, args = yield result
         result = step(*args)
         del step, args  # or they would live until the next step
-
-
-def _start() -> GeneratorType[Any, Any, None]:
-    turns = cast("GeneratorType[Any, Any, None]", _turns())
-    next(turns)
-    return turns

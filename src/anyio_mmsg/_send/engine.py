@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from .._packets.batch import PacketBatch
-from .._packets.packet import Address
 from .._system.addresses import ADDRESSES, sockaddrs_of
 from .._system.control import split
 from .._system.platform import (
@@ -26,6 +25,7 @@ from .outgoing import (
     WRONG,
     Columns,
     Data,
+    Destination,
     Packets,
     batch_columns,
     check_fan,
@@ -158,7 +158,7 @@ def _plain(columns: Columns, gso: bool, controls: Controls | None, items: Any) -
 def fan_sender_of(
     sock: socket.socket,
     data: Data,
-    addresses: Iterable[Address],
+    addresses: Iterable[Destination],
     name: str,
     controls: Controls | None = None,
 ) -> Sender:

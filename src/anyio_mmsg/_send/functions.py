@@ -17,13 +17,12 @@ from anyio import ClosedResourceError, WouldBlock
 from anyio.lowlevel import RunVar
 
 from .._compat import checkpoint, wait_socket_writable
-from .._packets.packet import Address
 from .._receive.outlook import inode_of
 from .._receive.usable import ensure_usable
 from .._system.platform import type_of
 from .control import Controls
 from .engine import Sender, check_sender, fall_back, fan_sender_of, sender_of
-from .outgoing import Data, Packets
+from .outgoing import Data, Destination, Packets
 from .result import UNUSABLE, SendResult, UnusableSocketError
 
 _DGRAM = int(socket.SOCK_DGRAM)
@@ -62,8 +61,8 @@ async def send_mmsg(
             writable, even when the receiver's queue is full, so a call tries again and again, at
             the cost of a processor, and packets for other receivers wait behind that one.
         packets: ``(data, address)`` pairs. The data is bytes-like. The address has the form of
-            `socket.sendto`, with a numeric host; or it is a `Packet`, for its sender; or None,
-            for the peer of a connected socket. Or `Packet`s, or a `PacketBatch`: they go
+            `socket.socket.sendto`, with a numeric host; or it is a `Packet`, for its sender; or
+            None, for the peer of a connected socket. Or `Packet`s, or a `PacketBatch`: they go
             back to their senders as they are. No payload is copied. Until the call ends,
             payloads can't be released or resized, nor a batch that is sent: BufferError.
         gso: Have runs of packets of one size to one destination cut by the kernel or the network
@@ -117,7 +116,7 @@ async def send_mmsg(
 async def multi_target_send(
     sock: socket.socket,
     data: Data,
-    addresses: Iterable[Address],
+    addresses: Iterable[Destination],
     *,
     source: str | None = None,
     ecn: int | None = None,

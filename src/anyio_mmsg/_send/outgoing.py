@@ -26,9 +26,15 @@ if TYPE_CHECKING:
 else:
     Data = Any
 
-Packets: TypeAlias = Iterable[Packet | tuple[Data, Address]]
-"""What can be sent; a `PacketBatch` is one too. An address may be a `Packet`, for its sender, or
-None, for the peer of a connected socket."""
+_InetAddress: TypeAlias = tuple[str, int] | tuple[str, int, int] | tuple[str, int, int, int]
+
+Destination: TypeAlias = _InetAddress | str | bytes | Packet | None
+"""Where a packet goes: ``(host, port)`` with a numeric host, for AF_INET6 also with flowinfo and
+scope id; for AF_UNIX a path, or an abstract name as bytes; a `Packet`, for its sender; None, for
+the peer of a connected socket."""
+
+Packets: TypeAlias = Iterable[Packet | tuple[Data, Destination]]
+"""What can be sent; a `PacketBatch` is one too."""
 
 MAX_PAYLOAD = {int(socket.AF_INET): 65507, int(socket.AF_INET6): 65527}
 """Bytes that a datagram can carry, by family: 65,535 less 8 for the UDP header, and for IPv4 less

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from anyio import ClosedResourceError
 
@@ -62,7 +62,7 @@ class SendResult(_Record):
 
     @property
     def handled(self) -> int:
-        """How many were dealt with: sent or refused. Packets from this index on were not."""
+        """How many were dealt with, sent or refused. Packets from this index on were not."""
         return self.sent + len(self.failures)
 
     @property
@@ -76,7 +76,7 @@ class SendResult(_Record):
         Raises:
             OSError: The error of the only failure.
             ExceptionGroup: Of several failures: their errors, in order. On Python 3.10 it is that
-                of the package `exceptiongroup`, which AnyIO requires there.
+                of the package exceptiongroup, which AnyIO requires there.
         """
         if len(self.failures) == 1:
             raise self.failures[0].error
@@ -91,10 +91,13 @@ class SendResult(_Record):
             return NotImplemented
         return self.sent == other.sent and self.failures == other.failures
 
-    __hash__ = None  # type: ignore[assignment]  # it changes
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # it changes
 
     def __repr__(self) -> str:
-        return f"SendResult(sent={self.sent}, failures={self.failures})"
+        try:
+            return f"SendResult(sent={self.sent}, failures={self.failures})"
+        except AttributeError:  # its __init__ was not called
+            return "<SendResult, not made yet>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.sent, self.failures)
@@ -109,4 +112,8 @@ class UnusableSocketError(ClosedResourceError, OSError):
 
     def __init__(self, number: int, message: str, result: SendResult | None = None) -> None:
         super().__init__(number, message)
-        self.result = SendResult() if result is None else result
+        self.result: SendResult = SendResult() if result is None else result
+
+    def __repr__(self) -> str:
+        result = self.__dict__.get("result")
+        return f"UnusableSocketError({self.errno}, {self.strerror!r}, {result!r})"

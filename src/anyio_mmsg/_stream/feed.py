@@ -177,25 +177,30 @@ class _Feeder:
             raise
 
     def make_room(self, batch: PacketBatch) -> None:
-        try:
-            while not self.sent(batch):
-                victim = self.longest_waiting()
-                if victim is None:
-                    break
-                self.drop(victim)
-            else:
+        # Whatever else is raised here, by a signal handler: a consumer may have the batch already,
+        # so it is not dropped, but left to those who have it. If nobody has, the pool counts it.
+        while not self.try_to_send(batch):
+            victim = self.longest_waiting()
+            if victim is None:
+                self.drop(batch)
                 return
-        except BaseException:  # nobody is left, or the callback failed
-            self.drop(batch)
-            raise
-        self.drop(batch)
+            try:
+                self.drop(victim)
+            except BaseException:  # the callback failed
+                self.drop(batch)
+                raise
 
-    def sent(self, batch: PacketBatch) -> bool:
+    def try_to_send(self, batch: PacketBatch) -> bool:
         """Send `batch` if there is room, and another one left to receive into."""
         if self.receiver.pool.free:
-            with contextlib.suppress(WouldBlock):
+            try:
                 self.stream.send_nowait(batch)
-                return True
+            except WouldBlock:
+                return False
+            except BrokenResourceError:  # nobody is left
+                self.drop(batch)
+                raise
+            return True
         return False
 
     def longest_waiting(self) -> PacketBatch | None:

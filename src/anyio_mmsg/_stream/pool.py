@@ -109,7 +109,7 @@ class PacketBatchPool:
     """A bounded number of `PacketBatch`es, each made when first needed, then used again.
 
     So memory is bounded: `size` * `capacity` * `slot_size` bytes of slots, and per
-    slot some 800 bytes of Python objects and headers beside (`python -m benchmarks memory`).
+    slot some 800 bytes of Python objects and headers beside (``python -m benchmarks memory``).
 
     A batch that was acquired belongs to the consumer until it is closed, by ``with batch:`` or
     ``batch.close()``; then it goes back. Using it after that raises ValueError, also when its
@@ -166,9 +166,19 @@ class PacketBatchPool:
     @property
     def free(self) -> int:
         """How many batches `acquire_nowait` can return now."""
-        if self._some_are_lost or len(self._lent) >= self._size:
+        if self._lent:  # perhaps by loans that are over
             self._take_back_the_lost()
         return self._size - len(self._lent)
+
+    def __repr__(self) -> str:
+        try:  # changes nothing, so that any thread may ask; `free` takes back what was lost
+            lent, waiting = len(self._lent), len(self._waiters)
+            return (
+                f"<PacketBatchPool size={self._size} capacity={self._capacity} "
+                f"lent={lent} waiting={waiting}>"
+            )
+        except AttributeError:
+            return "<PacketBatchPool, not made yet>"
 
     async def acquire(self) -> PacketBatch:
         """Return a free batch; wait until there is one. First come, first served.

@@ -14,16 +14,14 @@ from anyio import BusyResourceError, ClosedResourceError, EndOfStream, WouldBloc
 from anyio.abc import ObjectReceiveStream
 
 from .._arguments import whole_number
-from .._compat import RunSoon, checkpoint, notify_closing, run_soon
+from .._compat import RunSoon, checkpoint, run_soon
 from .._packets.batch import NUM_RCVMMSGS, PacketBatch
-from .._receive.functions import drain, receive_into, recv_mmsg_nowait
-from .._receive.outlook import outlook_for
 from .._receive.usable import ensure_usable
 from .._system.control import has_gro
-from .._system.memory import discard_waiting, most_waiting
-from .attributes import socket_attributes
+from .attributes import describe
 from .linger import TIMER_RESOLUTION, Pace, check_linger
 from .pool import PacketBatchPool, on_loss
+from .port import Port, SocketPort
 from .statistics import Counters, ReceiverStatistics
 from .transient import pass_over
 
@@ -81,24 +79,32 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     ) -> None:
         ensure_usable(sock)
         check_linger(linger)
-        if not isinstance(pool, (PacketBatchPool, type(None))):
+        pool = PacketBatchPool(gro=has_gro(sock)) if pool is None else pool
+        self._begin(SocketPort(sock), pool, limit, errors, on_error, count_unread)
+        self._linger, self._pace = linger, Pace(linger, sock)
+
+    def _begin(
+        self,
+        port: Port,
+        pool: PacketBatchPool,
+        limit: int,
+        errors: Literal["count", "raise"],
+        on_error: Callable[[OSError], object] | None,
+        count_unread: bool,
+    ) -> None:
+        """Do what `__init__` does for any port."""
+        if not isinstance(pool, PacketBatchPool):
             raise TypeError(f"pool is a {type(pool).__name__}, and has to be a PacketBatchPool")
-        self._sock = sock
-        self.pool = PacketBatchPool(gro=has_gro(sock)) if pool is None else pool
-        self._limit = min(
-            whole_number("limit", limit, 1, "give the number of packets, at least 1"),
-            self.pool.capacity,
-        )
-        self._linger = linger
-        self._pace = Pace(linger, sock)
+        self.pool: PacketBatchPool = pool
+        limit = whole_number("limit", limit, 1, "give the number of packets, at least 1")
+        self._limit = min(limit, pool.capacity)
+        self._port, self._linger = port, 0.0
         self._since: float | None = None  # when lingering for the batch that is filled began
-        self._count_unread = count_unread
-        self._outlook = outlook_for(sock)
-        self._counters = Counters(sock, self._outlook)
+        self._count_unread, self._outlook = count_unread, port.outlook
+        self._counters = Counters(port)
         self._pass_over = pass_over(errors, self._counters.error, on_error)
         self._put_back: deque[PacketBatch] = deque()
-        # The coroutine in `receive`. The interpreter knows whether it is at work; a flag could
-        # stay set after an interrupt.
+        # The coroutine in `receive`, which knows whether it is at work. A flag could stay set.
         self._active: Coroutine[Any, Any, PacketBatch] | None = None
         self._stopped = self._closed = False
         self._left = 0  # how many messages may still be read after a stop
@@ -107,7 +113,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._wait_for_batch: anyio.CancelScope | None = None
         self._run_soon: RunSoon | None = None
 
-    # Receiving
+    __repr__ = describe
 
     async def receive(self) -> PacketBatch:
         """Return the next batch, of at least one packet.
@@ -191,7 +197,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 return
             with self._scope() as self._wait:
                 if not self._stopped:
-                    await receive_into(self._sock, batch._slots, self._limit)
+                    await self._port.receive_into(batch._slots, self._limit)
             self._ensure_open()
         except OSError as error:
             self._pass_over(error)
@@ -207,9 +213,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         return anyio.CancelScope(deadline=deadline)
 
     def _hand_out(self, batch: PacketBatch) -> PacketBatch:
-        slots = batch._slots
         on_loss(batch, self.count_dropped)
-        self._counters.hand_out(slots.tally(), self._missing(batch) <= 0)
+        self._counters.hand_out(batch._slots.tally(), self._missing(batch) <= 0)
         return batch
 
     def _missing(self, batch: PacketBatch) -> int:
@@ -240,7 +245,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                     self._read_more(batch)  # what came in the last slice
                 self._pace.saw_batch(batch.sizes(), anyio.current_time() - began)
         except OSError as error:
-            self._outlook.defer_error(self._sock, error)  # after packets: the next call's
+            self._port.defer_error(error)  # after packets: the next call's
         self._ensure_open()
 
     async def _fill_in_slices(self, batch: PacketBatch, deadline: float) -> None:
@@ -253,11 +258,11 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 if taken := self._read_more(batch):
                     self._pace.saw_slice(batch.sizes()[-taken:], anyio.current_time() - now)
                     continue
-            await receive_into(self._sock, batch._slots, missing)
+            await self._port.receive_into(batch._slots, missing)
 
     def _read_more(self, batch: PacketBatch) -> int:
         missing = self._missing(batch)
-        return drain(self._sock, batch._slots, missing, self._outlook) if missing > 0 else 0
+        return self._port.drain(batch._slots, missing) if missing > 0 else 0
 
     # The end
 
@@ -272,7 +277,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         May be called from a task, a callback, a signal handler or another thread, and repeatedly.
         """
         if not self._stopped:
-            self._left = most_waiting(self._sock)
+            self._left = self._port.stop()
             self._stopped = True
         if self._run_soon is not None:  # a task waits, or did
             self._run_soon(self._look)
@@ -297,11 +302,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             attempts -= 1
             try:
                 before = batch._slots.tail
-                recv_mmsg_nowait(self._sock, batch, min(self._left, self._limit))
+                if not self._port.drain(batch._slots, min(self._left, self._limit)):
+                    break
                 self._left -= batch._slots.tail - before  # messages, as the kernel holds them
                 return
-            except WouldBlock:
-                break
             except OSError as error:
                 self._pass_over(error)
         self._left, self._counters.filling = 0, None
@@ -345,12 +349,11 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         """
         self._closed = True
         # Each step may be repeated, if an interrupt ends one and the caller closes it again.
-        if self._sock.fileno() >= 0:
+        if self._port.is_open:
             if self._count_unread:
-                discard_waiting(self._sock, most_waiting(self._sock), self._counters.discarded)
+                self._port.discard(self._counters.discarded)
             self._counters.ask_the_kernel()
-            notify_closing(self._sock)
-            self._sock.close()
+            self._port.close()
         _cancel(self._wait)
         _cancel(self._wait_for_batch)
         if not self._is_receiving():
@@ -389,7 +392,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """The attributes of `anyio.abc.SocketAttribute` that the socket has."""
-        return socket_attributes(self._sock)
+        return self._port.attributes()
 
 
 def _cancel(scope: anyio.CancelScope | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from itertools import repeat
 from typing import NamedTuple
 
 from .._packets.batch import PacketBatch
-from .._receive.outlook import Outlook
 from .._system import memory
+from .port import Port
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,9 @@ class Counters:
         discarded: What `discard_waiting` read, and threw away.
     """
 
-    def __init__(self, sock: socket.socket, outlook: Outlook) -> None:
-        self._sock = sock
-        self._outlook = outlook  # which counts reads, perhaps for long
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self._outlook = outlook = port.outlook  # which counts reads, perhaps for long
         self._calls_before = outlook.reads, outlook.empty_reads
         # The sums over batches, and the batch that is being filled: one store counts it and lets
         # go of it.
@@ -114,7 +113,12 @@ class Counters:
         self._errors: Counter[int] = Counter()
         # The kernel's count has 32 bits, and started before ours. So: what it said last, and how
         # many drops there were until then.
-        self._kernel = (memory.socket_memory(sock), 0)
+        self._kernel = (port.memory(), 0)
+
+    @property
+    def received(self) -> Received:
+        """What was handed out so far."""
+        return self._batches[0]
 
     @property
     def filling(self) -> PacketBatch | None:
@@ -142,7 +146,7 @@ class Counters:
     def ask_the_kernel(self) -> None:
         """Bring the kernel's numbers up to date, while the socket is open."""
         last, drops = self._kernel
-        now = None if last is None else memory.socket_memory(self._sock)
+        now = None if last is None else self._port.memory()
         if last is not None and now is not None:
             self._kernel = (now, drops + (now.drops - last.drops) % 2**32)
 

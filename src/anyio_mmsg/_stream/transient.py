@@ -11,7 +11,7 @@ _ICMP = (
 )
 _LOCAL = "ENETDOWN EACCES ENOBUFS ENOMEM"
 _WINDOWS = "ECONNRESET WSAECONNRESET WSAENETRESET"
-TRANSIENT_ERRORS = frozenset(
+TRANSIENT_ERRORS: frozenset[int] = frozenset(
     getattr(errno, name) for name in f"{_ICMP} {_LOCAL} {_WINDOWS}".split() if hasattr(errno, name)
 )
 """Errors that pass, so that a receiver goes on: those that ICMP leaves on a socket (Linux's

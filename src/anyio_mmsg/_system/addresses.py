@@ -27,7 +27,7 @@ class AddressCache(dict[bytes, Address]):
         if len(self) >= ADDRESS_CACHE_SIZE:
             self.clear()
         address = self[raw] = decode_sockaddr(raw)
-        if len(raw) >= _FAMILY.size:
+        if address is not None:
             (family,) = _FAMILY.unpack_from(raw)
             if family in FAMILIES:
                 sockaddrs_of(family).remember(address, raw)  # a reply need not encode it

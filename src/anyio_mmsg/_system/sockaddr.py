@@ -6,7 +6,7 @@ import operator
 import os
 import socket
 import struct
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 from .._packets.packet import Address
 
@@ -18,7 +18,7 @@ FAMILIES = {int(socket.AF_INET), int(socket.AF_INET6), _AF_UNIX}
 """Whose addresses are known here."""
 
 _FAMILY = struct.Struct("=H")
-_INET = struct.Struct("!2xH4s")  # family, port, address; 8 bytes of padding follow
+_INET = struct.Struct("!2xH4s8x")  # family, port, address, padding
 _INET6 = struct.Struct("!2xHI16s")  # family, port, flow info, address; the scope id follows
 _SCOPE_ID = struct.Struct("=I")  # in the host's byte order, unlike the rest
 
@@ -75,7 +75,8 @@ def encode_sockaddr(family: int, address: Address) -> bytes:
                 f"address is {address!r}; give (host, port), or (host, port, flowinfo, "
                 f"scope_id), on an AF_INET6 socket"
             )
-        host, port, flowinfo, scope_id = (*address, 0, 0)[:4]
+        parts: tuple[Any, ...] = (*address, 0, 0)
+        host, port, flowinfo, scope_id = parts[:4]
         flowinfo = _number("flowinfo", flowinfo, 0xFFFFF)  # 20 bits (RFC 8200 section 6)
         scope_id = _number("scope_id", scope_id, 0xFFFFFFFF)
         if has_zone(address):
@@ -94,7 +95,8 @@ def encode_sockaddr(family: int, address: Address) -> bytes:
             raise ValueError(f"address is {address!r}, which is not a path: {error}") from None
         if len(name) > _PATH_SIZE:
             raise ValueError(f"address is {address!r}; a unix socket's has at most 108 bytes")
-        if not name.startswith(b"\0") and len(name) < _PATH_SIZE:
+        # An empty one stays empty, which the system refuses: with a NUL it would be abstract.
+        if name and not name.startswith(b"\0") and len(name) < _PATH_SIZE:
             name += b"\0"
         return _FAMILY.pack(family) + name
     raise unknown_family(family)
@@ -114,7 +116,7 @@ def has_zone(address: Address) -> bool:
 def inet_sockaddr(host: bytes, port: int = 0, flowinfo: int = 0, scope_id: int = 0) -> bytes:
     """Pack a sockaddr_in for 4 bytes of host, a sockaddr_in6 for 16."""
     if len(host) == 4:
-        return _FAMILY.pack(socket.AF_INET) + _INET.pack(port, host)[2:] + bytes(8)
+        return _FAMILY.pack(socket.AF_INET) + _INET.pack(port, host)[2:]
     head = _FAMILY.pack(socket.AF_INET6) + _INET6.pack(port, flowinfo, host)[2:]
     return head + _SCOPE_ID.pack(scope_id)
 

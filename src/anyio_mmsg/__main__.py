@@ -1,0 +1,159 @@
+"""``python -m anyio_mmsg``: what a bug report needs, each thing tried out on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import socket
+import warnings
+from collections.abc import Awaitable, Callable
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from ._packets import why_not_compiled
+from ._packets.batch import PacketBatch
+from ._receive.functions import recv_mmsg
+from ._send.functions import send_mmsg
+from ._send.sendto import has_segmentation
+from ._stream.open import open_udp_socket
+from ._system.platform import ON_LINUX, Refused, why_no_batch_calls
+
+BUFFER = 8 << 20  # bytes to ask for, as the README does
+
+CONTROL_DATA = {
+    "timestamps": "timestamp",
+    "destinations": "destination",
+    "ecn": "ecn",
+    "hop_limits": "hop_limit",
+}
+"""Arguments of `open_udp_socket`, and the attribute of a packet that each is for."""
+
+
+def installed(distribution: str) -> str:
+    """Return the version of a distribution."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+async def to_itself(sock: socket.socket, batch: PacketBatch) -> None:
+    """Have a socket send a packet to itself, and receive it into `batch`."""
+    await send_mmsg(sock, [(b"anyio_mmsg", sock.getsockname())])
+    await recv_mmsg(sock, batch)
+
+
+async def batch_call(name: str) -> str:
+    """Whether a batch call of Linux works; it is given up when it is refused twice."""
+    if why_not := why_no_batch_calls():
+        return f"no: it {why_not}"
+    with await open_udp_socket("127.0.0.1") as sock:
+        for _ in range(2):
+            await to_itself(sock, PacketBatch(1))
+    return "no: the system refuses it" if getattr(Refused, name) else "yes"
+
+
+async def gro() -> str:
+    """Whether the kernel coalesces what arrives."""
+    with await open_udp_socket("127.0.0.1", gro=True) as sock:
+        await to_itself(sock, PacketBatch(1, gro=True))
+    return "yes"
+
+
+async def gso() -> str:
+    """Whether the kernel cuts what is sent."""
+    with await open_udp_socket("127.0.0.1") as sock:
+        return "yes" if has_segmentation(sock) else "no"
+
+
+async def control_data() -> str:
+    """Which control data comes with a packet."""
+    found = []
+    for asked, attribute in CONTROL_DATA.items():
+        options: dict[str, Any] = {asked: True}
+        with await open_udp_socket("127.0.0.1", **options) as sock:
+            batch = PacketBatch(1, ancillary=True)
+            await to_itself(sock, batch)
+            if getattr(batch[0], attribute) is not None:
+                found.append(asked)
+    return ", ".join(found) or "none"
+
+
+async def ipv6() -> str:
+    """Whether IPv6 works."""
+    with await open_udp_socket("::1") as sock:
+        await to_itself(sock, PacketBatch(1))
+    return "yes"
+
+
+async def buffers() -> str:
+    """What a socket is granted that asks for large buffers."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sock = await open_udp_socket(
+            "127.0.0.1", receive_buffer_size=BUFFER, send_buffer_size=BUFFER
+        )
+    with sock:
+        granted = [
+            sock.getsockopt(socket.SOL_SOCKET, option) // (2 if ON_LINUX else 1)
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF)
+        ]
+    receive, send = granted
+    return f"of {BUFFER:,} bytes asked for, receives {receive:,}, sends {send:,}"
+
+
+def limits() -> str:
+    """What the system allows for buffers."""
+    found = []
+    for name in ("rmem_default", "rmem_max", "wmem_default", "wmem_max"):
+        try:
+            size = int(Path("/proc/sys/net/core", name).read_text())
+        except (OSError, ValueError):  # not Linux, or a namespace that hides them
+            continue
+        found.append(f"{name} {size:,}")
+    return ", ".join(found) or "not known"
+
+
+async def tried(probe: Callable[[], Awaitable[str]]) -> str:
+    """Return what a probe says, or why it could not."""
+    try:
+        with anyio.fail_after(5):
+            return await probe()
+    except Exception as error:
+        return f"no: {type(error).__name__}: {error}"
+
+
+async def report() -> list[tuple[str, str]]:
+    """Return what to print, line by line: a name, and what there is to say."""
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return [
+        ("anyio-mmsg", installed("anyio-mmsg")),
+        ("compiled", f"no: {why_not_compiled}" if why_not_compiled else "yes"),
+        ("Python", python),
+        *((name, installed(name)) for name in ("anyio", "trio", "uvloop")),
+        ("system", platform.platform()),
+        ("recvmmsg", await tried(partial(batch_call, "recvmmsg"))),
+        ("sendmmsg", await tried(partial(batch_call, "sendmmsg"))),
+        ("GRO", await tried(gro)),
+        ("GSO", await tried(gso)),
+        ("control data", await tried(control_data)),
+        ("IPv6", await tried(ipv6)),
+        ("limits", limits()),
+        ("buffers", await tried(buffers)),
+    ]
+
+
+def main() -> None:
+    """Print the report."""
+    parser = argparse.ArgumentParser(prog="python -m anyio_mmsg", description=__doc__)
+    parser.parse_args()
+    for name, text in anyio.run(report):
+        print(f"{name:<13} {text}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""For what was written for asyncio: a `DatagramProtocol`, served by batches."""

@@ -1,0 +1,131 @@
+"""What a transport has to send, and how it goes out."""
+
+from __future__ import annotations
+
+import socket
+
+from anyio import WouldBlock
+
+from .._packets.packet import Address
+from .._send.engine import check_sender
+from .._send.functions import send_mmsg_nowait
+from .._send.result import UNUSABLE, SendResult, UnusableSocketError
+
+HEADER = 8
+"""Bytes that each datagram counts for beside its own, so that empty ones count too: those of the
+UDP header, as asyncio has it from Python 3.13 on."""
+
+_CHUNK = 256
+"""Datagrams of one send at most. Those that found no room are laid out again when there is some,
+however little, so there should not be many; a call's fixed cost is nothing beside so many."""
+
+
+class Outbox:
+    """Datagrams that are to be sent, in order.
+
+    Args:
+        sock: A nonblocking datagram socket.
+        engine: As for `send_mmsg`.
+        gso: As for `send_mmsg`.
+
+    Attributes:
+        size: Bytes of the datagrams, `HEADER` included: 0 if there is none.
+        full: Whether the last `send` ended because the socket had no room.
+
+    Raises:
+        ValueError: `engine` is unknown, or unavailable here.
+    """
+
+    def __init__(self, sock: socket.socket, engine: str, gso: bool) -> None:
+        check_sender(engine)
+        self._sock = sock
+        self._engine = engine
+        self._gso = gso
+        self._waiting: list[tuple[bytes, Address]] = []
+        self._result: SendResult | None = None  # of a send that `_waiting` does not know yet
+        self.size = 0
+        self.full = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, data: bytes, address: Address) -> None:
+        """Add a datagram. It is not looked at before it is sent."""
+        self.size += len(data) + HEADER
+        self._waiting.append((data, address))
+
+    def clear(self) -> None:
+        """Drop all datagrams."""
+        self._waiting, self.size, self._result = [], 0, None
+        self.full = False
+
+    def send(self) -> list[OSError]:
+        """Send what the socket has room for, and keep the rest.
+
+        Returns:
+            The errors of datagrams that the system refused, in order. They are not kept.
+
+        Raises:
+            TypeError: The address of a datagram has the wrong type for the socket, as
+                `socket.sendto` raises it. That datagram is not kept, those after it are.
+            UnusableSocketError: The socket is closed.
+            Exception: Whatever else `socket.sendto` may raise of a datagram; likewise.
+        """
+        errors: list[OSError] = []
+        self.full = False
+        if self._result is not None:  # after an interrupt
+            self._settle()
+        if len(self._waiting) == 1:  # where `socket.sendto` costs less
+            self._send_each(1, errors)
+        while self._waiting and not self.full:
+            chunk = self._waiting if len(self._waiting) <= _CHUNK else self._waiting[:_CHUNK]
+            count = len(chunk)
+            self._result = result = SendResult()
+            try:
+                send_mmsg_nowait(
+                    self._sock, chunk, gso=self._gso, engine=self._engine, result=result
+                )
+            except WouldBlock:
+                self.full = True
+            except (TypeError, ValueError):
+                # One of them is not for us: too long, to a host by its name, or wrong. The
+                # system may take it, or has the error that asyncio's users know.
+                self._result = None
+                self._send_each(count, errors)
+                continue
+            self.full = result.handled < count
+            self._settle()
+            errors += [failure.error for failure in result.failures]
+        return errors
+
+    def _settle(self) -> None:
+        """Forget what the last send has handled: its result says how many, whatever ended it."""
+        if self._result is not None:
+            self._forget(self._result.handled)
+
+    def _forget(self, count: int) -> None:
+        rest, size = self._waiting[count:], 0
+        if rest:
+            gone = self._waiting[:count]
+            size = self.size - sum([len(data) for data, _ in gone]) - HEADER * count
+        self._waiting, self.size, self._result = rest, size, None  # without a call in between
+
+    def _send_each(self, count: int, errors: list[OSError]) -> None:
+        """Send the next `count` datagrams as asyncio does, by a call for each."""
+        for _ in range(count):
+            data, address = self._waiting[0]
+            self._forget(1)
+            try:
+                if address is None:
+                    self._sock.send(data)
+                else:
+                    self._sock.sendto(data, address)
+            except (BlockingIOError, InterruptedError):
+                self.size += len(data) + HEADER
+                self._waiting.insert(0, (data, address))
+                self.full = True
+                break
+            except OSError as error:
+                if error.errno in UNUSABLE:
+                    raise UnusableSocketError(error.errno or 0, str(error)) from None
+                errors.append(error)

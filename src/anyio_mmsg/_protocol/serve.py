@@ -1,0 +1,163 @@
+"""`serve_protocol`: what was written for `loop.create_datagram_endpoint`, by batches."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, SupportsIndex
+from weakref import WeakSet
+
+from anyio import TASK_STATUS_IGNORED, BusyResourceError
+from anyio.abc import TaskStatus
+
+from .._arguments import whole_number
+from .._compat import asyncio_loop
+from .._packets.batch import NUM_RCVMMSGS, TRAIN_SIZE, new_slots
+from .._receive.engine import check_engine
+from .._receive.usable import ensure_usable
+from .._system.control import has_gro
+from .outbox import Outbox
+
+if TYPE_CHECKING:
+    import asyncio
+
+_LONGEST = 256 * 1024
+"""Bytes of a slot where a datagram can have more than 65,535, on unix sockets: what asyncio's own
+transport takes at most."""
+
+_served: WeakSet[socket.socket] = WeakSet()
+"""Sockets that are served. A loop would forget one reader of a socket for another, silently."""
+
+
+async def serve_protocol(
+    sock: socket.socket,
+    protocol: asyncio.DatagramProtocol,
+    *,
+    limit: SupportsIndex = NUM_RCVMMSGS,
+    engine: str = "auto",
+    send_engine: str = "auto",
+    gso: bool = False,
+    task_status: TaskStatus[asyncio.DatagramTransport] = TASK_STATUS_IGNORED,
+) -> None:
+    """Serve an `asyncio.DatagramProtocol` by batches, on asyncio or uvloop.
+
+    In the place of `loop.create_datagram_endpoint`, with the protocol as it is::
+
+        sock = await open_udp_socket("127.0.0.1", 9999)
+        async with anyio.create_task_group() as tasks:
+            transport = await tasks.start(serve_protocol, sock, MyProtocol())
+
+    Without AnyIO's task groups, ``asyncio.create_task(serve_protocol(sock, protocol))`` does it;
+    the protocol then gets the transport by its `connection_made`.
+
+    *Receiving.* Each time the socket is readable, up to `limit` datagrams are read by one call,
+    then `datagram_received` gets them one by one, as bytes, and the loop goes on with everything
+    else: a flood does not keep it. As under asyncio, the protocol is called from the loop, not
+    from a task, and `error_received` gets what the system reports when the socket is read, such
+    as ConnectionRefusedError on a connected one.
+
+    *Sending.* `transport.sendto` only notes the datagram. What was sent while a batch was
+    received goes out at its end, and what was sent elsewhere at the start of the loop's next
+    turn, in order, by one call for up to 256. So `error_received` gets the errors a little later
+    than under asyncio, one for each datagram that was refused; the others are sent. An empty
+    datagram is sent as such on each Python, as asyncio does from 3.13 on. On a connected socket
+    `addr` is None or the peer's, or a ValueError. A host name is looked up by the system, which
+    blocks the loop, as it does under asyncio.
+
+    *Flow control.* If more than the high-water mark waits to be sent, it is sent at once. If it
+    still waits then, because the socket has no room, `pause_writing` is called, and once the
+    buffer is down to the low-water mark, `resume_writing`. `transport.set_write_buffer_limits`
+    sets the marks. They and `transport.get_write_buffer_size` count 8 bytes more than each
+    datagram has. Before the end of its turn a datagram counts too.
+
+    *The end.* Whatever ends it, `connection_lost` is called, then the socket is closed:
+
+    - ``transport.close()``: what waits is sent, however long that takes; then
+      ``connection_lost(None)``, and this function returns. What arrives meanwhile, and the rest
+      of a batch in which it was called, is not received. Datagrams that are sent from then on
+      are ignored.
+    - ``transport.abort()``: likewise, but what the socket has no room for is dropped.
+    - A cancellation of this function: what waits is tried once, and dropped if there is no
+      room; ``connection_lost(None)``; then the cancellation goes on. All that had been read was
+      given to the protocol.
+    - An error that leaves nothing to serve, below: `connection_lost` gets it, and this function
+      raises it.
+
+    An exception that the protocol raises goes to the loop's exception handler, and serving goes
+    on; so asyncio does it, while uvloop's own transport would close. KeyboardInterrupt and
+    SystemExit go through the loop, as they do there.
+
+    *Not supported*: what asyncio's documentation does not promise for a datagram transport, such
+    as `pause_reading`; calls from other threads than the loop's; to receive from the socket, or
+    to wait for it, by anything else meanwhile; to close it other than by the transport; and
+    replies from the address that a datagram was sent to, on a socket at all addresses of a
+    machine (see ``reply_from_destination`` of `send_mmsg`). `local_addr`, `reuse_port`,
+    `allow_broadcast` and the like of `loop.create_datagram_endpoint` are options of the socket:
+    see `open_udp_socket`.
+
+    Args:
+        sock: A bound or connected datagram socket, nonblocking, as `open_udp_socket` gives it. It
+            belongs to the transport from the call of `connection_made` on.
+        protocol: The protocol itself, not a function that makes one.
+        limit: The most datagrams to read before the loop goes on, at least 1. With ``gro=True``
+            of the socket it counts messages of the kernel.
+        engine: How to receive; as for `PacketBatch`.
+        send_engine: How to send; as for `send_mmsg`. A single datagram always goes by `sendto`.
+        gso: Send runs of datagrams of one size to one address in one piece; as for `send_mmsg`.
+        task_status: Is given the transport, an `asyncio.DatagramTransport`, after
+            `connection_made`.
+
+    Raises:
+        RuntimeError: It runs on Trio; on a loop that can't watch sockets (Windows' default); or
+            the socket belongs to another transport. Nothing was called, `sock` is open.
+        TypeError: `sock` is not a `socket.socket`, `protocol` is not a datagram protocol, `limit`
+            not an int; likewise.
+        ValueError: `sock` is blocking, or not a datagram socket; `limit` is below 1; an engine is
+            unknown, or unavailable here; likewise.
+        anyio.BusyResourceError: `sock` serves another protocol; likewise.
+        anyio.ClosedResourceError: `sock` is closed; or it was closed by something else, which
+            the next receive or send has met.
+        Exception: An address was given to `sendto` that is not one for the socket's family: what
+            `socket.sendto` raises, TypeError as a rule; or the system failed otherwise, as by a
+            MemoryError.
+    """
+    loop = asyncio_loop()
+    if loop is None:
+        raise RuntimeError(
+            "serve_protocol needs asyncio or uvloop: a DatagramProtocol and what it calls are "
+            "asyncio's. On Trio use PacketReceiver and send_mmsg, or run the program by "
+            'anyio.run(main, backend="asyncio")'
+        )
+    ensure_usable(sock)
+    if sock in _served:
+        raise BusyResourceError("receiving from")
+    if isinstance(protocol, type) or not hasattr(protocol, "datagram_received"):
+        raise TypeError(
+            f"protocol is {protocol!r}; give an asyncio.DatagramProtocol, not what makes one"
+        )
+    limit = whole_number("limit", limit, 1, "give the number of datagrams, at least 1")
+    inet = sock.family in (socket.AF_INET, socket.AF_INET6)
+    gro = has_gro(sock)
+    slots = new_slots(limit, TRAIN_SIZE if inet else _LONGEST, engine, gro)
+    check_engine(engine)
+    outbox = Outbox(sock, send_engine, gso)
+
+    from .transport import BatchTransport  # here, so that programs on Trio do without asyncio
+
+    transport = BatchTransport(loop, sock, protocol, slots, outbox, limit)
+    try:
+        transport.start_reading()
+    except NotImplementedError:
+        raise RuntimeError(
+            "this event loop can't watch sockets; on Windows run the program by asyncio's "
+            "SelectorEventLoop"
+        ) from None
+    _served.add(sock)
+    try:
+        transport.begin()
+        task_status.started(transport)
+        error = await transport.done
+    finally:
+        _served.discard(sock)
+        transport.finish()
+    if error is not None:
+        raise error

@@ -1,0 +1,258 @@
+"""`ScriptedReceiver`: a receiver whose packets, errors and end are written down before."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
+from typing import Any, Literal, Protocol, TypeAlias, cast
+
+from anyio import WouldBlock
+
+from .._compat import checkpoint
+from .._packets import Slots
+from .._packets.batch import NUM_RCVMMSGS
+from .._stream.pool import PacketBatchPool
+from .._stream.receiver import PacketReceiver
+from .._system.memory import Discarded, SocketMemory
+from ._batches import play
+from ._datagrams import Datagram, DatagramLike, datagrams, messages_for
+
+
+class _Event(Protocol):
+    """What `anyio.Event`, `trio.Event` and `asyncio.Event` have in common."""
+
+    def is_set(self) -> bool:
+        """Return whether it has happened."""
+        ...
+
+    def wait(self) -> Awaitable[object]:
+        """Wait until it has."""
+        ...
+
+
+Step: TypeAlias = (
+    Iterable[DatagramLike] | BaseException | type[BaseException] | _Event | Callable[[], object]
+)
+"""A step of a script: packets that arrive together; an error; an event to wait for; or a function,
+async or not, to call first."""
+
+
+class ScriptedReceiver(PacketReceiver):
+    """A `PacketReceiver` without a socket, which plays a script.
+
+    All that a receiver promises holds here too, since it is one: batches come from its pool and
+    go back to it, `receive` is a checkpoint, errors that pass are counted, `stop` and `aclose`
+    end it, `statistics` says what became of each packet. `feed` takes it, and so does code that
+    asks for a `PacketReceiver`::
+
+        async def count(receiver: PacketReceiver) -> int:
+            return sum([len(batch) async for batch in receiver])
+
+        async def main() -> None:
+            ready = anyio.Event()
+            receiver = ScriptedReceiver([[b"a", b"b"], ready, [b"c"]])
+            ready.set()
+            assert await count(receiver) == 3
+
+    The steps of a script, one after the other:
+
+    - An iterable of packets (see `DatagramLike`; a `PacketBatch` is one, and is copied): they
+      arrive together, and `receive` returns them in one batch, or in several if there are more
+      than `limit`, or than a batch has slots.
+    - An exception, or a class of one. An OSError is what a socket may report: those of
+      `TRANSIENT_ERRORS` are counted and given to `on_error`, unless ``errors="raise"``; all else
+      is raised by `receive`.
+    - An event, of AnyIO or of the event loop's own library: what follows arrives when it is set.
+    - A function without arguments, async or not: what follows arrives when it has returned. So a
+      test decides about the order, without sleeping. `anyio.sleep_forever` stands for a socket to
+      which nothing more comes. If `receive` is cancelled meanwhile, the next one calls it again.
+
+    After the last step the receiver ends as by `stop`: `receive` raises `anyio.EndOfStream`, and
+    `stopped` is true. Somebody may call `stop` before: then what comes before the next step that
+    waits has arrived and is handed out, and the rest never comes.
+
+    What only a kernel knows is None in its `ReceiverStatistics`: `dropped_by_kernel`, and the
+    buffer. It has no typed attributes.
+
+    Args:
+        script: The steps.
+        pool: As for `PacketReceiver`. Packets with control data need one with ``ancillary=True``.
+        limit: As for `PacketReceiver`.
+        errors: As for `PacketReceiver`.
+        on_error: As for `PacketReceiver`.
+        count_unread: As for `PacketReceiver`.
+
+    Raises:
+        TypeError: A step is nothing of that; a packet of it is wrong. With its index. Otherwise
+            as for `PacketReceiver`.
+        ValueError: A packet can't be a datagram, or the pool's batches have no room for its
+            control data, or for trains; with its index. Otherwise as for `PacketReceiver`.
+    """
+
+    def __init__(
+        self,
+        script: Iterable[Step] = (),
+        pool: PacketBatchPool | None = None,
+        *,
+        limit: int = NUM_RCVMMSGS,
+        errors: Literal["count", "raise"] = "count",
+        on_error: Callable[[OSError], object] | None = None,
+        count_unread: bool = True,
+    ) -> None:
+        port = _ScriptPort(script, self.stop)
+        pool = PacketBatchPool(gro=port.has_trains()) if pool is None else pool
+        self._begin(port, pool, limit, errors, on_error, count_unread)
+        with contextlib.suppress(WouldBlock), pool.acquire_nowait() as batch:
+            port.check(batch.gro, batch.ancillary)
+
+
+class _Reads:
+    """See `anyio_mmsg._stream.port.Reads`."""
+
+    def __init__(self) -> None:
+        self.more = False
+        self.reads = self.empty_reads = 0
+
+
+_Ready: TypeAlias = "deque[Datagram] | BaseException | type[BaseException]"
+
+
+class _ScriptPort:
+    """A script as a `Port`."""
+
+    is_open = True
+
+    def __init__(self, script: Iterable[Step], at_end: Callable[[], None]) -> None:
+        self.outlook = _Reads()
+        self._steps = deque(_checked(script))
+        self._at_end = at_end
+
+    def has_trains(self) -> bool:
+        """Return whether some packets arrive in trains."""
+        given = chain.from_iterable(self._arrivals())
+        return any(datagram.segment_size is not None for datagram in given)
+
+    def check(self, gro: bool, ancillary: bool) -> None:
+        """Raise ValueError for packets that batches of a kind have no room for."""
+        for index, step in enumerate(self._steps):
+            if isinstance(step, deque):
+                with _step_named(index):
+                    messages_for(step, gro, ancillary)
+
+    def _arrivals(self) -> list[deque[Datagram]]:
+        return [step for step in self._steps if isinstance(step, deque)]
+
+    def _ready(self) -> _Ready | None:
+        """Return what has arrived and is first, if there is something."""
+        while self._steps:
+            step = self._steps[0]
+            if isinstance(step, _READY):
+                return cast(_Ready, step)
+            if not _is_event(step) or not cast(_Event, step).is_set():
+                return None
+            self._steps.popleft()
+        return None
+
+    def drain(self, slots: Slots, limit: int) -> int:
+        self.outlook.reads += 1
+        step = self._ready()
+        if step is None:
+            self.outlook.empty_reads += 1
+            return 0
+        if not isinstance(step, deque):
+            self._steps.popleft()
+            raise step
+        count = min(limit, len(step), slots.free)
+        taken = play(slots, messages_for(islice(step, count), slots.gro, slots.ancillary))
+        for _ in range(count):
+            step.popleft()
+        if not step:
+            self._steps.popleft()
+        return taken
+
+    async def receive_into(self, slots: Slots, limit: int) -> int:
+        await checkpoint()
+        while self._ready() is None:
+            if not self._steps:
+                self._at_end()
+                return 0
+            step: Any = self._steps[0]
+            waiting = step.wait() if _is_event(step) else step()
+            if inspect.isawaitable(waiting):
+                await waiting
+            if self._steps and self._steps[0] is step:  # else it was stopped meanwhile
+                self._steps.popleft()
+        return self.drain(slots, limit)
+
+    def defer_error(self, error: OSError) -> None:
+        self._steps.appendleft(error)
+
+    def stop(self) -> int:
+        arrived = deque[Any]()
+        while self._ready() is not None:
+            arrived.append(self._steps.popleft())
+        self._steps = arrived
+        return sum(len(step) if isinstance(step, deque) else 1 for step in arrived)
+
+    def discard(self, discarded: list[Discarded]) -> None:
+        self.stop()
+        given = chain.from_iterable(self._arrivals())
+        for message in messages_for(given, gro=True, ancillary=True):
+            discarded += [(len(message.data), message.control, 0, None)]
+
+    def memory(self) -> SocketMemory | None:
+        return None
+
+    def close(self) -> None:
+        self.is_open = False
+
+    def attributes(self) -> Mapping[Any, Callable[[], Any]]:
+        return {}
+
+
+_READY = (deque, BaseException, type)  # of the types, only classes of exceptions are steps
+
+
+def _is_event(step: object) -> bool:
+    return all(callable(getattr(step, name, None)) for name in ("is_set", "wait"))
+
+
+def _checked(script: Iterable[Step]) -> list[Any]:
+    """Return the steps of a script, with a deque of `Datagram`s for packets.
+
+    Raises:
+        TypeError: A step can't be one; with its index.
+        ValueError: A packet can't be a datagram; likewise.
+    """
+    try:
+        given: list[Any] = list(script)
+    except TypeError:
+        raise TypeError(f"script is {script!r}; give a list of steps") from None
+    return [_step(index, step) for index, step in enumerate(given)]
+
+
+def _step(index: int, step: Any) -> Any:
+    if isinstance(step, BaseException) or _is_event(step):
+        return step
+    if isinstance(step, type):
+        if issubclass(step, BaseException):
+            return step
+    elif callable(step):
+        return step
+    with _step_named(index):
+        arrived = deque(datagrams(cast("Iterable[DatagramLike]", step)))
+    if not arrived:
+        raise ValueError(f"step {index} has no packets; leave it out: no receive returns none")
+    return arrived
+
+
+@contextlib.contextmanager
+def _step_named(index: int) -> Iterator[None]:
+    """Have what is raised in the block say which step of the script is wrong."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"step {index}, {error}") from None

@@ -1,0 +1,205 @@
+"""docs/how-to: programs as processes: how they stop, and several of them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from anyio_mmsg import PacketReceiver
+
+from .blocks import (
+    Block,
+    as_child,
+    as_module,
+    client,
+    executed,
+    free_port,
+    interrupt,
+    python_blocks,
+    runs,
+)
+from .opening import Opening, until
+
+(STOP,) = python_blocks("docs/how-to/graceful-stop.md")
+WORKER, PARENT = python_blocks("docs/how-to/processes.md")
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as Unix has them")
+
+
+# Stopping
+
+
+def on_loop(block: Block, run: str) -> Block:
+    """Return a program that another event loop runs than asyncio's."""
+    return block.replace("anyio.run(main)", run)
+
+
+@runs(STOP)
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "run",
+    [
+        "anyio.run(main)",
+        'anyio.run(main, backend="trio")',
+        'anyio.run(main, backend_options={"use_uvloop": True})',
+    ],
+    ids=["asyncio", "trio", "uvloop"],
+)
+def test_a_program_that_stops(run: str, by: signal.Signals) -> None:
+    if "uvloop" in run:
+        pytest.importorskip("uvloop")
+    port = free_port()
+    program = on_loop(STOP.replace(9999, port), run)
+    with as_child(program) as child, client(port, child, b"hello") as sock:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "b'hello'\n"
+        for number in range(100):
+            sock.send(b"%d" % number)
+        lines = interrupt(child, by).splitlines()
+    assert sorted(lines[:-1]) == sorted(f"b'{number}'" for number in range(100))
+    assert lines[-1] == "handled 101 of 101, 0 unread"
+    assert child.returncode == 0
+
+
+@contextlib.asynccontextmanager
+async def a_worker_that_hangs(grace: float) -> AsyncIterator[PacketReceiver]:
+    """Run the program with a worker that never ends; yield its receiver."""
+    page = as_module(STOP)
+    receivers: list[PacketReceiver] = []
+
+    async def work(batches: Any) -> None:
+        async with batches:
+            await anyio.sleep_forever()
+
+    def receiver(*arguments: Any) -> PacketReceiver:
+        receivers.append(PacketReceiver(*arguments))
+        return receivers[0]
+
+    page |= {"work": work, "GRACE": grace, "open_udp_socket": Opening(b"1", b"2")}
+    page["PacketReceiver"] = receiver
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as nursery:
+            nursery.start_soon(page["main"])
+            await until(lambda: receivers and receivers[0].statistics().packets)
+            yield receivers[0]
+
+
+@pytest.mark.anyio
+@runs(STOP)
+async def test_a_worker_that_hangs(capsys: pytest.CaptureFixture[str]) -> None:
+    async with a_worker_that_hangs(grace=0.01):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert capsys.readouterr().out == "handled 0 of 2, 0 unread\n"
+
+
+@pytest.mark.anyio
+@runs(STOP)
+async def test_a_second_signal(capsys: pytest.CaptureFixture[str]) -> None:
+    async with a_worker_that_hangs(grace=1000) as receiver:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: receiver.stopped)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert capsys.readouterr().out == "handled 0 of 2, 0 unread\n"
+
+
+# Several processes
+
+
+@contextlib.contextmanager
+def as_script(folder: Path, *blocks: Block, port: int) -> Iterator[subprocess.Popen[str]]:
+    """Run blocks as a file, which multiprocessing needs where it does not fork."""
+    executed.update(block.place for block in blocks)
+    script = folder / "collector.py"
+    script.write_text("\n\n".join(block.text for block in blocks))
+    child = subprocess.Popen(
+        [sys.executable, "-u", "-W", "error", str(script), str(port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def send_from_many(port: int) -> int:
+    """Send packets from 40 ports, one after the other; return how many."""
+    for number in range(40):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"%d" % number, ("127.0.0.1", port))
+    return 40
+
+
+def received(printed: str) -> list[int]:
+    """Return how many packets each process printed that it received."""
+    line = r"process [0-9]+: ([0-9]+) packets"
+    # Unbuffered, text and line end are two writes, so two processes may mix theirs.
+    assert re.sub(line, "", printed).strip() == ""
+    return list(map(int, re.findall(line, printed)))
+
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc says who listens")
+
+
+def wait_until_ready(port: int, parent: subprocess.Popen[str], *pids: int) -> None:
+    """Wait until processes, a parent's children if none is named, listen and handle SIGTERM."""
+    mask = 1 << (signal.SIGTERM - 1)
+    while True:
+        assert parent.poll() is None, parent.communicate()
+        lines = Path("/proc/net/udp").read_text().splitlines()[1:]
+        ports = [int(line.split()[1].partition(":")[2], 16) for line in lines]
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        caught = [
+            int(
+                re.findall(r"^SigCgt:\t(.*)$", Path(f"/proc/{pid}/status").read_text(), re.M)[0],
+                16,
+            )
+            for pid in (parent.pid, *children, *pids)
+        ]
+        if ports.count(port) == 2 and all(signals & mask for signals in caught):
+            return
+
+
+@needs_linux
+@runs(WORKER)
+def test_two_processes_that_something_starts(tmp_path: Path) -> None:
+    port = free_port()
+    with (
+        as_script(tmp_path, WORKER, port=port) as one,
+        as_script(tmp_path, WORKER, port=port) as two,
+    ):
+        wait_until_ready(port, one, two.pid)
+        sent = send_from_many(port)
+        counts = [received(interrupt(child, signal.SIGTERM)) for child in (one, two)]
+    assert sum(map(sum, counts)) == sent
+    assert (one.returncode, two.returncode) == (0, 0)
+
+
+@needs_linux
+@runs(WORKER, PARENT)
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_a_parent_of_processes(tmp_path: Path, by: signal.Signals) -> None:
+    port = free_port()
+    parent = PARENT.replace("len(os.sched_getaffinity(0))", 2)
+    worker = dataclasses.replace(WORKER, text=WORKER.text.partition("if __name__")[0])
+    with as_script(tmp_path, worker, parent, port=port) as child:
+        wait_until_ready(port, child)
+        sent = send_from_many(port)
+        counts = received(interrupt(child, by))
+    assert len(counts) == 2
+    assert sum(counts) == sent
+    assert child.returncode == 0

@@ -1,0 +1,81 @@
+"""docs/how-to/testing.md: its tests pass, and would not if its program were wrong."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import anyio
+import pytest
+
+from .blocks import as_module, executed, python_blocks, runs
+
+COLLECTOR, TESTS, CONTROL, ANSWER = python_blocks("docs/how-to/testing.md")
+
+
+@runs(COLLECTOR, TESTS)
+def test_the_tests_pass(tmp_path: Path) -> None:
+    """As files, by pytest."""
+    (tmp_path / "collector.py").write_text(COLLECTOR.text)
+    (tmp_path / "test_collector.py").write_text(TESTS.text)
+    executed.update((COLLECTOR.place, TESTS.place))
+    command = [sys.executable, "-X", "dev", "-W", "error", "-m", "pytest", "-q"]
+    command += [
+        "-p",
+        "no:hypothesispytest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+
+
+@pytest.mark.anyio
+@runs(COLLECTOR, TESTS)
+@pytest.mark.parametrize(
+    ("right", "wrong", "fails"),
+    [
+        ("", "", None),
+        ('"(cut)" if packet.truncated else ', "", "a_packet_that_is_cut"),
+        ("            with batch:\n    ", "            if True:\n    ", "it_goes_on"),
+        ("async for batch in receiver:", "if batch := await receiver.receive():", "it_goes_on"),
+    ],
+    ids=["right", "cut", "not closed", "too early"],
+)
+async def test_the_tests_find_what_is_wrong(
+    right: str, wrong: str, fails: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collector = types.ModuleType("collector")
+    program = COLLECTOR.replace(right, wrong) if right else COLLECTOR
+    vars(collector).update(as_module(program))
+    monkeypatch.setitem(sys.modules, "collector", collector)
+    failed = []
+    for name, test in as_module(TESTS).items():
+        if name.startswith("test_"):
+            try:
+                with anyio.fail_after(10):
+                    done = test()
+                    if done is not None:
+                        await done
+            except AssertionError:
+                failed.append(name)
+    assert failed if fails else not failed
+    assert all(name.startswith(f"test_{fails}") for name in failed[:1])
+
+
+@runs(CONTROL)
+def test_control_data() -> None:
+    as_module(CONTROL)
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets on this platform")
+@pytest.mark.anyio
+@runs(ANSWER)
+async def test_a_server_that_answers() -> None:
+    await as_module(ANSWER)["test_an_answer"]()

@@ -1,0 +1,129 @@
+"""A KeyboardInterrupt that a signal handler raises, wherever CPython may run one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+from typing import Any, NoReturn, cast
+
+import pytest
+
+from anyio_mmsg._packets.batch import new_slots
+from anyio_mmsg._protocol.outbox import Outbox
+from anyio_mmsg._protocol.transport import BatchTransport
+
+from ..helpers import Family
+from ..interrupts import BeforeOpcode
+
+
+class Collector(asyncio.DatagramProtocol):
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+        self.transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.received.append(data)
+        self.transport.sendto(data, addr)
+
+
+def interrupt() -> NoReturn:
+    raise KeyboardInterrupt
+
+
+class Loop:
+    """Calls soon what is to be called, when it is told to."""
+
+    def __init__(self) -> None:
+        self.soon: list[Any] = []
+
+    def create_future(self) -> None:
+        pass
+
+    def add_reader(self, *_: object) -> None:
+        pass
+
+    def remove_reader(self, *_: object) -> None:
+        pass
+
+    def call_soon(self, callback: Any, *_: object) -> None:
+        self.soon.append(callback)
+
+    def turn(self) -> None:
+        soon, self.soon = self.soon, []
+        for callback in soon:
+            callback()
+
+
+def serving(sock: socket.socket, engine: str, send_engine: str) -> tuple[Any, Collector, Loop]:
+    loop, protocol = Loop(), Collector()
+    slots, outbox = new_slots(8, 100, engine), Outbox(sock, send_engine, False)
+    transport = BatchTransport(cast(Any, loop), sock, protocol, slots, outbox, 8)
+    transport.begin()
+    return transport, protocol, loop
+
+
+def test_a_read_that_is_interrupted(engine: str, inet: Family) -> None:
+    """What was read comes, once and in order, if the loop goes on; but for the one in hand."""
+    sent = [b"0", b"1", b"2"]
+    at = 0
+    for at in itertools.count():
+        sock, sender = inet.pair()
+        transport, protocol, loop = serving(sock, engine, "auto")
+        for data in sent:
+            sender.send(data)
+        with (
+            BeforeOpcode(at, interrupt, everywhere=False) as before,
+            contextlib.suppress(KeyboardInterrupt),
+        ):
+            transport._read()
+        loop.turn()
+        sender.send(b"next")
+        transport._read()
+        transport._read()
+        missing = [data for data in sent if data not in protocol.received]
+        assert len(missing) <= 1, before.where
+        assert protocol.received == [data for data in [*sent, b"next"] if data not in missing]
+        sock.close()
+        sender.close()
+        if not before.reached:
+            assert not missing
+            break
+    assert at > 10
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_send_that_is_interrupted(sending: str, inet: Family, count: int) -> None:
+    """What waits goes out, once and in order, if the loop goes on; one alone may be lost."""
+    sent = [b"%d" % number for number in range(count)]
+    at = 0
+    for at in itertools.count():
+        peer, sock = inet.pair()
+        transport, _, _ = serving(sock, "auto", sending)
+        for data in sent:
+            transport.sendto(data)
+        with (
+            BeforeOpcode(at, interrupt, everywhere=False) as before,
+            contextlib.suppress(KeyboardInterrupt),
+        ):
+            transport._flush()
+        transport.sendto(b"next")
+        transport.sendto(b"last")
+        transport._flush()
+        got = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                got.append(peer.recv(100))
+        assert transport.get_write_buffer_size() == 0
+        if count == 1 and b"0" not in got:
+            got.insert(0, b"0")
+        assert got == [*sent, b"next", b"last"], before.where
+        sock.close()
+        peer.close()
+        if not before.reached:
+            break
+    assert at > 5

@@ -1,0 +1,89 @@
+"""``python -m anyio_mmsg``."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+import pytest
+
+import anyio_mmsg
+from anyio_mmsg import __main__ as program
+from anyio_mmsg._system.platform import ON_LINUX, Refused, why_no_batch_calls
+
+from .helpers import have_ipv6
+
+ROWS = ["anyio-mmsg", "compiled", "Python", "anyio", "trio", "uvloop", "system", "recvmmsg"]
+ROWS += ["sendmmsg", "GRO", "GSO", "control data", "IPv6", "limits", "buffers"]
+
+
+@pytest.mark.parametrize("wanted", ["1", "0"], ids=["compiled", "plain"])
+def test_it_prints_a_table(wanted: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "anyio_mmsg"],
+        env=os.environ | {"ANYIO_MMSG_COMPILED": wanted},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = {line[:13].strip(): line[14:] for line in done.stdout.splitlines()}
+    assert list(rows) == ROWS
+    assert all(rows.values())
+    assert rows["anyio"][0].isdigit()
+    if wanted == "0":
+        assert rows["compiled"] == "no: ANYIO_MMSG_COMPILED=0 switches it off"
+        assert rows["recvmmsg"].startswith("no: it needs")
+    elif anyio_mmsg.compiled and ON_LINUX:
+        assert rows["compiled"] == "yes"
+
+
+@pytest.mark.anyio
+async def test_what_it_tries_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "BUFFER", 4096)  # which every system grants
+    rows = dict(await program.report())
+    assert rows["buffers"] == "of 4,096 bytes asked for, receives 4,096, sends 4,096"
+    assert rows["IPv6"] == "yes" or not have_ipv6()
+    if not why_no_batch_calls():
+        assert (rows["recvmmsg"], rows["sendmmsg"]) == ("yes", "yes")
+    if ON_LINUX:
+        assert rows["control data"] == "timestamps, destinations, ecn, hop_limits"
+        assert "rmem_max" in rows["limits"] or rows["limits"] == "not known"
+
+
+@pytest.mark.anyio
+async def test_fewer_bytes_than_asked_for_are_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def open_one(*args: Any, **options: Any) -> socket.socket:
+        warnings.warn("the system granted less", RuntimeWarning, stacklevel=2)
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    monkeypatch.setattr(program, "open_udp_socket", open_one)
+    assert (await program.buffers()).startswith("of 8,388,608 bytes asked for, receives ")
+
+
+@pytest.mark.skipif(bool(why_no_batch_calls()), reason=why_no_batch_calls())
+@pytest.mark.parametrize("call", ["recvmmsg", "sendmmsg"])
+@pytest.mark.anyio
+async def test_calls_that_the_system_refuses(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Refused, call, True)
+    assert dict(await program.report())[call] == "no: the system refuses it"
+
+
+@pytest.mark.anyio
+async def test_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*args: Any, **options: Any) -> socket.socket:
+        raise PermissionError(1, "no sockets here")
+
+    monkeypatch.setattr(program, "open_udp_socket", refuse)
+    rows = dict(await program.report())
+    assert list(rows) == ROWS
+    assert rows["GRO"] == "no: PermissionError: [Errno 1] no sockets here"
+    assert rows["buffers"] == rows["IPv6"] == rows["GSO"] == rows["GRO"]
+
+
+def test_what_is_not_installed() -> None:
+    assert program.installed("anyio-mmsg-of-nobody") == "not installed"
