@@ -309,10 +309,11 @@ def _by_feed(overload: Any) -> Consume:
                 with batch:
                     count(batch)
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(work)
-            oldest = receive if overload == "drop_oldest" else None
-            await feed(receiver, send, overload, oldest, on_drop=count)
+        with receive:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(work)
+                oldest = receive if overload == "drop_oldest" else None
+                await feed(receiver, send, overload, oldest, on_drop=count)
 
     return consume
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,6 +47,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--senders", type=int, default=3, help="processes that send (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="event loops at a time (default: %(default)s)"
     )
     parser.add_argument("--report", type=Path, help="write a page in Markdown, if all is well")
     parser.add_argument("--note", default="", help="a sentence for the page, about the machine")
@@ -92,17 +96,22 @@ def main() -> int:
         backends.remove("uvloop")
     engines = [options.engine] if options.engine else ["recvmmsg", "plain"][not compiled :]
     legs = [(backend, engine) for engine in engines for backend in backends]
-    began, results = time.time(), []
-    for backend, engine in legs:
-        print(f"{backend}, {engine}: {options.minutes / len(legs):.2g} minutes", flush=True)
-        result = run_leg(options, backend, engine, options.minutes * 60 / len(legs))
-        results.append(result)
+    began, minutes = time.time(), options.minutes / len(legs)
+
+    def run(leg: tuple[str, str]) -> Result:
+        backend, engine = leg
+        print(f"{backend}, {engine}: {minutes:.2g} minutes", flush=True)
+        result = run_leg(options, backend, engine, minutes * 60)
         if result.fault:
             print(f"FAULT in {backend}, {engine}: {result.fault}", file=sys.stderr)
             again = f"--backend {backend} --engine {engine} --seed {options.seed} --minutes "
-            again += f"{options.minutes / len(legs):.3g} --senders {options.senders}"
+            again += f"{minutes:.3g} --senders {options.senders}"
             again += f" --plant {options.plant}" if options.plant else ""
             print(f"repeat with: python -m tests.trust.soak {again}", file=sys.stderr, flush=True)
+        return result
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        results = list(pool.map(run, legs))
     print(summary(results))
     if any(result.fault for result in results):
         return 1

@@ -59,9 +59,9 @@ ALLOWED = {
     # Those in which host names are looked up: asyncio keeps as many as processors, and 4; Trio as
     # many as there were lookups at a time.
     "threads": 6,
-    # Usually two or three up and down. An object that each receiver leaves behind is 6 a round,
-    # and one for each packet is far more.
-    "blocks": 100,
+    # A thread that Trio keeps for a while has some 200, otherwise it is two or three up and down.
+    # An object that each receiver leaves behind is 6 a round, one for each packet is far more.
+    "blocks": 300,
     # malloc keeps what was freed, as it likes: some MiB up and down. A leak of a byte for each
     # packet is more than that in ten minutes.
     "rss": 8 << 20,

@@ -101,10 +101,10 @@ class Leg:
         seconds = min(5.0, max(0.05, options.seconds / 40))  # of a round
         every = lines(has_ipv6())
         result.lines = {name: Totals() for name in every}
+        ports: dict[str, int] = {}
         while result.seconds < options.seconds or result.rounds < LEAST_ROUNDS:
-            round_ = Round(
-                self._processes, seconds, options.engine, f"{options.seed} {result.rounds}"
-            )
+            seed = f"{options.seed} {result.rounds}"
+            round_ = Round(self._processes, seconds, options.engine, seed, ports)
 
             async def one(name: str, round_: Round = round_) -> None:
                 result.lines[name].add(await every[name](round_))

@@ -35,10 +35,20 @@ ENDS = ("stop", "stop in the flood", "cancel and stop", "close")
 """How a receiver ends. "close" leaves packets unread; nothing else may."""
 
 
-async def _open(host: str | None, **options: Any) -> socket.socket:
+async def _open(round_: Round, line: str, host: str | None, **options: Any) -> socket.socket:
+    """Open a line's socket, at the port that it had in the last round.
+
+    Otherwise the caches of addresses would grow from round to round, until they are full.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a smaller buffer will do too
-        return await open_udp_socket(host, receive_buffer_size=BUFFER, **options)
+        options["receive_buffer_size"] = BUFFER
+        try:
+            sock = await open_udp_socket(host, round_.ports.get(line, 0), **options)
+        except OSError:  # somebody else has it by now
+            sock = await open_udp_socket(host, **options)
+    round_.ports[line] = sock.getsockname()[1]
+    return sock
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class Pipeline:
         """Live for a round."""
         rng = round_.rng(self.overload)
         before = elsewhere()
-        sock = await _open(self.host, **self.options)
+        sock = await _open(round_, self.name, self.host, **self.options)
         pool = PacketBatchPool(
             rng.choice([3, 8]),
             rng.choice([16, 64, 200]),
@@ -189,7 +199,7 @@ class Exact:
     async def run(self, round_: Round) -> Totals:
         """Live for a round."""
         rng, before = round_.rng(self.name), elsewhere()
-        sock = await _open("127.0.0.1")
+        sock = await _open(round_, self.name, "127.0.0.1")
         memory = socket_memory(sock)
         drops = 0 if memory is None else memory.drops
         batch = PacketBatch(300, 700, round_.engine)
@@ -250,7 +260,7 @@ class Echo:
     async def run(self, round_: Round) -> Totals:
         """Live for a round."""
         rng, before = round_.rng(self.name), elsewhere()
-        sock = await _open("127.0.0.1", gro=self.gro)
+        sock = await _open(round_, self.name, "127.0.0.1", gro=self.gro)
         pool = PacketBatchPool(2, 64, 65_535 if self.gro else 1500, round_.engine, self.gro)
         receiver = PacketReceiver(sock, pool)
         totals = Totals()

@@ -97,15 +97,22 @@ class Round:
         seconds: How long they send.
         engine: Of batches, to receive by.
         seed: Of what is random.
+        ports: Where lines received in the last round.
     """
 
     def __init__(
-        self, processes: Sequence[Process], seconds: float, engine: str, seed: str
+        self,
+        processes: Sequence[Process],
+        seconds: float,
+        engine: str,
+        seed: str,
+        ports: dict[str, int],
     ) -> None:
         self._processes = processes
         self.seconds = seconds
         self.engine = engine
         self.seed = seed
+        self.ports = ports
 
     def rng(self, line: str) -> random.Random:
         """Return what is random for a line."""
