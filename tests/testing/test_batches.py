@@ -267,15 +267,15 @@ def test_a_batch_that_is_being_filled_is_refused_to_signal_handlers(ancillary: b
     batch = PacketBatch(4, engine="recvfrom_into", ancillary=ancillary)
 
     class Interrupted(socket.socket):
-        def recvfrom_into(self, *args: Any) -> Any:
+        def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> Any:
             with pytest.raises(anyio.BusyResourceError):
                 fill_batch(batch, [b"scripted"])
-            return super().recvfrom_into(*args)
+            return super().recvfrom_into(buffer, nbytes, flags)
 
-        def recvmsg_into(self, *args: Any) -> Any:
+        def recvmsg_into(self, buffers: Any, ancbufsize: int = 0, flags: int = 0) -> Any:
             with pytest.raises(anyio.BusyResourceError):
                 fill_batch(batch, [b"scripted"])
-            return super().recvmsg_into(*args)
+            return super().recvmsg_into(buffers, ancbufsize, flags)
 
     with Interrupted(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))

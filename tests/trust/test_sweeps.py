@@ -178,4 +178,5 @@ def test_no_function_is_left_out() -> None:
         "recv_mmsg",
         "recv_mmsg_exact",
         "send_mmsg",
+        "serve_protocol",  # in tests/protocol/
     }
