@@ -17,7 +17,7 @@ from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, PoolStatist
 from anyio_mmsg._stream import pool as pool_module
 
 from ..helpers import Family, contents, drain, each_loop
-from ..interrupts import every_bytecode, fail, unreported
+from ..interrupts import HandlerError, every_bytecode, fail, unreported
 
 pytestmark = pytest.mark.anyio
 ALL_FREE = {"lent": 0, "waiting": 0}
@@ -380,3 +380,25 @@ async def test_a_batch_outlives_its_pool(inet: Family) -> None:
     assert contents(batch) == [b"x"]
     batch.close()
     assert batch.closed
+
+
+async def test_who_could_not_leave_the_line_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a signal handler raises there."""
+    pool = PacketBatchPool(1)
+    with pool.acquire_nowait(), unreported(), monkeypatch.context() as patch:
+        patch.setattr(pool, "_leave", lambda place_in_line: fail())
+        async with anyio.create_task_group() as tasks:
+
+            async def wait() -> None:
+                with pytest.raises(HandlerError):
+                    await pool.acquire()
+
+            tasks.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            assert pool.statistics().waiting == 1
+            tasks.cancel_scope.cancel()
+        gc.collect()
+        assert pool.statistics().waiting == 0
+        assert "waiting=0" in repr(pool)
+    with await pool.acquire():
+        assert pool.free == 0

@@ -172,10 +172,9 @@ class PacketBatchPool:
 
     def __repr__(self) -> str:
         try:  # changes nothing, so that any thread may ask; `free` takes back what was lost
-            lent, waiting = len(self._lent), len(self._waiters)
             return (
                 f"<PacketBatchPool size={self._size} capacity={self._capacity} "
-                f"lent={lent} waiting={waiting}>"
+                f"lent={len(self._lent)} waiting={self._count_waiters()}>"
             )
         except AttributeError:
             return "<PacketBatchPool, not made yet>"
@@ -213,12 +212,16 @@ class PacketBatchPool:
 
     def _move_in(self, thread: int) -> None:
         """Serve the event loop of another thread from now on, if nobody waits in the last one."""
-        if any(place_in_line() is not None for place_in_line in tuple(self._waiters)):
+        if self._count_waiters():
             raise RuntimeError(
                 "tasks in another thread wait for a batch of this pool; make a pool for each "
                 "event loop"
             )
         self._thread = thread
+
+    def _count_waiters(self) -> int:
+        """Return how many tasks wait; an interrupt may have kept others from leaving the line."""
+        return sum([place_in_line() is not None for place_in_line in tuple(self._waiters)])
 
     def _leave(self, place_in_line: ref[_Waiter]) -> None:
         if place_in_line in self._waiters:
@@ -240,7 +243,7 @@ class PacketBatchPool:
     def statistics(self) -> PoolStatistics:
         """Return how many batches are where."""
         free = self.free
-        leaked, waiting = self._leaked["batches"], len(self._waiters)
+        leaked, waiting = self._leaked["batches"], self._count_waiters()
         return PoolStatistics(self._size, free, self._size - free, leaked, waiting)
 
     def _lend(self) -> PacketBatch | None:
