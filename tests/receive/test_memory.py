@@ -16,14 +16,17 @@ from anyio_mmsg import PacketBatch, recv_mmsg_nowait
 from ..helpers import Family, contents, drain
 
 CHILD = "ANYIO_MMSG_UNDER_DEBUG_ALLOCATOR"
+by_pythons_allocator = pytest.mark.skipif(
+    "ANYIO_MMSG_SANITIZED" in os.environ,  # by tests/trust/sanitize.py
+    reason="sanitizers have an allocator of their own, which keeps what was freed",
+)
 
 
+@by_pythons_allocator
 def test_under_the_debug_allocator() -> None:
     """Run this file and the engines' under PYTHONMALLOC=debug, which has canaries of its own."""
     if CHILD in os.environ:
         pytest.skip("this is that run")
-    if "ANYIO_MMSG_SANITIZED" in os.environ:  # tests/trust/sanitize.py
-        pytest.skip("sanitizers have an allocator of their own, which keeps what was freed")
     here = Path(__file__).parent
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
@@ -173,6 +176,7 @@ def resident_kib() -> int:
     raise AssertionError("no VmRSS")
 
 
+@by_pythons_allocator
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to ask for the RSS")
 def test_thousands_of_batches_leave_nothing(engine: str, inet: Family) -> None:
     receiver, sender = inet.pair()
@@ -195,6 +199,7 @@ def test_thousands_of_batches_leave_nothing(engine: str, inet: Family) -> None:
     assert resident_kib() - before < 8 * 1024
 
 
+@by_pythons_allocator
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to ask for the RSS")
 def test_packets_leave_nothing(engine: str, inet: Family) -> None:
     receiver, sender = inet.pair()
