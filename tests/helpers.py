@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import functools
+import os
 import socket
 import types
 from collections import deque
@@ -21,6 +22,10 @@ from anyio.lowlevel import checkpoint
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
 
 without_trio = pytest.mark.skipif(not find_spec("trio"), reason="trio is not installed")
+by_pythons_allocator = pytest.mark.skipif(
+    "ANYIO_MMSG_SANITIZED" in os.environ,  # by tests/trust/sanitize.py
+    reason="sanitizers have an allocator of their own, which keeps what was freed",
+)
 without_uvloop = pytest.mark.skipif(not find_spec("uvloop"), reason="uvloop is not installed")
 each_loop = pytest.mark.parametrize(
     "backend", ["asyncio", pytest.param("trio", marks=without_trio)]

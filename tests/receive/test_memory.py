@@ -13,13 +13,9 @@ import pytest
 
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
 
-from ..helpers import Family, contents, drain
+from ..helpers import Family, by_pythons_allocator, contents, drain
 
 CHILD = "ANYIO_MMSG_UNDER_DEBUG_ALLOCATOR"
-by_pythons_allocator = pytest.mark.skipif(
-    "ANYIO_MMSG_SANITIZED" in os.environ,  # by tests/trust/sanitize.py
-    reason="sanitizers have an allocator of their own, which keeps what was freed",
-)
 
 
 @by_pythons_allocator

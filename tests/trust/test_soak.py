@@ -12,7 +12,12 @@ import pytest
 import anyio_mmsg
 from anyio_mmsg import compiled
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the soak needs Linux")
+from ..helpers import by_pythons_allocator
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="the soak needs Linux"),
+    by_pythons_allocator,
+]
 if sys.platform == "linux":
     from .soak.flat import ALLOWED, LEAST_ROUNDS, History, Sample
     from .soak.ledger import FaultError, Flow, Ledger, Totals, elsewhere, settle
