@@ -6,6 +6,7 @@ import contextlib
 import random
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from types import CodeType
 from typing import Any
 
@@ -30,7 +31,7 @@ from ..interrupts import BeforeOpcode, Interrupt
 from .world import Sockets
 
 NAME = 2  # as in shim.c: whatever else is told of a train makes its packets others
-BACKENDS: list[Any] = [("asyncio", {}), ("trio", {})]
+BACKENDS: list[Any] = [(name, {}) for name in ("asyncio", "trio") if find_spec(name)]
 
 
 def life_of_trains(seed: int, found: Sockets, shim: Any) -> int:

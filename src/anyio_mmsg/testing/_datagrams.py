@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from .._arguments import whole_number
@@ -92,13 +92,12 @@ class Datagram:
 
     data: Data
     address: Sender = SENDER
-    _: KW_ONLY
-    timestamp: int | None = None
-    destination: str | None = None
-    interface: int | None = None
-    ecn: int | None = None
-    hop_limit: int | None = None
-    segment_size: int | None = None
+    timestamp: int | None = field(default=None, kw_only=True)
+    destination: str | None = field(default=None, kw_only=True)
+    interface: int | None = field(default=None, kw_only=True)
+    ecn: int | None = field(default=None, kw_only=True)
+    hop_limit: int | None = field(default=None, kw_only=True)
+    segment_size: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         family = _family_of(self.address)

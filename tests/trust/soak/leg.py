@@ -93,7 +93,7 @@ class Leg:
             await self._soak()
             tasks.cancel_scope.cancel()
         for name, history in self._histories.items():
-            history.judge(name)
+            history.judge(name, slack=1 if self._options.seconds >= 60 else 10)
 
     async def _soak(self) -> None:
         options, result = self._options, self._result
@@ -149,7 +149,7 @@ class Leg:
         if plant == "descriptor":
             self._kept.append(os.dup(0))
         elif plant == "memory":
-            self._kept.append([[] for _ in range(500)])
+            self._kept.append([[] for _ in range(5000)])
 
 
 def main() -> int:

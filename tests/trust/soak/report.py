@@ -78,7 +78,7 @@ def _growth(results: Sequence[Result]) -> str:
             [f"{each['rss'] / 2**20:.1f}", *(f"{each[n]:,.0f}" for n in rows[0][3:])]
             for each in (result.first, result.last)
         ]
-        cells = [" → ".join(both) for both in zip(*pairs, strict=True)]
+        cells = [" to ".join(both) for both in zip(*pairs, strict=True)]
         rows.append([_name(result), str(result.rounds), *cells])
     return grid(rows)
 
@@ -145,12 +145,13 @@ By program:
 
 ## What must not grow
 
-Medians of the first third of the rounds → of the last third, where the first third of the run is
-left out as warm-up. Between rounds everything is closed, so descriptors and tasks must be the
-same. Threads look up host names: asyncio keeps as many as processors and 4, Trio as many as there
-were lookups at a time. Blocks are `sys.getallocatedblocks()`; {ALLOWED["blocks"]} more are
-allowed, and {ALLOWED["rss"] >> 20} MiB of RSS, for what the interpreter and malloc do at their own
-pace. The processes that send use the library too, and are judged in the same way.
+Medians of the first third of the rounds, to those of the last one. A third of the run before
+them is left out as warm-up. Between rounds everything is closed, so descriptors and tasks must
+be the same. Threads look up host names: asyncio keeps as many as processors and 4, Trio as
+many as there were lookups at a time. Blocks are `sys.getallocatedblocks()`;
+{ALLOWED["blocks"]} more are allowed, and {ALLOWED["rss"] >> 20} MiB of RSS, for what the
+interpreter and malloc do at their own pace. The processes that send use the library too, and
+are judged in the same way.
 
 {_growth(results)}
 """
