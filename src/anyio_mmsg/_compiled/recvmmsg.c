@@ -199,7 +199,7 @@ recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     slots = (Slots *)args[0];
-    limit = PyNumber_AsSsize_t(args[2], NULL); /* beyond memory is no limit */
+    limit = PyNumber_AsSsize_t(args[2], NULL); /* clamped: no ring is larger */
     if ((limit == -1 && PyErr_Occurred()) || descriptor_of(self->state, args[1], &fd) < 0) {
         return NULL;
     }

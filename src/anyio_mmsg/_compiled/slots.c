@@ -165,7 +165,7 @@ ensure_not_reading(Slots *self)
 static PyObject *
 slots_free_run(Slots *self, PyObject *argument)
 {
-    Py_ssize_t first, count = PyNumber_AsSsize_t(argument, NULL); /* beyond memory is no limit */
+    Py_ssize_t first, count = PyNumber_AsSsize_t(argument, NULL); /* clamped: no ring is larger */
     if ((count == -1 && PyErr_Occurred()) || ensure_not_reading(self) < 0) {
         return NULL;
     }

@@ -175,7 +175,7 @@ def send_mmsg_nowait(
         no room.
 
     Raises:
-        anyio.WouldBlock: There is no room for any.
+        anyio.WouldBlock: The socket has room for none of the packets.
         Exception: Otherwise as `send_mmsg`.
     """
     result = _begin(sock, engine, result)
@@ -289,7 +289,7 @@ async def _until_writable(sock: socket.socket, result: SendResult) -> None:
     turns = _turns_of(sock)
     while turns.holder() is not None:
         await turns.ended.wait()
-    turns.ended.set()  # for those whom an interrupted holder left asleep
+    turns.ended.set()  # wakes tasks that an interrupted holder left asleep
     # Whoever had the turn before may have met the end; the next must not wait for that.
     closed = turns.over or sock.fileno() < 0
     if not closed:

@@ -12,7 +12,7 @@ class Record:
     any two bytecodes, and the state is right all the same.
 
     Attributes:
-        failures: A list of those that were refused.
+        failures: A list of the packets that were refused.
     """
 
     __slots__ = ("_state",)
