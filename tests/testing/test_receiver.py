@@ -9,6 +9,7 @@ import threading
 from functools import partial
 from importlib import import_module
 from typing import Any
+from unittest.mock import AsyncMock, MagicMock, Mock
 
 import anyio
 import pytest
@@ -103,6 +104,20 @@ async def test_each_call_is_a_checkpoint(anyio_backend_name: str) -> None:
             continue
         with assert_others_run(anyio_backend_name), pytest.raises(error):
             await receiver.receive()
+
+
+@pytest.mark.parametrize("kind", [Mock, MagicMock, AsyncMock])
+async def test_a_mock_is_a_function(kind: type[Mock]) -> None:
+    """A mock answers to every name, and may borrow any class; it is called all the same."""
+    steps: list[Any] = [kind(), kind(spec=anyio.Event), kind(spec=OSError)]
+    failing = kind(side_effect=LookupError)
+    async with ScriptedReceiver([*steps, [b"a"], failing]) as receiver:
+        with await receiver.receive() as batch:
+            assert contents(batch) == [b"a"]
+        with pytest.raises(LookupError):
+            await receiver.receive()
+        assert receiver.statistics().transient_errors == {}
+    assert [step.call_count for step in (*steps, failing)] == [1, 1, 1, 1]
 
 
 async def test_it_waits_for_a_batch_of_the_pool() -> None:

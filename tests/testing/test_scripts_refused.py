@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -28,7 +29,8 @@ def test_what_is_no_script() -> None:
         ([Datagram(b"a")], "step 0, packets is a Datagram, one payload"),
         ([[b"a"], [b"b", "c"]], "step 1, packet 1: the data is a str, not bytes-like; encode it"),
         ([None], "step 0, packets is None"),
-        ([[b"a"], threading.Event()], "step 1 is a threading.Event, for which the event loop"),
+        ([[b"a"], threading.Event()], "step 1 is a threading.Event, whose wait() is not"),
+        ([multiprocessing.Event()], "step 0 is a multiprocessing.synchronize.Event, whose"),
         ([generator], "step 0 is <function"),
         ([bytes], "step 0, packets is <class 'bytes'>"),
     ):

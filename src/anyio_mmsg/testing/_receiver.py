@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
@@ -29,7 +28,7 @@ class _Event(Protocol):
         """Return whether it has happened."""
         ...
 
-    def wait(self) -> Awaitable[object]:
+    async def wait(self) -> object:
         """Wait until it has."""
         ...
 
@@ -150,7 +149,7 @@ class _ScriptPort:
         """Return what has arrived and is first, if there is something."""
         while self._steps:
             step = self._steps[0]
-            if isinstance(step, _READY):
+            if issubclass(type(step), _READY):
                 return cast(_Ready, step)
             if not _is_event(step) or not cast(_Event, step).is_set():
                 return None
@@ -225,7 +224,11 @@ _READY = (deque, BaseException, type)  # of the types, only classes of exception
 
 
 def _is_event(step: object) -> bool:
-    return all(callable(getattr(step, name, None)) for name in ("is_set", "wait"))
+    """Whether a step is an event.
+
+    Its class says so: an object that answers to every name, such as a `Mock`, is a function.
+    """
+    return all(callable(getattr(type(step), name, None)) for name in ("is_set", "wait"))
 
 
 def _checked(script: Iterable[Step]) -> list[Any]:
@@ -243,16 +246,19 @@ def _checked(script: Iterable[Step]) -> list[Any]:
 
 
 def _step(index: int, step: Any) -> Any:
-    if isinstance(step, threading.Event):
-        raise TypeError(
-            f"step {index} is a threading.Event, for which the event loop would stand still; give "
-            f"an anyio.Event"
-        )
-    if isinstance(step, BaseException) or _is_event(step):
+    kind: Any = type(step)  # not step.__class__, which a mock borrows
+    if issubclass(kind, BaseException):
+        return step
+    if _is_event(step):
+        if not inspect.iscoroutinefunction(kind.wait):
+            raise TypeError(
+                f"step {index} is a {kind.__module__}.{kind.__qualname__}, whose wait() is "
+                f"not an async function, so it would stop the event loop; give an anyio.Event"
+            )
         return step
     if inspect.isgeneratorfunction(step) or inspect.isasyncgenfunction(step):
         raise TypeError(f"step {index} is {step!r}, and calling it runs nothing; give a list")
-    if isinstance(step, type):
+    if issubclass(kind, type):
         if issubclass(step, BaseException):
             return step
     elif callable(step):
