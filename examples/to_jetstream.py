@@ -22,10 +22,14 @@ until it does. Its id is the same each time ("Nats-Msg-Id"), so the server store
 comes again within the stream's duplicate window, two minutes by default. Messages that are sent
 again come after later ones.
 
+A line at each `--interval`, with its time, says what became of the packets. Whenever the connection
+comes, goes or can't be had, a line says so at once, with the reason: no server, a wrong password, no
+JetStream. Until then packets wait in the kernel. With `--json` each line is a JSON object.
+
 On Ctrl-C or SIGTERM what has arrived is still sent and acknowledged, for `--grace` seconds at
 most; a second signal ends it at once. Then it prints what became of each packet. The exit status
-is 0, or 1 if the server did not store all that was received, or 2 if its limits are too small,
-or the stream can't be made.
+is 0, or 1 if some packets that arrived are not stored, or 2 if the server's limits are too small, the
+stream can't be made, or its subject belongs to another stream.
 
 nats-py needs asyncio, so this program runs on asyncio and uvloop, not on Trio.
 """
@@ -35,12 +39,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import secrets
 import struct
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 import anyio
 import nats.errors
@@ -50,7 +56,7 @@ from nats.js.api import PubAck
 from nats.js.errors import APIError, BadRequestError, NotFoundError, ServerError
 
 from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, open_udp_socket
-from shared import announce, losses, print_at_intervals, run_on, stop_on_signal
+from shared import announce, left, losses, print_at_intervals, run_on, stop_on_signal
 
 SLOT_SIZE = 1472  # what fits into an Ethernet frame; longer packets are cut, and counted
 ACKNOWLEDGED_WITHIN = 2.0  # seconds; then a message is sent again
@@ -109,7 +115,9 @@ class Outbox:
 
     def __init__(self, receiver: PacketReceiver, options: argparse.Namespace) -> None:
         self.receiver = receiver
+        self.name: str = options.stream
         self.subject: str = options.subject or options.stream
+        self.json: bool = options.json
         self.messages_of = packed if options.pack else one_by_one
         packets = options.batch if options.pack else 1
         self._largest_message = packets * (PACKED.size + LONGEST_SOURCE + SLOT_SIZE)
@@ -122,22 +130,39 @@ class Outbox:
         self.sent_again = 0  # messages
         self.stored_before = 0  # messages sent again that the server had already
         self.refused: Counter[str] = Counter()  # packets, by the server's reason
+        self.state = ""  # of the connection
         self.trouble = ""  # the newest reason why something is sent again
 
-    async def connect(self, servers: list[str], stream: str) -> str:
+    def now(self, state: str) -> None:
+        """Print the state of the connection, if it is another one than before."""
+        if state != self.state:
+            self.state = state
+            print(self.dated({"state": state}, state), flush=True)
+
+    def dated(self, fields: dict[str, object], text: str) -> str:
+        """Return a line of output with its time, as JSON or as text."""
+        time = datetime.now().astimezone().isoformat(timespec="seconds")
+        return json.dumps({"time": time, **fields}) if self.json else f"{time} {text}"
+
+    async def connect(self, servers: list[str]) -> str:
         """Connect, as often as it takes, and make the stream if it isn't there.
 
         Returns "", or the reason why nothing can be sent.
         """
 
         async def note(error: Exception) -> None:
-            self.trouble = str(error) or type(error).__name__
+            self.trouble = reason_of(error)
+            if not self.client.is_connected:
+                self.now(f"not connected: {self.trouble}")
 
         async def disconnected() -> None:
             self._connected = anyio.Event()
+            if not self.client.is_closed:
+                self.now("not connected: the connection was lost")
 
         async def reconnected() -> None:
             self._connected.set()
+            self.now("connected")
 
         await self.client.connect(
             servers,
@@ -159,24 +184,32 @@ class Outbox:
         self.stream: JetStreamContext = self.client.jetstream()
         while True:
             try:
-                if await self._is_there(stream):
-                    return ""
-                await self.stream.add_stream(name=stream, subjects=[self.subject])
+                problem = await self._make_stream()
             except (ValueError, BadRequestError, ServerError) as error:
-                reason = getattr(error, "description", None) or error
                 return (
-                    f"there can't be a stream {stream!r} of the subject {self.subject!r}: {reason}"
+                    f"there can't be a stream {self.name!r} of the subject {self.subject!r}: "
+                    f"{reason_of(error)}"
                 )
             except NOT_YET as error:
-                await note(error)  # JetStream starts later than the server
-                await anyio.sleep(RETRY)
+                self.now(f"connected, but JetStream does not answer: {reason_of(error)}")
+                await anyio.sleep(RETRY)  # it may start later than the server
+            else:
+                self.now("connected")
+                return problem
 
-    async def _is_there(self, stream: str) -> bool:
+    async def _make_stream(self) -> str:
+        """Have the stream take the subject; return "", or why it doesn't."""
         try:
-            await self.stream.stream_info(stream)
+            await self.stream.stream_info(self.name)
         except NotFoundError:
-            return False
-        return True
+            await self.stream.add_stream(name=self.name, subjects=[self.subject])
+        try:
+            owner = await self.stream.find_stream_name_by_subject(self.subject)
+        except NotFoundError:
+            return f"the stream {self.name!r} is there, but does not take {self.subject!r}"
+        if owner != self.name:
+            return f"the subject {self.subject!r} belongs to the stream {owner!r}"
+        return ""
 
     async def publish(self, batch: PacketBatch) -> None:
         """Send a batch, and send again what is not acknowledged."""
@@ -199,6 +232,7 @@ class Outbox:
                     message.payload,
                     headers=message.headers,
                     timeout=ACKNOWLEDGED_WITHIN,
+                    stream=self.name,  # another stream that has the subject by now is refused
                 )
                 for message in messages
             ],
@@ -217,7 +251,7 @@ class Outbox:
             self.refused[answer.description or str(answer)] += message.packets
             return True
         if isinstance(answer, NOT_YET):
-            self.trouble = str(answer) or type(answer).__name__
+            self.trouble = reason_of(answer)
             return False
         raise answer
 
@@ -229,6 +263,19 @@ class Outbox:
     def line(self) -> str:
         """Return what became of the packets until now."""
         seen = self.receiver.statistics()
+        fields: dict[str, object] = {
+            "state": self.state,
+            "received": seen.packets,
+            "stored": self.stored,
+            "refused": self.refused.total(),
+            "unacknowledged": self.unstored,
+            "sent_again": self.sent_again,
+            "stored_before": self.stored_before,
+            "truncated": seen.truncated,
+            "dropped_by_kernel": seen.dropped_by_kernel,
+            "left": left(seen),
+            "trouble": self.trouble if self.unstored else "",
+        }
         parts = [
             f"received {seen.packets:,} = stored {self.stored:,} + refused "
             f"{self.refused.total():,} + unacknowledged {self.unstored:,}",
@@ -237,9 +284,18 @@ class Outbox:
             f"truncated {seen.truncated:,}",
             losses(seen),
         ]
-        if self.unstored and self.trouble:
+        if not self._connected.is_set():
+            parts.append(self.state)
+        elif self.unstored and self.trouble:
             parts.append(self.trouble)
-        return "; ".join(parts)
+        return self.dated(fields, "; ".join(parts))
+
+
+def reason_of(error: Exception) -> str:
+    """Return an error in words, also one that has none."""
+    if isinstance(error, APIError):
+        return error.description or type(error).__name__
+    return str(error) or type(error).__name__
 
 
 async def run(options: argparse.Namespace) -> int:
@@ -257,9 +313,13 @@ async def run(options: argparse.Namespace) -> int:
                     nursery.cancel_scope.deadline = anyio.current_time() + options.grace
 
                 await nursery.start(stop_on_signal, stop, nursery.cancel_scope.cancel)
-                announce(sock)
+                if options.json:
+                    print(outbox.dated({"listening": sock.getsockname()[:2]}, ""), flush=True)
+                else:
+                    announce(sock)
+                outbox.now(f"connecting to {len(options.servers)} server(s)")
                 nursery.start_soon(print_at_intervals, options.interval, outbox.line)
-                problem = await outbox.connect(options.servers, options.stream)
+                problem = await outbox.connect(options.servers)
                 async with anyio.create_task_group() as publishing:
                     if not problem:
                         async for batch in receiver:  # which waits while the pool is used up
@@ -271,8 +331,11 @@ async def run(options: argparse.Namespace) -> int:
     if problem:
         print(problem, file=sys.stderr)
         return 2
-    print(outbox.line(), *map("refused: %s %d".__mod__, outbox.refused.items()), sep="\n")
-    return int(outbox.stored < receiver.statistics().packets)
+    print(outbox.line())
+    for reason, packets in outbox.refused.items():
+        print(outbox.dated({"refused": packets, "reason": reason}, f"refused: {reason} {packets}"))
+    seen = receiver.statistics()
+    return int(outbox.stored < seen.packets + seen.unread)
 
 
 def main() -> int:
@@ -289,6 +352,7 @@ def main() -> int:
     parser.add_argument("--in-flight", type=int, default=16, help="batches in use, at most")
     parser.add_argument("--buffer", type=int, help="bytes of the kernel's buffer to ask for")
     parser.add_argument("--interval", type=float, default=10, help="seconds between reports")
+    parser.add_argument("--json", action="store_true", help="print JSON, an object a line")
     parser.add_argument("--grace", type=float, default=10, help="seconds to send the rest")
     options = parser.parse_args()
     if min(options.batch, options.in_flight) < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Callable, Coroutine, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ each_backend = pytest.mark.parametrize(
     "backend", ["asyncio", pytest.param("uvloop", marks=without_uvloop)]
 )
 
-BOOKS = "^received # = stored # + refused # + unacknowledged #;"
+BOOKS = " received # = stored # + refused # + unacknowledged #;"
 
 
 class Server:
@@ -50,9 +52,11 @@ class Server:
         self.url = f"nats://127.0.0.1:{self.port}"
         self.start()
 
-    def start(self, config: str = "") -> None:
+    def start(self, config: str = "", jetstream: bool = True) -> None:
         (self.folder / "config").write_text(config)
-        arguments = ["-a", "127.0.0.1", "-p", str(self.port), "-c", "config", "-js", "-sd", "."]
+        arguments = ["-a", "127.0.0.1", "-p", str(self.port), "-c", "config"]
+        if jetstream:
+            arguments += ["-js", "-sd", "."]
         self.process = subprocess.Popen(
             ["nats-server", *arguments], cwd=self.folder, stderr=subprocess.DEVNULL
         )
@@ -106,7 +110,7 @@ def options(server: Server, *more: str) -> list[str]:
 def wait_for(program: Program, **wanted: int) -> None:
     """Read lines until some of the books say what is wanted."""
     while True:
-        received, stored, refused, open_ = numbers(program.line(), BOOKS)
+        received, stored, refused, open_ = numbers(program.line_with(" received "), BOOKS)
         seen = {"received": received, "stored": stored, "refused": refused, "open": open_}
         if wanted.items() <= seen.items():
             return
@@ -187,7 +191,9 @@ def test_what_is_sent_again_is_stored_once(server: Server) -> None:
         wait_for(program, stored=1)
         server.process.send_signal(signal.SIGSTOP)
         send_all(address, numbered(1, 50))
-        while numbers(program.line(), "sent again #, of these stored before #") < (1, 0):
+        while numbers(
+            program.line_with(" sent again "), "sent again #, of these stored before #"
+        ) < (1, 0):
             pass
         server.process.send_signal(signal.SIGCONT)
         wait_for(program, stored=50)
@@ -233,7 +239,7 @@ def test_what_the_server_refuses_is_counted(server: Server) -> None:
         wait_for(program, stored=2, refused=1)
         *_, books, refused = failed(program)
     assert numbers(books, BOOKS) == (3, 2, 1, 0)
-    assert re.fullmatch("refused: .*size exceeds.* 1", refused)
+    assert re.fullmatch(r"[-+:\dT]+ refused: .*size exceeds.* 1", refused)
 
 
 def test_a_server_that_takes_too_little_is_an_error(server: Server) -> None:
@@ -263,3 +269,86 @@ def test_a_stream_that_can_not_be_is_an_error(server: Server, more: list[str], w
         said = program.process.stderr.read()
         assert re.fullmatch(f"there can't be a stream .*{words}.*\n", said)
         assert program.process.wait() == 2
+
+
+@pytest.mark.parametrize(
+    ("subject", "words"),
+    [
+        ("third", "the stream 'udp' is there, but does not take 'third'"),
+        ("second", "the subject 'second' belongs to the stream 'other'"),
+    ],
+)
+def test_the_subject_of_another_stream_is_an_error(
+    server: Server, subject: str, words: str
+) -> None:
+    async def make(stream: Any) -> None:
+        await stream.add_stream(name="udp", subjects=["first"])
+        await stream.add_stream(name="other", subjects=["second"])
+
+    server.ask(make)
+    with running(*options(server, "--subject", subject)) as program:
+        assert program.process.stderr is not None
+        assert program.process.stderr.read() == words + "\n"
+        assert program.process.wait() == 2
+
+
+def test_what_another_stream_takes_meanwhile_is_refused(server: Server) -> None:
+    async def hand_over(stream: Any) -> None:
+        await stream.update_stream(name="udp", subjects=["else"])
+        await stream.add_stream(name="other", subjects=["udp"])
+
+    with running(*options(server)) as program:
+        address = program.address()
+        send_all(address, [b"x"])
+        wait_for(program, stored=1)
+        server.ask(hand_over)
+        send_all(address, [b"y", b"z"])
+        wait_for(program, stored=1, refused=2)
+        *_, refused = failed(program)
+    assert refused.endswith(" refused: expected stream does not match 2")
+    assert [message.data for message in server.stored()] == [b"x"]
+
+
+def test_without_a_server_it_says_so_and_what_it_left(server: Server) -> None:
+    server.kill()
+    with running(*options(server)) as program:
+        address = program.address()
+        assert "Connect call failed" in program.line_with(" not connected: ")
+        send_all(address, [b"x"] * 3)
+        program.process.send_signal(signal.SIGINT)  # it waits for the server, for --grace seconds
+        program.line_with(" received 0 ")
+        *_, last = failed(program)
+    assert numbers(last, BOOKS) == (0, 0, 0, 0)
+    if LINUX:
+        assert numbers(last, "left #;") == (3,)
+    assert "; not connected: " in last
+
+
+def test_what_keeps_it_from_storing(server: Server) -> None:
+    """A wrong password, then no JetStream: each is named; nothing is lost when it is mended."""
+    server.kill()
+    server.start('authorization { user: "a", password: "right" }')
+    with running(*options(server)) as program:
+        address = program.address()
+        send_all(address, [b"x"])
+        assert "Authorization Violation" in program.line_with(" not connected: ")
+        server.kill()
+        server.start(jetstream=False)
+        program.line_with(" connected, but JetStream does not answer: ServiceUnavailableError")
+        server.kill()
+        server.start()
+        wait_for(program, stored=1)
+        program.stop()
+
+
+def test_json(server: Server) -> None:
+    with running(*options(server, "--json")) as program:
+        first = json.loads(program.line())
+        send_all(tuple(first["listening"]), [b"x", b"y"])
+        program.line_with('"stored": 2,')
+        lines = [json.loads(line) for line in program.stop()]
+    books = lines[-1]
+    assert [books[name] for name in ("received", "stored", "refused", "left")] == [2, 2, 0, 0]
+    assert (books["state"], books["trouble"]) == ("connected", "")
+    for line in (first, books):
+        assert datetime.fromisoformat(line["time"]).utcoffset() is not None
