@@ -22,14 +22,15 @@ until it does. Its id is the same each time ("Nats-Msg-Id"), so the server store
 comes again within the stream's duplicate window, two minutes by default. Messages that are sent
 again come after later ones.
 
-A line at each `--interval`, with its time, says what became of the packets. Whenever the connection
-comes, goes or can't be had, a line says so at once, with the reason: no server, a wrong password, no
-JetStream. Until then packets wait in the kernel. With `--json` each line is a JSON object.
+A line at each `--interval`, with its time, says what became of the packets. Whenever the
+connection comes, goes or can't be had, a line says so at once, with the reason: no server, a wrong
+password, no JetStream. Until then packets wait in the kernel. With `--json` each line is a JSON
+object.
 
 On Ctrl-C or SIGTERM what has arrived is still sent and acknowledged, for `--grace` seconds at
 most; a second signal ends it at once. Then it prints what became of each packet. The exit status
-is 0, or 1 if some packets that arrived are not stored, or 2 if the server's limits are too small, the
-stream can't be made, or its subject belongs to another stream.
+is 0, or 1 if some packets that arrived are not stored, or 2 if the server's limits are too small,
+the stream can't be made, or its subject belongs to another stream.
 
 nats-py needs asyncio, so this program runs on asyncio and uvloop, not on Trio.
 """
