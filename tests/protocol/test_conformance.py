@@ -182,11 +182,14 @@ async def test_nothing_is_received_after_the_end(way: str, how: str, inet: Famil
     assert protocol.received == [b"0"]
 
 
-async def test_what_a_transport_says_of_itself(way: str, family: Family) -> None:
+async def test_what_a_transport_says_of_itself(way: str, family: Family, on_uvloop: bool) -> None:
     peer, sock = family.pair()
     async with serving(way) as start:
         protocol = Recorder()
         transport: Any = await start(sock, protocol)
+        # Python 3.11's own is no DatagramTransport, and uvloop's is neither.
+        assert isinstance(transport, asyncio.DatagramTransport) or way == "loop"
+        assert isinstance(transport, asyncio.Transport) or (way, on_uvloop) == ("loop", True)
         info = transport.get_extra_info
         assert info("sockname") == sock.getsockname()
         assert info("peername") == peer.getsockname()
@@ -202,6 +205,66 @@ async def test_what_a_transport_says_of_itself(way: str, family: Family) -> None
         await other.until("received")
     assert protocol.names == ["made"]
     assert other.names == ["received", "lost"]
+
+
+@pytest.mark.usefixtures("not_uvloops")
+async def test_what_only_streams_have(way: str, inet: Family) -> None:
+    async with serving(way) as start:
+        transport: Any = await start(inet.open(), Recorder())
+        with pytest.raises(NotImplementedError):
+            transport.write(b"x")
+        with pytest.raises(NotImplementedError):
+            transport.can_write_eof()
+
+
+@pytest.mark.usefixtures("not_uvloops")
+async def test_reading_is_paused(way: str, inet: Family) -> None:
+    """Also in the middle of what has arrived; the rest waits, in order."""
+    sock, sender = inet.pair()
+
+    def pause_at_two(data: bytes, address: Any) -> None:
+        if data == b"2":
+            protocol.transport.pause_reading()
+
+    for number in range(5):
+        sender.send(b"%d" % number)
+    async with serving(way) as start:
+        protocol = Recorder(received=pause_at_two)
+        transport: Any = await start(sock, protocol)
+        await protocol.until("received", 3)
+        sender.send(b"5")
+        await turns(3)
+        assert protocol.received == [b"0", b"1", b"2"]
+        assert not transport.is_reading()
+        transport.pause_reading()
+        transport.resume_reading()
+        transport.resume_reading()
+        assert transport.is_reading()
+        await protocol.until("received", 6)
+        transport.pause_reading()
+        sender.send(b"6")
+        transport.close()
+        assert not transport.is_reading()
+        transport.resume_reading()
+        await protocol.until("lost")
+    assert protocol.received == [b"%d" % number for number in range(6)]
+
+
+@pytest.mark.usefixtures("not_uvloops")
+async def test_resumed_at_once(way: str, inet: Family) -> None:
+    sock, sender = inet.pair()
+
+    def blink(*_: object) -> None:
+        protocol.transport.pause_reading()
+        protocol.transport.resume_reading()
+
+    for number in range(5):
+        sender.send(b"%d" % number)
+    async with serving(way) as start:
+        protocol = Recorder(received=blink)
+        await start(sock, protocol)
+        await protocol.until("received", 5)
+    assert protocol.received == [b"%d" % number for number in range(5)]
 
 
 async def test_a_socket_that_is_not_connected(way: str, inet: Family) -> None:

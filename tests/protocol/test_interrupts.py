@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import socket
 from typing import Any, NoReturn, cast
 
@@ -48,7 +49,7 @@ class Loop:
 
     remove_reader = add_reader
 
-    def call_soon(self, callback: Any, *_: object) -> None:
+    def call_soon(self, callback: Any, *, context: contextvars.Context | None = None) -> None:
         self.soon.append(callback)
 
     def turn(self) -> None:

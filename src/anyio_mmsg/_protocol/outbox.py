@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 
 from anyio import WouldBlock
 
@@ -30,6 +31,8 @@ class Outbox:
 
     Attributes:
         size: Bytes of the datagrams, `HEADER` included: 0 if there is none.
+        errors: Those of datagrams that the system refused, oldest first. Whoever has reported one
+            removes it.
         full: Whether the last `send` ended because the socket had no room.
 
     Raises:
@@ -44,6 +47,7 @@ class Outbox:
         self._waiting: list[tuple[bytes, Address]] = []
         self._result: SendResult | None = None  # of a send that `_waiting` does not know yet
         self.size = 0
+        self.errors: list[OSError] = []
         self.full = False
 
     def __len__(self) -> int:
@@ -59,11 +63,10 @@ class Outbox:
         self._waiting, self.size, self._result = [], 0, None
         self.full = False
 
-    def send(self) -> list[OSError]:
+    def send(self) -> None:
         """Send what the socket has room for, and keep the rest.
 
-        Returns:
-            The errors of datagrams that the system refused, in order. They are not kept.
+        Datagrams that the system refused are not kept, their errors are in `errors`.
 
         Raises:
             TypeError: The address of a datagram has the wrong type for the socket, as
@@ -71,12 +74,11 @@ class Outbox:
             UnusableSocketError: The socket is closed.
             Exception: Whatever else `socket.sendto` may raise of a datagram; likewise.
         """
-        errors: list[OSError] = []
         self.full = False
         if self._result is not None:  # after an interrupt
             self._settle()
         if len(self._waiting) == 1:  # where `socket.sendto` costs less
-            self._send_each(1, errors)
+            self._send_each(1)
         while self._waiting and not self.full:
             chunk = self._waiting if len(self._waiting) <= _CHUNK else self._waiting[:_CHUNK]
             count = len(chunk)
@@ -91,26 +93,27 @@ class Outbox:
                 # One of them is not for us: too long, to a host by its name, or wrong. The
                 # system may take it, or has the error that asyncio's users know.
                 self._result = None
-                self._send_each(count, errors)
+                self._send_each(count)
                 continue
             self.full = result.handled < count
             self._settle()
-            errors += [failure.error for failure in result.failures]
-        return errors
 
     def _settle(self) -> None:
         """Forget what the last send has handled: its result says how many, whatever ended it."""
         if self._result is not None:
-            self._forget(self._result.handled)
+            failures = self._result.failures
+            self._forget(self._result.handled, [failure.error for failure in failures])
 
-    def _forget(self, count: int) -> None:
+    def _forget(self, count: int, errors: Sequence[OSError] = ()) -> None:
+        errors = [*self.errors, *errors] if errors else self.errors
         rest, size = self._waiting[count:], 0
         if rest:
             gone = self._waiting[:count]
             size = self.size - sum([len(data) for data, _ in gone]) - HEADER * count
-        self._waiting, self.size, self._result = rest, size, None  # without a call in between
+        # Without a call in between.
+        self._waiting, self.size, self.errors, self._result = rest, size, errors, None
 
-    def _send_each(self, count: int, errors: list[OSError]) -> None:
+    def _send_each(self, count: int) -> None:
         """Send the next `count` datagrams as asyncio does, by a call for each."""
         for _ in range(count):
             data, address = self._waiting[0]
@@ -128,4 +131,4 @@ class Outbox:
             except OSError as error:
                 if error.errno in UNUSABLE:
                     raise UnusableSocketError(error.errno or 0, str(error)) from None
-                errors.append(error)
+                self.errors.append(error)

@@ -84,10 +84,14 @@ async def serve_protocol(
 
     An exception that the protocol raises goes to the loop's exception handler, and serving goes
     on; so asyncio does it, while uvloop's own transport would close. KeyboardInterrupt and
-    SystemExit go through the loop, as they do there.
+    SystemExit go through the loop, as they do there. If the program then goes on with its loop,
+    so does the transport: what waits is sent, each error is reported, and `close` ends it; at
+    most the datagram or the call that was interrupted is lost.
 
-    *Not supported*: what asyncio's documentation does not promise for a datagram transport, such
-    as `pause_reading`; calls from other threads than the loop's; to receive from the socket, or
+    *Contexts.* All methods of the protocol are called in the `contextvars` context in which this
+    was started, whoever sends, closes or resumes.
+
+    *Not supported*: calls from other threads than the loop's; to receive from the socket, or
     to wait for it, by anything else meanwhile; to close it other than by the transport; and
     replies from the address that a datagram was sent to, on a socket at all addresses of a
     machine (see ``reply_from_destination`` of `send_mmsg`). `local_addr`, `reuse_port`,
@@ -103,8 +107,9 @@ async def serve_protocol(
         engine: How to receive; as for `PacketBatch`.
         send_engine: How to send; as for `send_mmsg`. A single datagram always goes by `sendto`.
         gso: Send runs of datagrams of one size to one address in one piece; as for `send_mmsg`.
-        task_status: Is given the transport, an `asyncio.DatagramTransport`, after
-            `connection_made`.
+        task_status: Is given the transport, an `asyncio.DatagramTransport` and an
+            `asyncio.Transport`, as asyncio's own is, after `connection_made`. Its `pause_reading`
+            leaves what arrives in the socket's buffer.
 
     Raises:
         RuntimeError: It runs on Trio; on a loop that can't watch sockets (Windows' default); or

@@ -3,6 +3,9 @@
 The event loop calls it when the socket is readable, as it calls asyncio's own transports; so a
 protocol runs where it is used to, in a callback and not in a task. Each call reads one batch,
 hands its datagrams over and sends what they have caused. Then the loop runs everything else.
+
+KeyboardInterrupt and SystemExit go through the loop, whichever of its callbacks they end. The
+program may go on with its loop, so whoever lets one through has the loop call it again.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from .._packets.packet import Address
 from .._receive.functions import drain
 from .._receive.outlook import outlook_for
 from .outbox import Outbox
+from .watch import Watch
 
 HIGH_WATER = 64 * 1024
 """Bytes that may wait to be sent before `pause_writing`, by default: asyncio's number."""
@@ -29,8 +33,11 @@ _SILENT = 5
 _logger = logging.getLogger("asyncio")  # where users of asyncio look
 
 
-class BatchTransport(asyncio.DatagramTransport):
+class BatchTransport(asyncio.Transport, asyncio.DatagramTransport):
     """Serves one protocol by one socket, as `serve_protocol` says.
+
+    It is both kinds of transport, as asyncio's own is. What only streams have, such as `write`,
+    raises NotImplementedError, as there.
 
     Args:
         loop: The running loop.
@@ -74,13 +81,15 @@ class BatchTransport(asyncio.DatagramTransport):
         self._arrived: Iterator[tuple[bytes, Address]] | None = None  # what is to be handed over
         self._copied = False  # all that the slots hold
         self._outbox = outbox
+        self._watch = Watch(loop, sock, self._read, self._write_on, self._end)
         self._high, self._low = HIGH_WATER, HIGH_WATER // 4
         self._paused = False  # the protocol was told so
         self._flush_comes = False  # in this turn of the loop, or at the start of the next
-        self._awaits_room = False  # the loop calls `_send` when the socket is writable
+        self._reading_paused = False
         self._closing = False
         self._ending = False  # the loop calls `_lose` soon, or has
-        self._lost = False
+        self._lost = False  # `connection_lost` was called
+        self._over = False  # all is done
         self._error: BaseException | None = None  # for `connection_lost`
         self._late = 0  # datagrams sent after the end
 
@@ -98,7 +107,7 @@ class BatchTransport(asyncio.DatagramTransport):
             NotImplementedError: The loop can't watch a socket.
             RuntimeError: The socket belongs to another transport.
         """
-        self._loop.add_reader(self._sock, self._read)
+        self._watch.begin()
 
     def begin(self) -> None:
         """Introduce the transport to the protocol."""
@@ -107,14 +116,19 @@ class BatchTransport(asyncio.DatagramTransport):
     def close(self) -> None:
         """Send what waits to be sent, then call `connection_lost` and close the socket."""
         if not self._closing:
-            self._stop_reading()
-            if not self._outbox.size:
+            self._closing = True
+            self._watch.read(False)
+            if self._outbox.size or self._outbox.errors:
+                self._watch.soon(self._flush)
+            else:
                 self._end(None)
+        elif self._ending:
+            self._end(None)
 
     def abort(self) -> None:
         """Call `connection_lost` and close the socket; drop what the socket had no room for."""
         if not self._ending:
-            self._flush()  # asyncio's transports have sent it by now
+            self._watch.run(self._flush)  # asyncio's transports have sent it by now
         self._end(None)
 
     def finish(self) -> None:
@@ -122,40 +136,51 @@ class BatchTransport(asyncio.DatagramTransport):
         if self._loop.is_closed():  # the task was never ended; nothing can be called any more
             self._sock.close()
             return
-        if not self._ending and self._outbox.size:
-            self._send()
-        if not self._ending:
+        try:
+            if self._outbox.size or self._outbox.errors:
+                self._send()
+        finally:
             self._end(None)
-        self._lose()
+            self._lose()
 
     def is_closing(self) -> bool:
         """Return whether the transport is closing, or closed."""
         return self._closing
 
-    def _stop_reading(self) -> None:
-        if not self._closing:
-            self._closing = True
-            self._loop.remove_reader(self._sock)
-
     def _end(self, error: BaseException | None) -> None:
-        if not self._ending:
+        """Have the loop call `_lose`. From here on nothing is received or sent."""
+        if not self._over:
+            self._error = self._error if self._ending else error
+            self._watch.soon(self._lose)  # again, if an interrupt has kept it from running
             self._ending = True
-            self._error = error
-            self._stop_reading()
-            self._outbox.clear()
-            self._wait_for_room(False)
-            self._loop.call_soon(self._lose)
+            self._stop()
+
+    def _stop(self) -> None:
+        self._closing = True
+        self._outbox.clear()
+        self._watch.read(False)
+        self._watch.write(False)
 
     def _lose(self) -> None:
-        if self._lost:
-            return
-        self._lost = True
+        """Have ended, in steps of which each is taken once, however often this is called."""
         try:
-            self._call("connection_lost", self._error)
-        finally:
+            self._ending = True
+            self._stop()
+            if not self._lost:
+                self._lost = True  # without a call before the next one
+                try:
+                    self._protocol.connection_lost(self._error)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self._report("connection_lost", error)
             self._sock.close()
             if not self.done.done():  # a cancelled task has cancelled it
                 self.done.set_result(self._error)
+            self._over = True
+        except BaseException:  # the loop's end, or an interrupt
+            self._watch.soon(self._lose)
+            raise
 
     # The protocol
 
@@ -187,40 +212,51 @@ class BatchTransport(asyncio.DatagramTransport):
             }
         )
 
-    def _report_errors(self, errors: list[OSError]) -> None:
-        if errors:
-            self._watch_on()
-        for error in errors:
-            self._call("error_received", error)
-
-    def _watch_on(self) -> None:
-        """Have the loop watch the socket on: uvloop stops at an error (libuv's `uv__poll_io`)."""
-        if not self._closing:
-            self._loop.remove_reader(self._sock)
-            self._loop.add_reader(self._sock, self._read)
-        if self._awaits_room:
-            self._loop.remove_writer(self._sock)
-            self._loop.add_writer(self._sock, self._send)
+    def _report_errors(self) -> None:
+        """Have the protocol know of the datagrams that the system refused, each once."""
+        while self._outbox.errors:
+            self._call("error_received", self._outbox.errors.pop(0))
 
     # Receiving
 
+    def is_reading(self) -> bool:
+        """Return whether datagrams are received."""
+        return not self._closing and not self._reading_paused
+
+    def pause_reading(self) -> None:
+        """Receive nothing until `resume_reading`; what arrives waits in the socket's buffer.
+
+        The rest of a batch in which this is called waits too.
+        """
+        if self.is_reading():
+            self._reading_paused = True
+            self._watch.read(False)
+
+    def resume_reading(self) -> None:
+        """Receive again, after `pause_reading`."""
+        if self._reading_paused and not self._closing:
+            self._reading_paused = False
+            self._watch.read(True)
+            self._watch.soon(self._read)  # the rest of a batch
+
     def _read(self) -> None:
         """Hand one batch over. The loop calls this when the socket is readable."""
-        if self._closing:
+        self._watch.after_event()
+        if not self.is_reading():
             return
-        self._flush_comes = True  # what is sent meanwhile goes out at the end
         try:
+            self._flush_comes = True  # what is sent meanwhile goes out at the end
             if self._arrived is None:
                 self._receive()
             self._hand_over()
-            if self._outlook.more and not self._closing:  # it was full, or ended by an error
+            if self._outlook.more and self.is_reading():  # it was full, or ended by an error
                 deferred = self._outlook.take_error(self._sock)
                 if deferred is not None:
-                    self._report_errors([deferred])
+                    self._call("error_received", deferred)
         except OSError as error:
-            self._report_errors([error])
+            self._call("error_received", error)
         except (SystemExit, KeyboardInterrupt):
-            self._loop.call_soon(self._read)  # for the rest of the batch, should the loop go on
+            self._watch.soon(self._read)  # for the rest of the batch
             raise
         except BaseException as error:
             self._end(error)
@@ -233,8 +269,7 @@ class BatchTransport(asyncio.DatagramTransport):
         if self._copied:
             slots.take_back(None)
             self._copied = False
-        if not drain(self._sock, slots, self._limit, self._outlook):
-            self._watch_on()  # an error that something else has taken may have woken us
+        drain(self._sock, slots, self._limit, self._outlook)
         # Without `strict`, which costs as much as a datagram.
         arrived = zip(slots.copies(), slots.addresses(0))  # noqa: B905
         self._arrived, self._copied = arrived, True  # without a call in between
@@ -247,9 +282,10 @@ class BatchTransport(asyncio.DatagramTransport):
                 raise
             except BaseException as error:
                 self._report("datagram_received", error)
-            if self._closing:
+            if not self.is_reading():
                 break
-        self._arrived = None
+        if self._closing or not self._reading_paused:
+            self._arrived = None
 
     # Sending
 
@@ -278,45 +314,39 @@ class BatchTransport(asyncio.DatagramTransport):
         self._outbox.put(bytes(data), addr)
         if self._outbox.size > self._high:
             self._bound()
-        elif not self._flush_comes and not self._awaits_room:
-            self._loop.call_soon(self._flush)
+        elif not self._flush_comes and not self._watch.writes:
+            self._watch.soon(self._flush)
             self._flush_comes = True
 
     def _bound(self) -> None:
         """Do something about a buffer that is longer than the high-water mark."""
-        if self._awaits_room:
-            self._pause_or_resume()
-        else:
-            self._send()
+        self._watch.run(self._pause_or_resume if self._watch.writes else self._send)
 
     def _flush(self) -> None:
         self._flush_comes = False
-        if self._outbox.size and not self._awaits_room:
+        if (self._outbox.size or self._outbox.errors) and not self._watch.writes:
             self._send()
 
+    def _write_on(self) -> None:
+        """Send the rest. The loop calls this when the socket is writable."""
+        self._watch.after_event()
+        self._send()
+
     def _send(self) -> None:
-        outbox = self._outbox
+        if self._ending:
+            return
         try:
-            errors = outbox.send()
+            self._outbox.send()
+            self._watch.write(self._outbox.full)
+            self._report_errors()
+            self._pause_or_resume()
+            if self._closing and not self._outbox.size:
+                self._end(None)
         except (SystemExit, KeyboardInterrupt):
+            self._watch.soon(self._send)
             raise
         except BaseException as error:
             self._end(error)
-            return
-        self._report_errors(errors)
-        if outbox.full or self._awaits_room:
-            self._wait_for_room(outbox.full)
-        if self._paused or outbox.size > self._high:
-            self._pause_or_resume()
-        if self._closing and not outbox.size:
-            self._end(None)
-
-    def _wait_for_room(self, wanted: bool) -> None:
-        if wanted and not self._awaits_room:
-            self._loop.add_writer(self._sock, self._send)
-        elif self._awaits_room and not wanted:
-            self._loop.remove_writer(self._sock)
-        self._awaits_room = wanted
 
     # Flow control
 

@@ -1,0 +1,107 @@
+"""How a transport is called by its loop: in one context, and for as long as it wants to be."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+
+class Watch:
+    """Has a loop call functions when a socket is readable, and when it is writable.
+
+    They, and what `soon` and `run` call, run in copies of the context in which this is made,
+    whoever makes the loop watch: else what a task sends would have later datagrams delivered in
+    that task's context (python/cpython#140947).
+
+    Asyncio's own loops go on watching until they are told to stop. uvloop forgets both functions
+    at POLLERR, which a pending error or a queued one sets beside whatever else has happened:
+    libuv's `uv__poll_io` stops, and uvloop closes its handle once both were called. Nothing
+    reports that, and whoever has taken the error since has left no trace. So after each event
+    they are registered anew, in a later turn of the loop; where uvloop has forgotten nothing, that
+    makes no system call.
+
+    Args:
+        loop: The running loop.
+        sock: An open socket.
+        read: Called when it is readable. It has to call `after_event` first.
+        write: Called when it is writable; likewise.
+        broken: Called with the error if the socket can't be watched any more.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        read: Callable[[], None],
+        write: Callable[[], None],
+        broken: Callable[[BaseException], None],
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._read = read
+        self._write = write
+        self._broken = broken
+        self._context = copy_context()
+        self._forgets = not isinstance(loop, asyncio.BaseEventLoop)
+        self.reads = self.writes = False
+
+    def begin(self) -> None:
+        """Have the loop call `read`, from its next turn on.
+
+        Raises:
+            NotImplementedError: The loop can't watch a socket.
+            RuntimeError: The socket belongs to another transport.
+        """
+        self._context.copy().run(self._loop.add_reader, self._sock, self._read)
+        self.reads = True
+
+    def read(self, wanted: bool) -> None:
+        """Have `read` called from now on, or no longer."""
+        if wanted and not self.reads:
+            self._add(self._loop.add_reader, self._loop.remove_reader, self._read)
+        elif self.reads and not wanted:
+            self._loop.remove_reader(self._sock)
+        self.reads = wanted
+
+    def write(self, wanted: bool) -> None:
+        """Have `write` called from now on, or no longer."""
+        if wanted and not self.writes:
+            self._add(self._loop.add_writer, self._loop.remove_writer, self._write)
+        elif self.writes and not wanted:
+            self._loop.remove_writer(self._sock)
+        self.writes = wanted
+
+    def after_event(self) -> None:
+        """Make sure that the loop does not forget this event's socket."""
+        if self._forgets:
+            self.soon(self._again)
+
+    def soon(self, function: Callable[[], None]) -> None:
+        """Have the loop call a function in its next turn."""
+        self._loop.call_soon(function, context=self._context)
+
+    def run(self, function: Callable[[], None]) -> None:
+        """Call a function now, for a caller who may be in any context."""
+        self._context.copy().run(function)
+
+    def _again(self) -> None:
+        try:
+            if self.reads:
+                self._add(self._loop.add_reader, self._loop.remove_reader, self._read)
+            if self.writes:
+                self._add(self._loop.add_writer, self._loop.remove_writer, self._write)
+        except (OSError, ValueError) as error:  # something else has closed the socket
+            self._broken(error)
+
+    def _add(
+        self, add: Callable[..., Any], remove: Callable[..., Any], function: Callable[[], None]
+    ) -> None:
+        context = self._context.copy()
+        try:
+            context.run(add, self._sock, function)
+        except RuntimeError:  # uvloop has closed its handle, and keeps it until it is removed
+            remove(self._sock)
+            context.run(add, self._sock, function)
