@@ -17,8 +17,10 @@ from .._compat import checkpoint, checkpoint_if_cancelled, wait_socket_readable
 from .._packets import Slots
 from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, held_in
 from .._system.control import has_gro
+from .._system.error_queue import errors_pending
 from .._system.platform import Refused, family_of
 from .engine import check_engine, engine_for
+from .errors import as_reported, back_off, raise_reported
 from .outlook import Outlook, outlook_for
 from .usable import ensure_open, ensure_usable
 
@@ -159,13 +161,18 @@ async def receive_into(sock: socket.socket, slots: Slots, limit: int) -> int:
         await checkpoint_if_cancelled()
         taken = 0
     # Readable does not promise a packet: its checksum may be bad, or another reader took it.
+    empty_wakes = 0
     while not taken:
+        if empty_wakes and errors_pending(sock):  # the program's, so the wait ends at once
+            await back_off(empty_wakes)
         try:
             await wait_socket_readable(sock)
         except (OSError, ValueError) as error:
             ensure_open(sock)  # older AnyIO has a checkpoint before it asks for the descriptor
             raise _as_closed(error) from None
+        outlook.woken = True
         taken = drain(sock, slots, limit, outlook)
+        empty_wakes += 1
     return taken
 
 
@@ -177,7 +184,7 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
     deferred = outlook.take_error(sock)
     if deferred is not None:
         try:
-            raise _as_closed(deferred)
+            raise _as_closed(as_reported(sock, deferred, outlook))
         finally:
             del deferred  # else the error, its traceback and this frame keep each other alive
     engine = slots.source
@@ -204,9 +211,15 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
             outlook.defer_error(sock, error)
             return taken
         try:
-            raise _as_closed(error)
+            raise _as_closed(as_reported(sock, error, outlook))
         finally:
             del error, engine  # as above
+    if not taken:
+        if outlook.woken or outlook.reports_errors:
+            raise_reported(sock, outlook)
+        outlook.woken = True
+        return 0
+    outlook.woken = False
     return taken
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from functools import partial
 from weakref import ref
+
+from .._system.platform import inode_of as inode_of
 
 
 class Outlook:
@@ -16,14 +17,27 @@ class Outlook:
             an error: the next one need not wait first.
         reads: How often the socket was read.
         empty_reads: How often nothing was there.
+        woken: The system says that something is there, or the last read found nothing: if the
+            next one finds nothing either, look for what the error queue has.
+        reports_errors: The network's errors come by the error queue: look for them whenever a
+            read finds nothing.
     """
 
-    __slots__ = ("_error", "_inode", "_sock", "empty_reads", "more", "reads")
+    __slots__ = (
+        "_error",
+        "_inode",
+        "_sock",
+        "empty_reads",
+        "more",
+        "reads",
+        "reports_errors",
+        "woken",
+    )
 
     def __init__(self, sock: socket.socket) -> None:
         # Forgets this object with the socket, by C functions alone: no interrupt comes between.
         self._sock = ref(sock, partial(_outlooks.pop, id(sock)))
-        self.more = False
+        self.more = self.woken = self.reports_errors = False
         self.reads = self.empty_reads = 0
         self._error: OSError | None = None
         self._inode = 0
@@ -42,14 +56,6 @@ class Outlook:
             if self._inode != inode_of(sock):
                 return None  # of another socket: its object was initialised again since then
         return error
-
-
-def inode_of(sock: socket.socket) -> int:
-    """Return the number that the system has for this very socket, as opposed to its descriptor."""
-    try:
-        return os.fstat(sock.fileno()).st_ino
-    except OSError:  # closed; or on Windows, where sockets are not files
-        return 0
 
 
 _outlooks: dict[int, Outlook] = {}  # by id of the socket

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -50,6 +51,14 @@ else:
 # Not socket.socket.family and .type, which build an enum at each access: the ints beneath them.
 family_of: Callable[[socket.socket], int] = socket.SocketType.family.__get__
 type_of: Callable[[socket.socket], int] = socket.SocketType.type.__get__
+
+
+def inode_of(sock: socket.socket) -> int:
+    """Return the number that the system has for this very socket, as opposed to its descriptor."""
+    try:
+        return os.fstat(sock.fileno()).st_ino
+    except OSError:  # closed; or on Windows, where sockets are not files
+        return 0
 
 
 class Refused:
