@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from anyio_mmsg._send import functions
+from anyio_mmsg._send import turns
 
 from ..helpers import counted_waits
 
@@ -28,4 +28,4 @@ def narrow() -> Iterator[tuple[socket.socket, socket.socket]]:
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     """The sockets that were waited for."""
-    return counted_waits(monkeypatch, functions, "wait_socket_writable")
+    return counted_waits(monkeypatch, turns, "wait_socket_writable")

@@ -30,7 +30,7 @@ from anyio import WouldBlock
 from anyio_mmsg import PacketBatch, SendResult, recv_mmsg, send_mmsg, send_mmsg_nowait
 from anyio_mmsg._compat import wait_socket_writable
 from anyio_mmsg._send import engine as engines
-from anyio_mmsg._send import functions
+from anyio_mmsg._send import turns
 
 from ..helpers import contents
 from .kernel import LIBRARY, Listener, answering, before_libc
@@ -136,7 +136,7 @@ def send_by_a_slow_line(stack: ExitStack, sending: str, gso: bool) -> Play:
     async def play() -> None:
         got: list[bytes] = []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(functions, "wait_socket_writable", counting_wait)
+            patch.setattr(turns, "wait_socket_writable", counting_wait)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(receive, receiver, len(packets), got)
                 result = await send_mmsg(sender, packets, gso=gso, engine=sending)

@@ -20,7 +20,7 @@ from anyio_mmsg import (
     send_mmsg_nowait,
 )
 from anyio_mmsg._compat import wait_socket_writable
-from anyio_mmsg._send import functions
+from anyio_mmsg._send import turns
 
 from .helpers import fill_buffer, received, send_pairs
 
@@ -156,7 +156,7 @@ async def test_a_descriptor_closed_by_number_while_it_waits(
         os.close(sock.fileno())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(functions, "wait_socket_writable", close_instead)
+        patch.setattr(turns, "wait_socket_writable", close_instead)
         with pytest.raises(UnusableSocketError) as raised:
             await send_pairs(sender, [b"x"], None, engine=sending)
     assert raised.value.errno == errno.EBADF
@@ -176,7 +176,7 @@ async def test_an_error_of_the_wait_is_told_as_it_is(
 
     result = SendResult()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(functions, "wait_socket_writable", fail)
+        patch.setattr(turns, "wait_socket_writable", fail)
         with pytest.raises(OSError, match="no space left") as raised:
             await send_mmsg(sender, [(b"x", None)], engine=sending, result=result)
     assert not isinstance(raised.value, UnusableSocketError)

@@ -79,7 +79,7 @@ def test_senders_are_shown_as_received_ones(given: Any, shown: Any) -> None:
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets on this platform")
-@pytest.mark.parametrize("address", ["/run/a.socket", b"\0abstract\0"])
+@pytest.mark.parametrize("address", ["/run/a.socket", b"\0abstract\0", None])
 def test_senders_of_unix_sockets(address: Any) -> None:
     assert make_batch([(b"x" * 100_000, address)], slot_size=5)[0].address == address
 

@@ -58,9 +58,9 @@ typedef struct {
     PyTypeObject *slots;     /* Slots */
     PyTypeObject *recvmmsg;  /* Recvmmsg, Linux only */
     PyTypeObject *sendmmsg;  /* Sendmmsg, Linux only */
-    PyTypeObject *record;    /* Record, Linux only */
     PyObject *release;       /* memoryview.release, the method */
     PyObject *fileno;        /* "fileno" */
+    PyObject *progress;      /* "_progress", of a SendResult */
     Recent *recent;          /* RECENT_SENDERS entries */
 } State;
 
@@ -152,14 +152,6 @@ typedef struct {
     char dry;                /* whether the last fill took all packets, or ended by an error */
     char ancillary;          /* whether packets give their control data */
 } Recvmmsg;
-
-/* What has become of the packets of one send: the twin of Record in _send/record.py. */
-typedef struct {
-    PyObject_HEAD
-    long long sent;     /* without those in `taken` */
-    PyObject *taken;    /* a list with an item for each packet that a Python sender sent, or NULL */
-    PyObject *failures; /* a list */
-} Record;
 
 /* Whether the engine in Python is in the middle of a fill, or was interrupted there. */
 static inline int
@@ -291,8 +283,6 @@ int control_segment(const Recvmmsg *self, Py_ssize_t slot);
 PyObject *control_attribute(Recvmmsg *self, Py_ssize_t slot, enum control which);
 /* sendmmsg.c */
 int sendmmsg_add_types(PyObject *module, State *state);
-/* record.c */
-int record_add_types(PyObject *module, State *state);
 #endif
 
 #endif

@@ -7,7 +7,6 @@
  *   sendmmsg.c  Sendmmsg: sends pairs, packets or a ring           Linux
  *   outgoing.c  what it is to send, laid out before the first send  Linux
  *   sendcontrol.c  the control data that goes with it              Linux
- *   record.c    Record: what a send has done so far                Linux
  *
  * No rule lives only here: what a name promises is said in its Python twin.
  *
@@ -49,7 +48,8 @@ compiled_exec(PyObject *module)
 {
     State *state = PyModule_GetState(module);
     state->fileno = PyUnicode_InternFromString("fileno");
-    if (state->fileno == NULL) {
+    state->progress = PyUnicode_InternFromString("_progress");
+    if (state->fileno == NULL || state->progress == NULL) {
         return -1;
     }
     state->recent = PyMem_Calloc(RECENT_SENDERS, sizeof(*state->recent));
@@ -61,8 +61,7 @@ compiled_exec(PyObject *module)
         return -1;
     }
 #ifdef __linux__
-    if (recvmmsg_add_types(module, state) < 0 || sendmmsg_add_types(module, state) < 0
-        || record_add_types(module, state) < 0) {
+    if (recvmmsg_add_types(module, state) < 0 || sendmmsg_add_types(module, state) < 0) {
         return -1;
     }
 #endif
@@ -79,7 +78,6 @@ compiled_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->slots);
     Py_VISIT(state->recvmmsg);
     Py_VISIT(state->sendmmsg);
-    Py_VISIT(state->record);
     Py_VISIT(state->release);
     return 0;
 }
@@ -98,9 +96,9 @@ compiled_clear(PyObject *module)
     Py_CLEAR(state->slots);
     Py_CLEAR(state->recvmmsg);
     Py_CLEAR(state->sendmmsg);
-    Py_CLEAR(state->record);
     Py_CLEAR(state->release);
     Py_CLEAR(state->fileno);
+    Py_CLEAR(state->progress);
     return 0;
 }
 

@@ -36,6 +36,35 @@ lay_name(Sendmmsg *self, Py_ssize_t i, const void *name, uint32_t length)
     self->headers[i].msg_hdr.msg_namelen = length;
 }
 
+/* Whether an export keeps the memory of an object in place: ctypes resizes its objects in spite of
+ * exports. */
+static int
+keeps_still(PyObject *owner)
+{
+    PyTypeObject *type;
+    if (owner != NULL && PyMemoryView_Check(owner)) {
+        owner = PyMemoryView_GET_BASE(owner); /* of the first view, if it is one of a view */
+    }
+    if (owner == NULL || PyByteArray_CheckExact(owner)) {
+        return 1;
+    }
+    for (type = Py_TYPE(owner); type != NULL; type = type->tp_base) {
+        if (strncmp(type->tp_name, "_ctypes.", 8) == 0) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Fill in the payload of packet `i`, bytes: they never change, so a reference is enough. */
+static Py_ssize_t
+lay_bytes(Sendmmsg *self, Py_ssize_t i, PyObject *data)
+{
+    self->held[i].data = Py_NewRef(data); /* kept until `sendmmsg_drop` */
+    lay_payload(self, i, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data));
+    return PyBytes_GET_SIZE(data);
+}
+
 /* Fill in the payload of packet `i`. */
 static int
 lay_data(Laying *laying, Py_ssize_t i, PyObject *data)
@@ -43,10 +72,7 @@ lay_data(Laying *laying, Py_ssize_t i, PyObject *data)
     Sendmmsg *self = laying->self;
     Py_ssize_t size;
     if (PyBytes_CheckExact(data)) {
-        /* They never change: a reference is enough. Kept until `sendmmsg_drop`. */
-        size = PyBytes_GET_SIZE(data);
-        self->held[i].data = Py_NewRef(data);
-        lay_payload(self, i, PyBytes_AS_STRING(data), size);
+        size = lay_bytes(self, i, data);
     }
     else {
         Py_buffer *buffer;
@@ -62,9 +88,20 @@ lay_data(Laying *laying, Py_ssize_t i, PyObject *data)
         if (PyObject_GetBuffer(data, buffer, PyBUF_SIMPLE) < 0) {
             return -1;
         }
-        self->exports++;
-        size = buffer->len;
-        lay_payload(self, i, buffer->buf, size);
+        if (keeps_still(buffer->obj)) {
+            self->exports++;
+            size = buffer->len;
+            lay_payload(self, i, buffer->buf, size);
+        }
+        else {
+            PyObject *copy = PyBytes_FromStringAndSize(buffer->buf, buffer->len);
+            PyBuffer_Release(buffer);
+            if (copy == NULL) {
+                return -1;
+            }
+            size = lay_bytes(self, i, copy);
+            Py_DECREF(copy);
+        }
     }
     if (size > laying->most) {
         PyErr_Format(PyExc_ValueError, "a payload of %zd bytes", size);
@@ -153,7 +190,8 @@ lay_sender(Laying *laying, Py_ssize_t i, Packet *packet, int pinned)
     State *state = laying->self->state;
     PyObject *address;
     int done;
-    if (packet->source != NULL && Py_TYPE(packet->source) == state->recvmmsg) {
+    /* A packet that is being released may still have its engine: its attributes refuse. */
+    if (packet->live && packet->source != NULL && Py_TYPE(packet->source) == state->recvmmsg) {
         return lay_raw_sender(laying, i, (Recvmmsg *)packet->source, packet->slot, pinned);
     }
     address = PyObject_GetAttrString((PyObject *)packet, "address"); /* raises if released */

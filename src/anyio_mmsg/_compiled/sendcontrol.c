@@ -1,4 +1,4 @@
-/* Control data that goes out with packets. What it says is made by _send/control.py, as bytes:
+/* Control data that goes out with packets. What it says is made by _send/options.py, as bytes:
  * whole control messages, each padded to whole words (cmsg(3)). Here it is only pointed to, and
  * the size of segments is added.
  *

@@ -101,12 +101,41 @@ sendmmsg_drop(Sendmmsg *self)
     Py_XDECREF(controls);
 }
 
+/* The same when there may be an error, which stays. */
+static void
+drop_keeping_error(Sendmmsg *self)
+{
+    PyObject *type, *error, *trace;
+    PyErr_Fetch(&type, &error, &trace);
+    sendmmsg_drop(self);
+    PyErr_Restore(type, error, trace);
+}
+
+/* What errors refer to, above all frames, may lead back to this object. */
+static int
+sendmmsg_traverse(Sendmmsg *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->failure);
+    Py_VISIT(self->failures);
+    return 0;
+}
+
+static int
+sendmmsg_clear(Sendmmsg *self)
+{
+    Py_CLEAR(self->failures);
+    return 0;
+}
+
 static void
 sendmmsg_dealloc(Sendmmsg *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
     sendmmsg_drop(self);
     Py_XDECREF(self->failure);
+    Py_XDECREF(self->failures);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
@@ -140,6 +169,7 @@ sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *na
     if (self == NULL) {
         return NULL;
     }
+    PyObject_GC_UnTrack(self); /* until it is whole, code that is run here does not find it */
     self->state = state;
     self->failure = Py_NewRef(args[0]);
     self->gso = (char)gso;
@@ -151,6 +181,7 @@ sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *na
         Py_DECREF(self);
         return NULL;
     }
+    PyObject_GC_Track(self);
     return (PyObject *)self;
 }
 
@@ -234,7 +265,7 @@ call(Sendmmsg *self, int fd, struct mmsghdr *headers, int count)
 
 /* Send the next packets by one call, and record it; return how many were sent, or -errno. */
 static int
-send_next(Sendmmsg *self, int fd, Record *record, int *run)
+send_next(Sendmmsg *self, int fd, int *run)
 {
     struct mmsghdr *headers = self->headers + self->handled;
     int i, sent, packets = 0, count = (int)Py_MIN(self->count - self->handled, MOST_MESSAGES);
@@ -252,7 +283,6 @@ send_next(Sendmmsg *self, int fd, Record *record, int *run)
         packets += self->runs->lengths[i];
     }
     self->handled += self->gso ? packets : sent;
-    record->sent += self->gso ? packets : sent;
     return sent;
 }
 
@@ -265,11 +295,22 @@ is_forbidden(Sendmmsg *self, int fd)
     return answer == -ENOSYS || answer == -EPERM;
 }
 
+/* The list of failures, made now if there is none: a borrowed reference, or NULL and an error. */
+static PyObject *
+failures_of(Sendmmsg *self)
+{
+    if (self->failures == NULL) {
+        self->failures = PyList_New(0);
+    }
+    return self->failures;
+}
+
 /* Record that the next packet was refused. */
 static int
-refuse(Sendmmsg *self, Record *record, int code)
+refuse(Sendmmsg *self, int code)
 {
     PyObject *failure, *error = PyObject_CallFunction(PyExc_OSError, "is", code, strerror(code));
+    int done;
     if (error == NULL) {
         return -1;
     }
@@ -277,59 +318,46 @@ refuse(Sendmmsg *self, Record *record, int code)
     if (failure == NULL) {
         return -1;
     }
-    if (PyList_Append(record->failures, failure) < 0) {
-        Py_DECREF(failure);
-        return -1;
-    }
-    self->handled++;
+    done = failures_of(self) == NULL ? -1 : PyList_Append(self->failures, failure);
     Py_DECREF(failure);
-    return 0;
+    if (done == 0) {
+        self->handled++;
+    }
+    return done;
 }
 
-/* send(sock, record): see `Sender.send` in _send/engine.py. */
-static PyObject *
-sendmmsg_send(Sendmmsg *self, PyObject *const *args, Py_ssize_t nargs)
+/* Send what there is room for; return what `Sender.send` in _send/engine.py does, or -1 and an
+ * error. What was sent is recorded in each case. */
+static int
+send_all(Sendmmsg *self, int fd)
 {
-    Record *record;
-    int fd, code = 0, doubted = 0;
-    if (nargs != 2 || !PyObject_TypeCheck(args[1], self->state->record)) {
-        PyErr_SetString(PyExc_TypeError, "send takes a socket and a record");
-        return NULL;
-    }
-    record = (Record *)args[1];
-    if (descriptor_of(self->state, args[0], &fd) < 0) {
-        return NULL;
-    }
-    if (fd < 0) {
-        return PyLong_FromLong(EBADF);
-    }
-    if (self->busy || (self->headers == NULL && self->count > 0)) {
-        PyErr_SetString(PyExc_RuntimeError, "this send is over, or another thread is in it");
-        return NULL;
-    }
-    if (self->gso && self->runs == NULL) {
-        self->runs = make_runs(self);
-        if (self->runs == NULL) {
-            return PyErr_NoMemory();
-        }
-    }
+    int doubted = 0;
     while (self->handled < self->count) {
-        int run, sent = send_next(self, fd, record, &run);
+        int code, run, sent;
+        if (self->headers == NULL) { /* perhaps by a signal handler, just now */
+            PyErr_SetString(PyExc_RuntimeError, "this send is over");
+            return -1;
+        }
+        if (self->gso && self->runs == NULL && (self->runs = make_runs(self)) == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        sent = send_next(self, fd, &run);
         if (sent > 0 || sent == -EINTR) {
             /* Fewer than asked for: the next one met an error, and will again. */
             doubted = 0;
             if (self->handled < self->count && PyErr_CheckSignals() < 0) {
-                return NULL; /* what was sent is recorded */
+                return -1;
             }
             continue;
         }
         code = -sent;
         if (code == EAGAIN || code == EWOULDBLOCK || code == EBADF || code == ENOTSOCK) {
-            return PyLong_FromLong(code);
+            return code;
         }
         else if ((code == ENOSYS || code == EPERM) && is_forbidden(self, fd)) {
             self->refused = 1;
-            return PyLong_FromLong(code);
+            return code;
         }
         else if (code == ENOSYS && !doubted) {
             doubted = 1; /* it is not so: send again */
@@ -339,11 +367,37 @@ sendmmsg_send(Sendmmsg *self, PyObject *const *args, Py_ssize_t nargs)
              * MTU, headers longer than usual. From here on without. */
             self->gso = 0;
         }
-        else if (refuse(self, record, code) < 0) {
-            return NULL;
+        else if (refuse(self, code) < 0) {
+            return -1;
         }
     }
-    return PyLong_FromLong(0);
+    return 0;
+}
+
+/* send(sock, result, keep): see `Sender.send` in _send/engine.py. */
+static PyObject *
+sendmmsg_send(Sendmmsg *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    int fd, code, keep;
+    if (nargs != 3) {
+        PyErr_SetString(PyExc_TypeError, "send takes a socket, a result, and whether to go on");
+        return NULL;
+    }
+    keep = args[2] == Py_True;
+    if ((args[1] != Py_None
+         && PyObject_SetAttr(args[1], self->state->progress, (PyObject *)self) < 0)
+        || descriptor_of(self->state, args[0], &fd) < 0) {
+        return NULL;
+    }
+    if (self->busy) {
+        PyErr_SetString(PyExc_RuntimeError, "another thread is in this send");
+        return NULL;
+    }
+    code = fd < 0 ? EBADF : send_all(self, fd);
+    if (self->handled == self->count || (!keep && !self->refused)) {
+        drop_keeping_error(self);
+    }
+    return code < 0 ? NULL : PyLong_FromLong(code);
 }
 
 /* rest(): copies of what was not handled: a list of payloads, and one of sockaddrs. */
@@ -401,9 +455,30 @@ static PyMemberDef sendmmsg_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
+static PyObject *
+sendmmsg_failures(Sendmmsg *self, void *Py_UNUSED(closure))
+{
+    return Py_XNewRef(failures_of(self));
+}
+
+static PyObject *
+sendmmsg_progress(Sendmmsg *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self);
+}
+
+static PyGetSetDef sendmmsg_getset[] = {
+    {"progress", (getter)sendmmsg_progress, NULL, NULL, NULL},
+    {"failures", (getter)sendmmsg_failures, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot sendmmsg_slots[] = {
     {Py_tp_doc, "Sends by sendmmsg(2). See _send/engine.py."},
     {Py_tp_dealloc, sendmmsg_dealloc},
+    {Py_tp_traverse, sendmmsg_traverse},
+    {Py_tp_clear, sendmmsg_clear},
+    {Py_tp_getset, sendmmsg_getset},
     {Py_tp_methods, sendmmsg_methods},
     {Py_tp_members, sendmmsg_members},
     {0, NULL},
@@ -412,7 +487,8 @@ static PyType_Slot sendmmsg_slots[] = {
 static PyType_Spec sendmmsg_spec = {
     .name = "anyio_mmsg._compiled.Sendmmsg",
     .basicsize = sizeof(Sendmmsg),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, /* but by the vectorcall */
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC
+             | Py_TPFLAGS_DISALLOW_INSTANTIATION, /* but by the vectorcall */
     .slots = sendmmsg_slots,
 };
 

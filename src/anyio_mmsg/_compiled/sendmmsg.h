@@ -20,6 +20,7 @@ typedef struct {
     PyObject_HEAD
     State *state;
     PyObject *failure;       /* the class of what is reported of a packet that was refused */
+    PyObject *failures;      /* owned: a list of those, or NULL; it stays when the send is over */
     Py_ssize_t count;        /* packets */
     Py_ssize_t handled;      /* of them sent or refused */
     struct mmsghdr *headers; /* by packet; first in the one piece of memory */
@@ -40,7 +41,7 @@ typedef struct {
 int sendmmsg_lay(Sendmmsg *self, PyObject *packets, PyObject *sockaddrs, int family,
                  Py_ssize_t most, PyObject *data);
 
-/* Bytes of a packet's control data that _send/control.py gives, at most: where it comes from over
+/* Bytes of a packet's control data that _send/options.py gives, at most: where it comes from over
  * IPv6 (40), and its ECN codepoint in the form of IPv6 and of IPv4 (24 each). */
 #define MOST_CONTROL 88
 

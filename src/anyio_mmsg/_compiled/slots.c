@@ -377,11 +377,6 @@ slots_take_back(Slots *self, PyObject *argument)
     if (count < 0 || count > self->held) {
         return PyErr_Format(PyExc_ValueError, "%zd of %zd packets taken back", count, self->held);
     }
-    if (self->pins > 0 && count > 0) {
-        PyErr_SetNone(PyExc_BufferError);
-        raise_in_use(0);
-        return NULL;
-    }
     first = self->oldest;
     last = first + count;
     /* `oldest` follows each packet. What runs when a leftover goes (a callback of a weak reference)
@@ -389,6 +384,11 @@ slots_take_back(Slots *self, PyObject *argument)
     while (self->oldest < last) {
         Place place = {slot_of(self, self->head), self->skip};
         PyObject *leftover;
+        if (self->pins > 0) { /* such a callback has begun to send the rest */
+            PyErr_SetNone(PyExc_BufferError);
+            raise_in_use(self->oldest - first);
+            return NULL;
+        }
         if (slots_kill(self, place, &leftover) < 0) {
             raise_in_use(self->oldest - first);
             return NULL;

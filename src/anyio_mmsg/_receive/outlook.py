@@ -45,7 +45,10 @@ class Outlook:
     def defer_error(self, sock: socket.socket, error: OSError) -> None:
         """Have the next receive on `sock` raise `error`, which came after packets."""
         self._inode = inode_of(sock)
-        self._error = error.with_traceback(None)  # whose frames hold the socket
+        # Without what leads to frames, which hold the socket: its own, and those of an error that
+        # was being handled meanwhile.
+        error.__context__ = None
+        self._error = error.with_traceback(None)
         self.more = True
 
     def take_error(self, sock: socket.socket) -> OSError | None:

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from .._packets.batch import PacketBatch
+from .._packets.batch import PacketBatch, held_in
 from .._system.addresses import ADDRESSES, sockaddrs_of
 from .._system.control import split
 from .._system.platform import (
@@ -17,7 +17,7 @@ from .._system.platform import (
     type_of,
     why_no_batch_calls,
 )
-from .control import Controls, pack
+from .options import Controls, pack
 from .outgoing import (
     GIVE,
     MAX_PAYLOAD,
@@ -34,7 +34,7 @@ from .outgoing import (
     listed,
     refuse,
 )
-from .result import SendFailure, SendResult
+from .result import Progress, SendFailure, SendResult
 from .sendto import Sendto, has_segmentation
 
 SENDERS = ("auto", "sendto", "sendmmsg")
@@ -53,6 +53,7 @@ class Sender(Protocol):
     Attributes:
         count: How many packets there are.
         handled: How many of them were sent or refused.
+        progress: What a `SendResult` reads, also when the send is over.
         refused: Whether the system refuses the sender's call, which it has been asked twice.
     """
 
@@ -61,8 +62,10 @@ class Sender(Protocol):
 
     @property
     def handled(self) -> int: ...
+    @property
+    def progress(self) -> Progress: ...
 
-    def send(self, sock: socket.socket, result: SendResult) -> int:
+    def send(self, sock: socket.socket, result: SendResult | None, keep: bool) -> int:
         """Send the packets that were not handled yet, as many as there is room for.
 
         What the system took is recorded by the same C-level step that gave it, so that no
@@ -70,7 +73,9 @@ class Sender(Protocol):
 
         Args:
             sock: A datagram socket; it is not waited for, even if it is a blocking one.
-            result: Where to count what was sent, and which packets were refused.
+            result: What is to read this sender's progress from now on, or None.
+            keep: Whether to go on later. Otherwise the send ends with this call, as by `release`,
+                unless the call is refused.
 
         Returns:
             0: all were handled. EAGAIN: there is no room for more. EBADF or ENOTSOCK: the socket
@@ -114,23 +119,22 @@ def sender_of(
     best: Any = None if name == "sendto" or Refused.sendmmsg else Sendmmsg
     if gso:
         gso = has_segmentation(sock)
+    replies = controls is not None and controls.replies
+    slots: Any = packets._slots if isinstance(packets, PacketBatch) else None
     items: Any = packets
-    if type(packets) is not list:
-        if not isinstance(packets, PacketBatch):
-            items = listed("packets", packets, GIVE)
-        elif controls is not None and controls.replies:
-            items = list(packets)  # each is asked; and if it is released meanwhile, that shows
-        elif best is None:
-            try:
-                return _plain(batch_columns(family, packets), gso, controls, packets)
-            except WRONG as error:
-                refuse(family, most, packets, error)
-        elif len(packets) and type(packets._slots.source) is Recvmmsg:
-            items = packets._slots
-        else:
-            items = list(packets)
+    if slots is not None:
+        held = held_in(slots)
+        if best is not None and held and not replies and type(slots.source) is Recvmmsg:
+            items = slots
+        elif best is not None or replies:
+            items = slots.hand_out(0)
+    elif type(packets) is not list or best is None or replies:
+        # A copy, where it is read more than once: a list may change meanwhile.
+        items = listed("packets", packets, GIVE)
     try:
         if best is None:
+            if items is packets:
+                return _plain(batch_columns(family, slots), gso, controls, ())
             return _plain(columns(family, most, items), gso, controls, items)
         sockaddrs = sockaddrs_of(family)
         sender: Sender
@@ -141,8 +145,7 @@ def sender_of(
             sender = best(SendFailure, items, sockaddrs, family, most, gso, None, packed)
         return sender
     except WRONG as error:
-        given = packets if isinstance(packets, PacketBatch) else items
-        refuse(family, most, given, error, controls)
+        refuse(family, most, items if slots is None else slots.hand_out(0), error, controls)
 
 
 def _plain(columns: Columns, gso: bool, controls: Controls | None, items: Any) -> Sendto:
@@ -172,7 +175,7 @@ def fan_sender_of(
         raise TypeError(f"addresses is {addresses!r}; give a list of them")
     family = family_of(sock)
     most = MAX_PAYLOAD.get(family, UNLIMITED) if type_of(sock) == _DGRAM else UNLIMITED
-    check_fan(most, data)
+    data = check_fan(most, data)
     items = listed("addresses", addresses, "give a list of them")
     best: Any = None if name == "sendto" or Refused.sendmmsg else Sendmmsg
     try:
@@ -198,4 +201,4 @@ def fall_back(sender: Any) -> Sender:
         columns.controls = [tuple(split(packed))] * len(datas)
     elif packed is not None:
         columns.controls = [tuple(split(one)) for one in packed[sender.handled :]]
-    return Sendto(columns, first=sender.handled)
+    return Sendto(columns, first=sender.handled, failures=sender.progress.failures)

@@ -9,21 +9,18 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterable
-from weakref import WeakKeyDictionary, ref
+from collections.abc import Iterable
 
-import anyio
 from anyio import ClosedResourceError, WouldBlock
-from anyio.lowlevel import RunVar
 
-from .._compat import checkpoint, wait_socket_writable
-from .._receive.outlook import inode_of
+from .._compat import checkpoint
 from .._receive.usable import ensure_usable
 from .._system.platform import type_of
-from .control import Controls
 from .engine import Sender, check_sender, fall_back, fan_sender_of, sender_of
+from .options import Controls
 from .outgoing import Data, Destination, Packets
-from .result import UNUSABLE, SendResult, UnusableSocketError
+from .result import NOTHING, UNUSABLE, SendResult, UnusableSocketError, result_of
+from .turns import until_writable
 
 _DGRAM = int(socket.SOCK_DGRAM)
 
@@ -105,12 +102,13 @@ async def send_mmsg(
             writable. Nothing more was sent; `result` says what was.
         OSError: The system does not let the event loop wait for the socket; the same.
     """
-    result = _begin(sock, engine, result)
+    _begin(sock, engine, result)
     controls = None
     if reply_from_destination or source is not None or ecn is not None:
         controls = Controls(sock, reply_from_destination, source, ecn)
     await checkpoint()
-    return await _send_all(sock, sender_of(sock, packets, gso, engine, controls), result)
+    sender = sender_of(sock, packets, gso, engine, controls)
+    return await _send_all(sock, sender, result)
 
 
 async def multi_target_send(
@@ -139,12 +137,13 @@ async def multi_target_send(
     Raises:
         Exception: As `send_mmsg`.
     """
-    result = _begin(sock, engine, result)
+    _begin(sock, engine, result)
     controls = None
     if source is not None or ecn is not None:
         controls = Controls(sock, False, source, ecn)
     await checkpoint()
-    return await _send_all(sock, fan_sender_of(sock, data, addresses, engine, controls), result)
+    sender = fan_sender_of(sock, data, addresses, engine, controls)
+    return await _send_all(sock, sender, result)
 
 
 def send_mmsg_nowait(
@@ -178,28 +177,25 @@ def send_mmsg_nowait(
         anyio.WouldBlock: The socket has room for none of the packets.
         Exception: Otherwise as `send_mmsg`.
     """
-    result = _begin(sock, engine, result)
+    _begin(sock, engine, result)
     controls = None
     if reply_from_destination or source is not None or ecn is not None:
         controls = Controls(sock, reply_from_destination, source, ecn)
     sender = sender_of(sock, packets, gso, engine, controls)
-    try:
-        code = sender.send(sock, result)
-        if code:
-            sender = _after(sock, sender, code, result)
-            if not sender.handled:
-                raise WouldBlock
-        return result
-    finally:
-        sender.release()
+    code = sender.send(sock, result, False)
+    if code:
+        sender = _after(sock, sender, code, result, False)
+        if not sender.handled:
+            raise WouldBlock
+    return result_of(sender.progress) if result is None else result
 
 
-def _begin(sock: socket.socket, engine: str, result: SendResult | None) -> SendResult:
-    """Refuse what can't work; return an empty result."""
+def _begin(sock: socket.socket, engine: str, result: SendResult | None) -> None:
+    """Refuse what can't work; have a result that was given say that nothing was sent."""
     if result is None:
-        result = SendResult()
+        pass
     elif isinstance(result, SendResult):
-        result._restart()
+        result._progress = NOTHING
     else:
         raise TypeError(f"result is a {type(result).__name__}, and has to be a SendResult")
     if (
@@ -214,10 +210,11 @@ def _begin(sock: socket.socket, engine: str, result: SendResult | None) -> SendR
             raise UnusableSocketError(errno.EBADF, str(error), result) from None
     if engine != "auto":
         check_sender(engine)
-    return result
 
 
-def _after(sock: socket.socket, sender: Sender, code: int, result: SendResult) -> Sender:
+def _after(
+    sock: socket.socket, sender: Sender, code: int, result: SendResult | None, keep: bool
+) -> Sender:
     """Deal with what ended a sender's `send`; return the sender to go on with, if there is more.
 
     Raises:
@@ -226,91 +223,19 @@ def _after(sock: socket.socket, sender: Sender, code: int, result: SendResult) -
     if sender.refused:
         old, sender = sender, fall_back(sender)
         old.release()
-        code = sender.send(sock, result)
+        code = sender.send(sock, result, keep)
     if code in UNUSABLE:
-        raise UnusableSocketError(code, os.strerror(code), result)
+        known = result_of(sender.progress) if result is None else result
+        raise UnusableSocketError(code, os.strerror(code), known)
     return sender
 
 
-async def _send_all(sock: socket.socket, sender: Sender, result: SendResult) -> SendResult:
+async def _send_all(sock: socket.socket, sender: Sender, result: SendResult | None) -> SendResult:
     try:
-        while code := sender.send(sock, result):
-            sender = _after(sock, sender, code, result)
+        while code := sender.send(sock, result, True):
+            sender = _after(sock, sender, code, result, True)
             if sender.handled < sender.count:
-                await _until_writable(sock, result)
-        return result
+                await until_writable(sock, sender.progress)
+        return result_of(sender.progress) if result is None else result
     finally:
         sender.release()
-
-
-class _Turns:
-    """Serialises the tasks that wait to write to one socket: an event loop lets one do so.
-
-    Attributes:
-        holder: Whose turn it is: a weak reference to something that lives as long as that wait,
-            so that an interrupt can't leave the turn taken.
-        ended: Is set when that turn ends.
-        over: Whether the socket is about to be closed.
-        inode: Of which socket. Its object may become another one, by ``sock.__init__()``.
-    """
-
-    def __init__(self, inode: int) -> None:
-        self.holder: Callable[[], object] = _nobody
-        self.ended = anyio.Event()
-        self.over = False
-        self.inode = inode
-
-
-class _Turn:
-    __slots__ = ("__weakref__",)
-
-
-def _nobody() -> None:
-    return None
-
-
-# In each event loop. Entries go with their sockets.
-_turns: RunVar[WeakKeyDictionary[socket.socket, _Turns]] = RunVar("anyio_mmsg_turns")
-
-
-def _turns_of(sock: socket.socket) -> _Turns:
-    try:
-        every = _turns.get()
-    except LookupError:
-        every = WeakKeyDictionary()
-        _turns.set(every)
-    turns, inode = every.get(sock), inode_of(sock)
-    if turns is None or turns.over or turns.inode != inode:
-        turns = every[sock] = _Turns(inode)
-    return turns
-
-
-async def _until_writable(sock: socket.socket, result: SendResult) -> None:
-    turns = _turns_of(sock)
-    while turns.holder() is not None:
-        await turns.ended.wait()
-    turns.ended.set()  # wakes tasks that an interrupted holder left asleep
-    # Whoever had the turn before may have met the end; the next must not wait for that.
-    closed = turns.over or sock.fileno() < 0
-    if not closed:
-        turns.ended = anyio.Event()
-        try:
-            await _wait_in_turn(sock, turns)
-        except ClosedResourceError:
-            turns.over = closed = True
-        except (OSError, ValueError) as error:
-            closed = sock.fileno() < 0 or getattr(error, "errno", None) in UNUSABLE
-            if not closed:
-                raise
-        finally:
-            turns.holder = _nobody
-            turns.ended.set()
-    if closed:
-        raise UnusableSocketError(errno.EBADF, "the socket is closed", result)
-
-
-async def _wait_in_turn(sock: socket.socket, turns: _Turns) -> None:
-    # Here, so that the turn is over when this is, whatever becomes of the caller.
-    turn = _Turn()
-    turns.holder = ref(turn)
-    await wait_socket_writable(sock)

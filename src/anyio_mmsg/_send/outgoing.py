@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Sequence
+from mmap import mmap
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
-from .._packets import Packet
-from .._packets.batch import PacketBatch
+from .._packets import Packet, Slots
 from .._packets.packet import Address
 from .._system.addresses import ADDRESSES, sockaddrs_of
 from .._system.sockaddr import encode_sockaddr
-from .control import Controls, Messages
+from .options import Controls, Messages
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -69,6 +69,8 @@ class Columns:
     def __init__(
         self, datas: Sequence[Data], addresses: Sequence[Address], only_bytes: bool = False
     ) -> None:
+        if len(datas) != len(addresses):
+            raise RuntimeError("the packets changed while they were read")
         self.datas = datas
         self.addresses = addresses
         self.controls: list[Messages] | None = None
@@ -78,7 +80,7 @@ class Columns:
 
     def release(self) -> None:
         """Let go of the payloads."""
-        self._pins = ()
+        self._pins = self.datas = self.addresses = ()
 
 
 def columns(family: int, most: int, items: list[Any]) -> Columns:
@@ -107,21 +109,22 @@ def columns(family: int, most: int, items: list[Any]) -> Columns:
         datas, addresses = zip(*items, strict=True)
     only_bytes = set(map(type, datas)) == {bytes}
     if not only_bytes:
-        for data in datas:
-            _check_data(most, data)
+        datas = [_checked(most, data) for data in datas]
     elif max(set(map(len, cast(Sequence[bytes], datas)))) > most:
         raise ValueError(f"a payload of more than {most} bytes")
     return Columns(datas, _canonical(family, addresses), only_bytes)
 
 
-def batch_columns(family: int, batch: PacketBatch) -> Columns:
+def batch_columns(family: int, slots: Slots) -> Columns:
     """Return as columns what a batch holds, each packet to go back to its sender.
+
+    Read from its slots: what a subclass of `PacketBatch` overrides does not change what is sent.
 
     Raises:
         TypeError: As for `columns`.
         ValueError: As for `columns`.
     """
-    return Columns(batch.payloads(), _canonical(family, batch.addresses()))
+    return Columns(slots.payloads(0), _canonical(family, slots.addresses(0)))
 
 
 def fan_columns(family: int, data: Data, addresses: list[Address]) -> Columns:
@@ -150,9 +153,7 @@ def _canonical(family: int, addresses: Sequence[Address]) -> list[Address]:
 
 
 def listed(name: str, things: Iterable[Any], fix: str) -> list[Any]:
-    """Read an iterable that a caller gave."""
-    if type(things) is list:
-        return things
+    """Return a list of what an iterable that a caller gave has now."""
     try:
         iterator = iter(things)
     except TypeError:
@@ -160,15 +161,15 @@ def listed(name: str, things: Iterable[Any], fix: str) -> list[Any]:
     return list(iterator)
 
 
-def check_fan(most: int, data: Data) -> None:
-    """Check the one payload of `multi_target_send`.
+def check_fan(most: int, data: Data) -> Data:
+    """Check the one payload of `multi_target_send`; return it, or a copy, as `_checked` does.
 
     Raises:
         TypeError: It is not bytes-like.
         ValueError: It is too long, or not contiguous.
     """
     try:
-        _check_data(most, data)
+        return _checked(most, data)
     except (TypeError, ValueError) as error:
         raise type(error)(f"the {error}") from None
 
@@ -190,7 +191,7 @@ def refuse(
                     data, address = item
                 except (TypeError, ValueError):
                     raise TypeError(f"{item!r} is not a pair; {GIVE}") from None
-            _check_data(most, data)
+            _checked(most, data)
             if isinstance(address, Packet):
                 _check_sender(family, address)
             else:
@@ -202,7 +203,8 @@ def refuse(
     raise error
 
 
-def _check_data(most: int, data: Data) -> None:
+def _checked(most: int, data: Data) -> Data:
+    """Return a payload that can be sent; a copy, if an export does not keep its memory."""
     try:
         view = memoryview(data)
     except TypeError:
@@ -218,6 +220,16 @@ def _check_data(most: int, data: Data) -> None:
         raise ValueError("data is not contiguous; give bytes(data)")
     if view.nbytes > most:
         raise ValueError(f"data has {view.nbytes} bytes; a datagram carries {most} at most")
+    kind = type(view.obj)
+    return data if kind in _STEADY or not _is_of_ctypes(kind) else bytes(view)
+
+
+_STEADY = {bytes, bytearray, mmap}  # the usual ones, which keep their memory while it is exported
+
+
+def _is_of_ctypes(kind: type) -> bool:
+    """Whether objects are made by ctypes, which resizes their memory in spite of exports."""
+    return any(base.__module__ == "_ctypes" for base in kind.__mro__)
 
 
 def _check_sender(family: int, packet: Packet) -> None:

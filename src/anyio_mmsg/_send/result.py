@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from anyio import ClosedResourceError
 
 from .._compat import ExceptionGroup
-from .._system import platform
-from .record import Record
-
-if TYPE_CHECKING:
-    _Record = Record
-else:
-    _Record = platform.Record or Record
 
 UNUSABLE = frozenset({errno.EBADF, errno.ENOTSOCK})
 """Errors of the socket itself, after which it sends nothing; all others are a packet's."""
@@ -35,11 +28,39 @@ class SendFailure(NamedTuple):
     error: OSError
 
 
-class SendResult(_Record):
+class Progress(Protocol):
+    """How far a send has got; a sender has one.
+
+    Attributes:
+        handled: How many packets were sent or refused.
+        failures: Those that were refused, in order.
+    """
+
+    @property
+    def handled(self) -> int: ...
+    @property
+    def failures(self) -> Sequence[SendFailure]: ...
+
+
+class Past:
+    """The `Progress` of no sender: of a send that has not begun, or of a result made by hand."""
+
+    __slots__ = ("failures", "handled")
+
+    def __init__(self, handled: int, failures: Sequence[SendFailure]) -> None:
+        self.handled = handled
+        self.failures = failures
+
+
+NOTHING = Past(0, ())
+"""What has become of packets before they are sent."""
+
+
+class SendResult:
     """How far a send has got: packets up to `handled` were sent, but for the failures.
 
-    What the system took is counted in the same step: if a signal handler raises
-    in the middle of a send, the result that was given to it still says exactly what was sent.
+    It reads what its sender counts, in the same step that sends: if a signal handler raises in
+    the middle of a send, the result that was given to it still says exactly what was sent.
     It only reports: changing it does not change the send.
 
     Args:
@@ -48,22 +69,32 @@ class SendResult(_Record):
 
     Attributes:
         sent: How many packets the system took. It can't be set.
-        failures: Those that it refused, in order.
+        failures: Those that it refused, in order; a new list each time.
     """
 
-    __slots__ = ()
+    __slots__ = ("_progress",)
 
-    if TYPE_CHECKING:
+    _progress: Progress
 
-        def __init__(self, sent: int = 0, failures: list[SendFailure] | None = None) -> None: ...
+    def __init__(self, sent: int = 0, failures: list[SendFailure] | None = None) -> None:
+        known = () if failures is None else tuple(failures)
+        self._progress = Past(sent + len(known), known)
 
-        @property
-        def failures(self) -> list[SendFailure]: ...
+    @property
+    def sent(self) -> int:
+        """How many packets the system took."""
+        progress = self._progress
+        return progress.handled - len(progress.failures)
+
+    @property
+    def failures(self) -> list[SendFailure]:
+        """Those that it refused, in order."""
+        return list(self._progress.failures)
 
     @property
     def handled(self) -> int:
         """How many were dealt with, sent or refused. Packets from this index on were not."""
-        return self.sent + len(self.failures)
+        return self._progress.handled
 
     @property
     def errors(self) -> Mapping[int, int]:
@@ -78,12 +109,13 @@ class SendResult(_Record):
             ExceptionGroup: Of several failures: their errors, in order. On Python 3.10 it is that
                 of the package exceptiongroup, which AnyIO requires there.
         """
-        if len(self.failures) == 1:
-            raise self.failures[0].error
-        if self.failures:
+        failures = self.failures
+        if len(failures) == 1:
+            raise failures[0].error
+        if failures:
             raise ExceptionGroup(
-                f"{len(self.failures)} of {self.handled} packets were not sent",
-                [failure.error for failure in self.failures],
+                f"{len(failures)} of {self.handled} packets were not sent",
+                [failure.error for failure in failures],
             )
 
     def __eq__(self, other: object) -> bool:
@@ -101,6 +133,16 @@ class SendResult(_Record):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.sent, self.failures)
+
+
+def result_of(progress: Progress) -> SendResult:
+    """Return a new result that reads `progress`."""
+    result = _new(SendResult)
+    result._progress = progress
+    return result
+
+
+_new = SendResult.__new__  # without `__init__`: a result of a sender needs no other state
 
 
 class UnusableSocketError(ClosedResourceError, OSError):

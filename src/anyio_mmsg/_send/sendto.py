@@ -9,13 +9,13 @@ import errno
 import socket
 import sys
 from collections.abc import Sequence
-from itertools import chain, repeat, takewhile
+from itertools import repeat, takewhile
 from typing import Any
 
 from .._packets.packet import Address
 from .._system.control import Ancillary
 from .._system.platform import MSG_DONTWAIT, ON_LINUX
-from .control import Messages
+from .options import Messages
 from .outgoing import MAX_PAYLOAD, Columns, Data
 from .result import UNUSABLE, SendFailure, SendResult
 
@@ -35,47 +35,113 @@ _MOST_BYTES = MAX_PAYLOAD[socket.AF_INET]  # of a run, which is one datagram unt
 _CHUNK = 256  # packets that are looked at in one go: few, as the buffer may be full soon
 
 
+class Tally:
+    """What a `Sendto` has handled, which a `SendResult` reads; it keeps no payload.
+
+    One store changes the state: a signal handler may raise between any two bytecodes, and the
+    state is right all the same.
+
+    Args:
+        handled: Packets that another sender has handled.
+        failures: Those that it has met.
+    """
+
+    __slots__ = ("_failures", "_state")
+
+    # Packets handled before this step; what its calls gave so far; how many packets each of them
+    # sends, or None if each sends one; how many of the failures count.
+    _state: tuple[int, list[int], list[int] | None, int]
+
+    def __init__(self, handled: int, failures: Sequence[SendFailure]) -> None:
+        self._failures = list(failures)
+        self._state = handled, [], None, len(failures)
+
+    @property
+    def handled(self) -> int:
+        """How many packets were sent or refused."""
+        before, taken, lengths, _ = self._state
+        return before + (len(taken) if lengths is None else sum(lengths[: len(taken)]))
+
+    @property
+    def failures(self) -> list[SendFailure]:
+        """Those that were refused, in order."""
+        return self._failures[: self._state[3]]
+
+    def begin(self, lengths: list[int] | None = None) -> list[int]:
+        """Begin a step; return a list that its calls extend, by an item each.
+
+        Args:
+            lengths: How many packets each call sends; None: one.
+        """
+        taken: list[int] = []
+        self._state = self.handled, taken, lengths, self._state[3]
+        return taken
+
+    def refuse(self, error: OSError) -> None:
+        """Record that the next packet was refused."""
+        handled = self.handled
+        self._failures.append(SendFailure(handled, error))
+        self._state = handled + 1, [], None, len(self._failures)
+
+    def next_run(self) -> int:
+        """Return how many packets the next call of this step sends."""
+        _, taken, lengths, _ = self._state
+        return lengths[len(taken)] if lengths is not None and len(taken) < len(lengths) else 1
+
+
 class Sendto:
     """Sends by a `sendto` for each packet. An object is one send.
 
     What was sent is recorded by the C-level step that sent it: a list that is extended by
-    ``map(sock.sendto, ...)`` keeps what came before an exception, whatever raises, and a
-    `SendResult` watches that list.
+    ``map(sock.sendto, ...)`` keeps what came before an exception, whatever raises.
 
     Args:
         columns: The packets.
         gso: Whether to use segmentation offload: `sendmsg` with a control message, a call for a
             run.
         first: The index of the first packet: those before it were handled by another sender.
+        failures: Those that it has met.
 
     Attributes:
         count: How many packets there are, with those.
+        progress: What was handled.
         refused: Whether the system refuses the call; never.
     """
 
     refused = False
 
-    def __init__(self, columns: Columns, gso: bool = False, first: int = 0) -> None:
+    def __init__(
+        self,
+        columns: Columns,
+        gso: bool = False,
+        first: int = 0,
+        failures: Sequence[SendFailure] = (),
+    ) -> None:
         self.count = first + len(columns.datas)
+        self.progress = Tally(first, failures)
         self._columns = columns
         self._gso = gso
         self._first = first
         self._mixed = 0 < columns.addresses.count(None) < len(columns.addresses)
-        # Handled: those before the last step, and those that this has sent so far.
-        self._before = first
-        self._taken: list[int] = []
-        self._runs: dict[int, int] = {}  # of the last step: their lengths, by the first packet
 
     @property
     def handled(self) -> int:
         """How many packets were sent or refused."""
-        return self._before + len(self._taken)
+        return self.progress.handled
 
-    def send(self, sock: socket.socket, result: SendResult) -> int:
+    def send(self, sock: socket.socket, result: SendResult | None, keep: bool) -> int:
         """See `anyio_mmsg._send.engine.Sender`."""
-        while (start := self.handled) < self.count:
-            self._before, self._taken = start, []
-            result._watch(self._taken)
+        if result is not None:
+            result._progress = self.progress
+        try:
+            return self._send(sock)
+        finally:
+            if not keep:
+                self.release()
+
+    def _send(self, sock: socket.socket) -> int:
+        tally = self.progress
+        while (start := tally.handled) < self.count:
             try:
                 if self._gso:
                     self._send_runs(sock, start)
@@ -89,16 +155,14 @@ class Sendto:
                 number = error.errno
                 if number in UNUSABLE:
                     return number or 0
-                if number in NO_SEGMENTATION and self._runs.get(self.handled, 1) > 1:
-                    self._gso, self._runs = False, {}  # from here on without
+                if number in NO_SEGMENTATION and tally.next_run() > 1:
+                    self._gso = False  # from here on without
                     continue
                 if number is None:  # CPython's own: a unix path without room for a NUL
                     error = OSError(errno.ENAMETOOLONG, str(error))
                 # Without what leads to frames, which hold the socket.
                 error.__context__ = None
-                error = error.with_traceback(None)
-                result.failures.append(SendFailure(self.handled, error))
-                self._before += 1
+                tally.refuse(error.with_traceback(None))
         return 0
 
     def release(self) -> None:
@@ -117,19 +181,20 @@ class Sendto:
     def _send_each(self, sock: socket.socket, start: int) -> None:
         """Send the next packets, as far as they go one way: to the peer, or to addresses."""
         datas, addresses = self._next(start)
+        taken = self.progress.begin()
         if self._columns.controls is not None:
             calls = map(
                 sock.sendmsg, zip(datas), self._controls(start), repeat(MSG_DONTWAIT), addresses
             )
-            self._taken.extend(calls)
+            taken.extend(calls)
         elif addresses[0] is None:
             if self._mixed:
                 datas = datas[: len(list(takewhile(_is_none, addresses)))]
-            self._taken.extend(map(sock.send, datas, repeat(MSG_DONTWAIT)))
+            taken.extend(map(sock.send, datas, repeat(MSG_DONTWAIT)))
         else:
             if self._mixed and None in addresses:
                 addresses = addresses[: addresses.index(None)]  # `map` ends with the shortest
-            self._taken.extend(map(sock.sendto, datas, repeat(MSG_DONTWAIT), addresses))
+            taken.extend(map(sock.sendto, datas, repeat(MSG_DONTWAIT), addresses))
 
     def _send_runs(self, sock: socket.socket, start: int) -> None:
         """Send the next packets, each run of them by one call that counts for all of it."""
@@ -138,19 +203,16 @@ class Sendto:
         given = self._controls(start)
         # One message has one destination, and one source.
         lengths = runs(sizes, list(zip(addresses, given, strict=True)) if given else addresses)
-        self._runs = {}
         groups, controls, names = [], [], []
         at = 0
         for length in lengths:
-            self._runs[start + at] = length
             groups.append(datas[at : at + length])
             control = [*given[at]] if given else []
             controls.append(control + _segments_of(sizes[at]) if length > 1 else control)
             names.append(addresses[at])
             at += length
         calls = map(sock.sendmsg, groups, controls, repeat(MSG_DONTWAIT), names)
-        # As many items for a call as it has sent packets, and all in one step.
-        self._taken.extend(chain.from_iterable(map(repeat, calls, lengths)))
+        self.progress.begin(lengths).extend(calls)
 
 
 def _is_none(address: Address) -> bool:

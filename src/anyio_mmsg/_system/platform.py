@@ -27,9 +27,6 @@ Recvmmsg: Any = _batch_call("Recvmmsg")
 Sendmmsg: Any = _batch_call("Sendmmsg")
 """The sender that calls sendmmsg(2), or None if it is unavailable."""
 
-Record: Any = _batch_call("Record")
-"""What `Sendmmsg` records in, or None if it is unavailable."""
-
 MSG_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 """The flag that keeps a call from waiting, as a plain int: to combine Python's enums costs as
 much as the system call. 0 where the system lacks it; the sockets are nonblocking anyway."""

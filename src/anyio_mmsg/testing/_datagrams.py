@@ -101,7 +101,9 @@ class Datagram:
 
     def __post_init__(self) -> None:
         family = _family_of(self.address)
-        check_fan(MAX_PAYLOAD.get(family, UNLIMITED), self.data)
+        # Without a name it is mostly of a unix socket, whose datagrams may be longer.
+        named = self.address is not None
+        check_fan(MAX_PAYLOAD.get(family, UNLIMITED) if named else UNLIMITED, self.data)
         address = decode_sockaddr(encode_sockaddr(family, self.address))
         object.__setattr__(self, "data", bytes(memoryview(self.data)))
         object.__setattr__(self, "address", address)

@@ -1,4 +1,4 @@
-"""Control data that goes out with packets: the address they come from, and their ECN codepoint.
+"""What a packet is sent with, as control data: the address it comes from, and its ECN codepoint.
 
 The numbers and layouts are Linux's (ip(7), ipv6(7)). On a dual-stack socket the messages of both
 versions go along where they differ: the kernel's path for IPv4 peers, whose addresses are mapped,
