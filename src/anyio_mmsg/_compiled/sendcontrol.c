@@ -1,6 +1,5 @@
 /* Control data that goes out with packets. What it says is made by _send/options.py, as bytes:
- * whole control messages, each padded to whole words (cmsg(3)). Here it is only pointed to, and
- * the size of segments is added.
+ * whole control messages, each padded to whole words (cmsg(3)). Here it is only pointed to.
  *
  * `Sendmmsg.controls` is bytes, for all packets, or a tuple of bytes, one for each. Neither changes,
  * and a reference to it is kept until `sendmmsg_drop`, so what headers point to stays where it is.
@@ -11,9 +10,6 @@
 #ifdef __linux__
 
 #include "sendmmsg.h"
-
-#define SOL_UDP_LEVEL 17 /* linux/udp.h, which some C libraries lack, like the next one */
-#define UDP_SEGMENT_TYPE 103
 
 int
 sendmmsg_lay_control(Sendmmsg *self, PyObject *controls)
@@ -49,22 +45,6 @@ same_control(const Sendmmsg *self, Py_ssize_t one, Py_ssize_t other)
     return a->msg_controllen == b->msg_controllen
            && (a->msg_control == b->msg_control
                || memcmp(a->msg_control, b->msg_control, a->msg_controllen) == 0);
-}
-
-void
-ask_for_segments(struct msghdr *header, char *room, uint16_t size)
-{
-    size_t before = header->msg_controllen; /* at most MOST_CONTROL, in whole words */
-    struct cmsghdr *message = (struct cmsghdr *)(room + before);
-    if (before > 0) {
-        memcpy(room, header->msg_control, before);
-    }
-    message->cmsg_level = SOL_UDP_LEVEL;
-    message->cmsg_type = UDP_SEGMENT_TYPE;
-    message->cmsg_len = CMSG_LEN(sizeof(size));
-    memcpy(CMSG_DATA(message), &size, sizeof(size));
-    header->msg_control = room;
-    header->msg_controllen = before + SEGMENT_SPACE;
 }
 
 #endif

@@ -21,49 +21,8 @@
 #ifdef __linux__
 
 #include <errno.h>
-#include <netinet/in.h>
 
 #include "sendmmsg.h"
-
-/* The kernel cuts a larger number of messages to this in silence (UIO_MAXIOV). It is also the
- * most iovecs of a message. */
-#define MOST_MESSAGES 1024
-
-/* Segments of a run. 64 is what each kernel takes that has segmentation (4.18); later ones take
- * 128. */
-#define MOST_SEGMENTS 64
-
-/* Bytes of a run, which is one datagram until it is cut: what IPv4 carries (65,535 less 20 for
- * its header and 8 for that of UDP). */
-#define MOST_BYTES 65507
-
-/* Packets by runs: those of one run are one message, which the kernel or the device cuts. The
- * arrays lie behind it, in one piece of memory. */
-struct Runs {
-    struct mmsghdr *headers;
-    struct iovec *wholes; /* of a run that lies in one piece */
-    char *controls;        /* with the size of segments, `control_size` bytes for each */
-    size_t control_size;   /* a multiple of a cmsghdr's alignment */
-    int *lengths;          /* in packets */
-};
-
-static Runs *
-make_runs(const Sendmmsg *self)
-{
-    size_t most = (size_t)Py_MIN(self->count, MOST_MESSAGES);
-    size_t control_size = SEGMENT_SPACE + (self->controls == NULL ? 0 : MOST_CONTROL);
-    Runs *runs = PyMem_Malloc(sizeof(*runs)
-                              + most * (sizeof(*runs->headers) + sizeof(*runs->wholes)
-                                        + control_size + sizeof(*runs->lengths)));
-    if (runs != NULL) {
-        runs->headers = (struct mmsghdr *)(runs + 1);
-        runs->wholes = (struct iovec *)(runs->headers + most);
-        runs->controls = (char *)(runs->wholes + most);
-        runs->control_size = control_size;
-        runs->lengths = (int *)(runs->controls + most * control_size);
-    }
-    return runs;
-}
 
 /* Let go of all that was kept. Code that this runs finds nothing here any more. */
 static void
@@ -185,70 +144,6 @@ sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *na
     return (PyObject *)self;
 }
 
-static int
-same_name(const Sendmmsg *self, Py_ssize_t one, Py_ssize_t other)
-{
-    const struct msghdr *a = &self->headers[one].msg_hdr, *b = &self->headers[other].msg_hdr;
-    return a->msg_namelen == b->msg_namelen
-           && (a->msg_name == b->msg_name || a->msg_namelen == 0
-               || memcmp(a->msg_name, b->msg_name, a->msg_namelen) == 0);
-}
-
-/* How many packets from `first` on can be one message: of one size, but for the last, which may
- * be shorter, to one destination, and with the same control data. An empty packet is a run of its own, as nothing would be
- * cut off for it. Reports also the bytes, and whether they lie in one piece. */
-static int
-run_length(const Sendmmsg *self, Py_ssize_t first, Py_ssize_t stop, size_t *bytes, int *whole)
-{
-    const struct iovec *iovecs = self->iovecs + first;
-    size_t size = iovecs[0].iov_len;
-    Py_ssize_t run = 1, most = Py_MIN(MOST_SEGMENTS, stop - first);
-    *bytes = size;
-    *whole = 1;
-    while (size > 0 && run < most && iovecs[run - 1].iov_len == size) {
-        size_t next = iovecs[run].iov_len;
-        if (next == 0 || next > size || *bytes + next > MOST_BYTES
-            || !same_name(self, first, first + run)
-            || (self->controls != NULL && !same_control(self, first, first + run))) {
-            break;
-        }
-        *whole = *whole && (char *)iovecs[run - 1].iov_base + size == iovecs[run].iov_base;
-        *bytes += next;
-        run++;
-    }
-    return (int)run;
-}
-
-/* Have a header for each run of packets from the next one on; return how many. */
-static int
-lay_runs(Sendmmsg *self)
-{
-    Runs *runs = self->runs;
-    Py_ssize_t at = self->handled, stop = at + Py_MIN(self->count - at, MOST_MESSAGES);
-    int count = 0;
-    while (at < stop) {
-        struct msghdr *header = &runs->headers[count].msg_hdr;
-        struct iovec *whole = &runs->wholes[count];
-        uint16_t size = (uint16_t)self->iovecs[at].iov_len;
-        size_t bytes;
-        int is_whole, length = run_length(self, at, stop, &bytes, &is_whole);
-        runs->headers[count] = self->headers[at];
-        if (length > 1) {
-            ask_for_segments(header, runs->controls + (size_t)count * runs->control_size, size);
-            header->msg_iovlen = (size_t)length;
-            if (is_whole) { /* one iovec costs the kernel less than many */
-                whole->iov_base = self->iovecs[at].iov_base;
-                whole->iov_len = bytes;
-                header->msg_iov = whole;
-                header->msg_iovlen = 1;
-            }
-        }
-        runs->lengths[count++] = length;
-        at += length;
-    }
-    return count;
-}
-
 /* Call sendmmsg without the GIL; return what it returned, or -errno. */
 static int
 call(Sendmmsg *self, int fd, struct mmsghdr *headers, int count)
@@ -272,7 +167,7 @@ send_next(Sendmmsg *self, int fd, int *run)
     *run = 1;
     if (self->gso) {
         headers = self->runs->headers;
-        count = lay_runs(self);
+        count = runs_lay(self);
         *run = self->runs->lengths[0];
     }
     sent = call(self, fd, headers, count);
@@ -338,7 +233,7 @@ send_all(Sendmmsg *self, int fd)
             PyErr_SetString(PyExc_RuntimeError, "this send is over");
             return -1;
         }
-        if (self->gso && self->runs == NULL && (self->runs = make_runs(self)) == NULL) {
+        if (self->gso && self->runs == NULL && (self->runs = runs_make(self)) == NULL) {
             PyErr_NoMemory();
             return -1;
         }

@@ -1,4 +1,4 @@
-/* What sendmmsg.c, outgoing.c and sendcontrol.c share. */
+/* What sendmmsg.c, outgoing.c, sendcontrol.c and runs.c share. */
 
 #ifndef ANYIO_MMSG_SENDMMSG_H
 #define ANYIO_MMSG_SENDMMSG_H
@@ -7,13 +7,25 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+/* The kernel cuts a larger number of messages to this in silence (UIO_MAXIOV). It is also the
+ * most iovecs of a message. */
+#define MOST_MESSAGES 1024
+
 /* What keeps alive what a packet's header points to. */
 typedef struct {
     PyObject *data; /* owned: the bytes that are the payload, or NULL */
     PyObject *name; /* owned: the bytes that are the sockaddr, or the Recvmmsg that has it; or NULL */
 } Held;
 
-typedef struct Runs Runs;
+/* Packets by runs: those of one run are one message, which the kernel or the device cuts. The
+ * arrays lie behind it, in one piece of memory. */
+typedef struct {
+    struct mmsghdr *headers;
+    struct iovec *wholes; /* of a run that lies in one piece */
+    char *controls;        /* with the size of segments, `control_size` bytes for each */
+    size_t control_size;   /* a multiple of a cmsghdr's alignment */
+    int *lengths;          /* in packets */
+} Runs;
 
 /* One send: headers for packets, and how many of them were handled. */
 typedef struct {
@@ -53,8 +65,10 @@ int sendmmsg_lay(Sendmmsg *self, PyObject *packets, PyObject *sockaddrs, int fam
 int sendmmsg_lay_control(Sendmmsg *self, PyObject *controls);
 /* Whether two packets have the same control data. */
 int same_control(const Sendmmsg *self, Py_ssize_t one, Py_ssize_t other);
-/* Have a run cut into segments of a size: a message behind the control data that its header points
- * to, if any. `room`, aligned as a cmsghdr and of the caller's, takes both. */
-void ask_for_segments(struct msghdr *header, char *room, uint16_t size);
+
+/* runs.c: room for as many runs as one call takes; NULL: there is no memory. */
+Runs *runs_make(const Sendmmsg *self);
+/* Have a header for each run of packets from the next one on; return how many. */
+int runs_lay(Sendmmsg *self);
 
 #endif
