@@ -28,10 +28,12 @@ from ._packets import Packet, compiled
 from ._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, PacketBatch
 from ._packets.packet import Address
 from ._protocol.serve import serve_protocol
+from ._receive.errors import recv_errors_nowait
 from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
 from ._send.functions import multi_target_send, send_mmsg, send_mmsg_nowait
 from ._send.outgoing import Data, Destination, Packets
 from ._send.result import SendFailure, SendResult, UnusableSocketError
+from ._stream.configure import configure_udp_socket
 from ._stream.feed import Overload, feed
 from ._stream.multicast import MulticastGroup
 from ._stream.open import open_udp_socket
@@ -39,6 +41,7 @@ from ._stream.pool import PacketBatchPool, PoolStatistics
 from ._stream.receiver import PacketReceiver
 from ._stream.statistics import ReceiverStatistics
 from ._stream.transient import TRANSIENT_ERRORS
+from ._system.icmp import IcmpError
 
 __all__ = [
     "NUM_RCVMMSGS",
@@ -48,6 +51,7 @@ __all__ = [
     "BatchFullError",
     "Data",
     "Destination",
+    "IcmpError",
     "MulticastGroup",
     "Overload",
     "Packet",
@@ -61,9 +65,11 @@ __all__ = [
     "SendResult",
     "UnusableSocketError",
     "compiled",
+    "configure_udp_socket",
     "feed",
     "multi_target_send",
     "open_udp_socket",
+    "recv_errors_nowait",
     "recv_mmsg",
     "recv_mmsg_exact",
     "recv_mmsg_nowait",

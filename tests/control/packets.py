@@ -6,7 +6,8 @@ import socket
 from contextlib import ExitStack
 from typing import Any
 
-from anyio_mmsg._system.control import SOL_IP, SOL_IPV6, ask_for
+from anyio_mmsg._system.control import SOL_IP, SOL_IPV6
+from anyio_mmsg._system.options import ask_for
 
 LOOPBACK = socket.if_nametoindex("lo") if hasattr(socket, "if_nametoindex") else 0
 IP_TOS, IP_TTL, IPV6_UNICAST_HOPS, IPV6_TCLASS = 1, 2, 16, 67  # linux/in.h, linux/in6.h

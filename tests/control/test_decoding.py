@@ -31,12 +31,12 @@ from anyio_mmsg._system.control import (
     ControlCache,
     control_of,
     decode,
-    has_gro,
     segment_of,
     split,
     timestamp_of,
     timestamps_of,
 )
+from anyio_mmsg._system.options import has_gro
 
 from .packets import ALL, Line
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from anyio_mmsg import PacketBatchPool, PacketReceiver, open_udp_socket
-from anyio_mmsg._system import control
+from anyio_mmsg._system import control, options
 
 from .packets import ALL, LOOPBACK
 
@@ -37,18 +37,18 @@ async def test_all_that_packets_can_say(kind: str, engine: str) -> None:
 
 async def test_nothing_is_asked_for_by_default() -> None:
     with await open_udp_socket("127.0.0.1") as sock:
-        for option in (control.IP_PKTINFO, control.IP_RECVTOS, control.IP_RECVTTL):
+        for option in (control.IP_PKTINFO, options.IP_RECVTOS, options.IP_RECVTTL):
             assert sock.getsockopt(control.SOL_IP, option) == 0
         assert sock.getsockopt(socket.SOL_SOCKET, control.SO_TIMESTAMPNS_NEW) == 0
-        assert not control.has_gro(sock)
+        assert not options.has_gro(sock)
 
 
 @pytest.mark.parametrize("name", ["timestamps", "destinations", "ecn", "hop_limits", "gro"])
 async def test_another_platform_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "ON_LINUX", False)
+    monkeypatch.setattr(options, "ON_LINUX", False)
     asked: dict[str, Any] = {name: True}
     not_asked: dict[str, Any] = {name: False}
-    with pytest.raises(ValueError, match=f"{name}=True needs Linux; open the socket without it"):
+    with pytest.raises(ValueError, match=f"{name}=True needs Linux; leave it out"):
         await open_udp_socket("127.0.0.1", **asked)
     with await open_udp_socket("127.0.0.1", **not_asked):
         pass
@@ -56,7 +56,7 @@ async def test_another_platform_says_so(name: str, monkeypatch: pytest.MonkeyPat
 
 async def test_the_old_timestamps(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     """Of a kernel before 5.1, which does not know the new option."""
-    monkeypatch.setattr(control, "SO_TIMESTAMPNS_NEW", 12345)
+    monkeypatch.setattr(options, "SO_TIMESTAMPNS_NEW", 12345)
     sock = await open_udp_socket("127.0.0.1", timestamps=True)
     pool = PacketBatchPool(2, 4, engine=engine, ancillary=True)
     async with PacketReceiver(sock, pool) as receiver:
@@ -73,14 +73,14 @@ async def test_packets_longer_than_the_path(dont_fragment: bool, kind: str) -> N
     )
     with sock:
         level, option = (
-            (control.SOL_IPV6, control.IPV6_MTU_DISCOVER)
+            (control.SOL_IPV6, options.IPV6_MTU_DISCOVER)
             if kind == "inet6"
-            else (control.SOL_IP, control.IP_MTU_DISCOVER)
+            else (control.SOL_IP, options.IP_MTU_DISCOVER)
         )
-        assert (sock.getsockopt(level, option) == control.PMTUDISC_DO) == dont_fragment
+        assert (sock.getsockopt(level, option) == options.PMTUDISC_DO) == dont_fragment
         if kind == "mapped":
-            asked = sock.getsockopt(control.SOL_IPV6, control.IPV6_MTU_DISCOVER)
-            assert (asked == control.PMTUDISC_DO) == dont_fragment
+            asked = sock.getsockopt(control.SOL_IPV6, options.IPV6_MTU_DISCOVER)
+            assert (asked == options.PMTUDISC_DO) == dont_fragment
             host = "::ffff:127.0.0.2"
         address = (host, sock.getsockname()[1])
         sock.sendto(b"x" * 1000, address)

@@ -12,7 +12,8 @@ import anyio
 import pytest
 
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
-from anyio_mmsg._system.control import SOL_UDP, ask_for
+from anyio_mmsg._system.control import SOL_UDP
+from anyio_mmsg._system.options import ask_for
 
 UDP_SEGMENT = 103  # linux/udp.h
 

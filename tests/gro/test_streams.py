@@ -9,7 +9,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import PacketBatchPool, PacketReceiver, open_udp_socket
-from anyio_mmsg._system.control import has_gro
+from anyio_mmsg._system.options import has_gro
 
 from .flow import Flow, check, drain, numbered
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from anyio_mmsg import PacketBatch, SendResult, send_mmsg_nowait
-from anyio_mmsg._system.control import IP_TOS, IPV6_TCLASS, SOL_IP, SOL_IPV6, ask_for
+from anyio_mmsg._system.control import IP_TOS, IPV6_TCLASS, SOL_IP, SOL_IPV6
+from anyio_mmsg._system.options import ask_for
 
 from ..helpers import drain
 from .helpers import Send, both

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from anyio_mmsg import PacketBatch, SendResult, send_mmsg_nowait
-from anyio_mmsg._system.control import ask_for
+from anyio_mmsg._system.options import ask_for
 from anyio_mmsg._system.platform import ON_LINUX
 
 from ..helpers import drain, have_ipv6

@@ -30,7 +30,8 @@ from anyio_mmsg import (
     recv_mmsg_nowait,
     send_mmsg,
 )
-from anyio_mmsg._system.control import SOL_UDP, UDP_GRO, ask_for
+from anyio_mmsg._system.control import SOL_UDP, UDP_GRO
+from anyio_mmsg._system.options import ask_for
 from anyio_mmsg._system.platform import ON_LINUX
 
 from ..gro.flow import Flow

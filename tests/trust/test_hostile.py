@@ -25,7 +25,8 @@ from anyio_mmsg import (
     send_mmsg,
 )
 from anyio_mmsg._system.addresses import ADDRESS_CACHE_SIZE, ADDRESSES, sockaddrs_of
-from anyio_mmsg._system.control import CACHE_SIZE, CONTROLS, ask_for
+from anyio_mmsg._system.control import CACHE_SIZE, CONTROLS
+from anyio_mmsg._system.options import ask_for
 
 from ..helpers import Family, ScriptedSocket, contents, drain, have_ipv6
 

@@ -24,6 +24,7 @@ from anyio_mmsg import (
     BatchFullError,
     Data,
     Destination,
+    IcmpError,
     MulticastGroup,
     Overload,
     Packet,
@@ -37,9 +38,11 @@ from anyio_mmsg import (
     SendResult,
     UnusableSocketError,
     compiled,
+    configure_udp_socket,
     feed,
     multi_target_send,
     open_udp_socket,
+    recv_errors_nowait,
     recv_mmsg,
     recv_mmsg_exact,
     recv_mmsg_nowait,
@@ -64,6 +67,15 @@ if TYPE_CHECKING:
 async def sockets() -> None:
     plain = await open_udp_socket("127.0.0.1", 9999)
     assert_type(plain, socket.socket)
+    configure_udp_socket(plain, timestamps=True, gro=None, icmp_errors=True)
+    configure_udp_socket(plain, receive_buffer_size=1 << 20, dont_fragment=False)
+    for error in recv_errors_nowait(plain, limit=8):
+        assert_type(error, IcmpError)
+        assert_type(error.destination, Address)
+        assert_type(error.offender, str | None)
+        assert_type(error.mtu, int | None)
+        assert_type((error.icmp_type, error.icmp_code), tuple[int, int])
+        assert_type((error.local, error.data), tuple[bool, bytes])
     group = MulticastGroup("ff02::1:3", interface="eth0", source="2001:db8::1")
     await open_udp_socket(None, 9999, family=socket.AF_INET6, multicast_groups=group)
     await open_udp_socket(None, 9999, multicast_groups=[MulticastGroup("239.1.2.3"), "239.1.2.4"])

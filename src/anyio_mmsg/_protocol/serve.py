@@ -14,7 +14,7 @@ from .._compat import asyncio_loop
 from .._packets.batch import NUM_RCVMMSGS, TRAIN_SIZE, new_slots
 from .._receive.engine import check_engine
 from .._receive.usable import ensure_usable
-from .._system.control import has_gro
+from .._system.options import has_gro
 from .outbox import Outbox
 
 if TYPE_CHECKING:

@@ -1,15 +1,19 @@
-"""What the network reports about packets that were sent: read by whoever receives."""
+"""What the network reports about packets that were sent: read by whoever receives, or asks."""
 
 from __future__ import annotations
 
 import os
 import socket
+from typing import SupportsIndex
 
 import anyio
 
+from .._arguments import whole_number
+from .._packets.batch import NUM_RCVMMSGS
 from .._system.error_queue import read_errors
-from .._system.icmp import ICMP_ERRORS
-from .outlook import Outlook
+from .._system.icmp import ICMP_ERRORS, IcmpError
+from .outlook import Outlook, outlook_for
+from .usable import ensure_usable
 
 _PATIENCE = 3
 """Waits that may end without a packet before there is a pause: the program may be about to read
@@ -19,13 +23,56 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
 """Seconds. The last is what a packet may be late, at the cost of 50 turns a second."""
 
 
+def recv_errors_nowait(
+    sock: socket.socket, limit: SupportsIndex = NUM_RCVMMSGS
+) -> list[IcmpError]:
+    """Return what the network has reported about packets that were sent by a socket.
+
+    Never waits. What this returns is not raised by a receive function too. `recv_mmsg` and
+    `PacketReceiver` read the same queue, so use this where nobody receives, or before that.
+
+    Args:
+        sock: A socket that was opened or configured with ``icmp_errors=True``, nonblocking.
+        limit: The most errors to return, at least 1.
+
+    Returns:
+        The errors, oldest first. An empty list if there is none; if the socket does not have the
+        option; or if it was asked for transmit timestamps or the like, which come by the same
+        queue: that is the program's then, and nothing of it is read.
+
+    Raises:
+        TypeError: `sock` is not a `socket.socket`, `limit` not an int.
+        ValueError: `limit` is below 1; `sock` is blocking, or not a datagram socket.
+        anyio.ClosedResourceError: The socket is closed.
+    """
+    ensure_usable(sock)
+    limit = whole_number("limit", limit, 1, "give the number of errors, at least 1")
+    outlook = outlook_for(sock)
+    errors: list[IcmpError] = []
+    deferred = outlook.take_error(sock)
+    if isinstance(deferred, IcmpError):  # read after packets, for the next receive
+        errors.append(deferred)
+        deferred = None
+    if len(errors) < limit:
+        errors += read_errors(sock, limit - len(errors))
+    outlook.reports_errors |= bool(errors)
+    if deferred is not None and not (errors and _is_the_networks(deferred)):
+        outlook.defer_error(sock, deferred)  # which the queue does not have
+    return errors
+
+
+def _is_the_networks(error: OSError) -> bool:
+    """Whether an error that the kernel returned is what the queue has an entry for, perhaps."""
+    return error.errno in ICMP_ERRORS and error.strerror == os.strerror(error.errno)
+
+
 def as_reported(sock: socket.socket, error: OSError, outlook: Outlook) -> OSError:
     """Return the oldest error of the queue where `error` only says that there is one.
 
     The kernel leaves an error with the socket too, without what is known of it. What is left so
     that is not in the queue (which has no room while the buffer is full of packets) stays plain.
     """
-    if error.errno in ICMP_ERRORS and error.strerror == os.strerror(error.errno):  # the kernel's
+    if _is_the_networks(error):
         for reported in read_errors(sock, 1):
             outlook.reports_errors = True
             return reported

@@ -16,8 +16,8 @@ from .._arguments import whole_number
 from .._compat import checkpoint, checkpoint_if_cancelled, wait_socket_readable
 from .._packets import Slots
 from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, held_in
-from .._system.control import has_gro
 from .._system.error_queue import errors_pending
+from .._system.options import has_gro
 from .._system.platform import Refused, family_of
 from .engine import check_engine, engine_for
 from .errors import as_reported, back_off, raise_reported
@@ -61,7 +61,8 @@ async def recv_mmsg(
         OSError: What the system reports, such as ConnectionRefusedError on a connected socket
             after an ICMP message. Only when no packet was read: an error that comes after
             packets is raised by the next receive on the socket. Packets that are queued behind
-            it are still there.
+            it are still there. On a socket with ``icmp_errors=True`` it is an `IcmpError`, the
+            oldest that nobody has read, one each call.
     """
     slots, limit = _check(sock, batch, limit, "limit")
     slots.filler = filler = receive_into(sock, slots, limit)
@@ -190,9 +191,9 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
     engine = slots.source
     if engine is None or not engine.takes(family_of(sock)):
         engine = engine_for(slots, sock)
-    if slots.checked is not outlook:
+    if slots.checked is not outlook.options:
         _check_gro(sock, slots)
-        slots.checked = outlook
+        slots.checked = outlook.options
     taken: int = engine.fill(slots, sock, limit)
     outlook.reads += 1
     outlook.more = not engine.dry

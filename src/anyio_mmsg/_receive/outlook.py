@@ -19,6 +19,8 @@ class Outlook:
         empty_reads: How often nothing was there.
         woken: The system says that something is there, or the last read found nothing: if the
             next one finds nothing either, look for what the error queue has.
+        options: An object that stands for the socket's options: another one after the library
+            has changed them, so that what was found out about them is found out again.
         reports_errors: The network's errors come by the error queue: look for them whenever a
             read finds nothing.
     """
@@ -29,6 +31,7 @@ class Outlook:
         "_sock",
         "empty_reads",
         "more",
+        "options",
         "reads",
         "reports_errors",
         "woken",
@@ -38,6 +41,7 @@ class Outlook:
         # Forgets this object with the socket, by C functions alone: no interrupt comes between.
         self._sock = ref(sock, partial(_outlooks.pop, id(sock)))
         self.more = self.woken = self.reports_errors = False
+        self.options = object()
         self.reads = self.empty_reads = 0
         self._error: OSError | None = None
         self._inode = 0

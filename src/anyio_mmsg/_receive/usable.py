@@ -25,13 +25,7 @@ _WAYS_TO_A_SOCKET = {
 
 def ensure_usable(sock: socket.socket) -> None:
     """Raise what `recv_mmsg` raises for a socket that it can't use."""
-    if not isinstance(sock, socket.socket):
-        kind = type(sock)
-        library = kind.__module__.partition(".")[0]
-        raise TypeError(
-            f"sock is a {kind.__module__}.{kind.__qualname__}, and has to be a socket.socket; "
-            f"{_WAYS_TO_A_SOCKET.get(library, _OPEN_ONE)}"
-        )
+    ensure_socket(sock)
     ensure_open(sock)
     if type_of(sock) not in _DATAGRAM_TYPES:
         raise ValueError(
@@ -39,6 +33,17 @@ def ensure_usable(sock: socket.socket) -> None:
         )
     if sock.gettimeout() != 0:
         raise ValueError("sock is blocking; call sock.setblocking(False) first")
+
+
+def ensure_socket(sock: socket.socket) -> None:
+    """Raise TypeError for what is not a `socket.socket`."""
+    kind = type(sock)
+    if not issubclass(kind, socket.socket):  # unlike isinstance, which a mock's `spec` deceives
+        library = kind.__module__.partition(".")[0]
+        raise TypeError(
+            f"sock is a {kind.__module__}.{kind.__qualname__}, and has to be a socket.socket; "
+            f"{_WAYS_TO_A_SOCKET.get(library, _OPEN_ONE)}"
+        )
 
 
 def ensure_open(sock: socket.socket) -> None:

@@ -32,7 +32,7 @@ def check_buffer_size(which: Literal["receive", "send"], size: int | None) -> No
 def set_buffer_size(sock: socket.socket, which: Literal["receive", "send"], size: int) -> None:
     """Set the size of a buffer, and warn if fewer bytes were granted.
 
-    The warning points to the caller of the caller.
+    The warning points to the caller of the caller's caller.
     """
     option, force, limit = _BUFFERS[which]
     # Linux doubles what it is given, to have room for its own books, and reports the double.
@@ -49,5 +49,5 @@ def set_buffer_size(sock: socket.socket, which: Literal["receive", "send"], size
             f"the system granted a {which} buffer of {granted:,} bytes instead of {size:,}, and "
             f"packets that find no room {_FULL[which]}. Raise it: {how}",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -162,8 +162,23 @@ def check_bound_to(host: str, memberships: Sequence[Membership]) -> None:
             )
 
 
+def hear_no_other_groups(sock: socket.socket, family: int, dual_stack: bool) -> None:
+    """Have a socket hear only the groups that it joins itself. To be called before it is bound.
+
+    Otherwise, on Linux, it hears the groups of all sockets of the machine (ip(7),
+    IP_MULTICAST_ALL); a `dual_stack` one those of both versions.
+    """
+    if not ON_LINUX:
+        return
+    if family == socket.AF_INET or dual_stack:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
+    if family == socket.AF_INET6:
+        with contextlib.suppress(OSError):  # since Linux 4.20
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
+
+
 def join(sock: socket.socket, memberships: Sequence[Membership]) -> None:
-    """Join groups, and hear no others.
+    """Join groups.
 
     Raises:
         OSError: A group can't be joined; it names the group, and the limit if that is the reason.
@@ -177,11 +192,6 @@ def join(sock: socket.socket, memberships: Sequence[Membership]) -> None:
             why = f" ({limit})" if limit and error.errno in (errno.ENOBUFS, errno.ENOMEM) else ""
             raise OSError(error.errno, f"joining {member.group}: {error.strerror}{why}") from error
         joined.add((member.address, member.index))
-    if memberships and ON_LINUX:  # else it hears the groups of all sockets of the machine (ip(7))
-        level, _, _ = memberships[0].option
-        option = _IPV6_MULTICAST_ALL if level == socket.IPPROTO_IPV6 else _IP_MULTICAST_ALL
-        with contextlib.suppress(OSError):  # IPv6 has it since Linux 4.20
-            sock.setsockopt(level, option, 0)
 
 
 def _limit(member: Membership, joined_before: bool) -> str:

@@ -10,9 +10,18 @@ import anyio
 
 from .._arguments import whole_number
 from .._compat import checkpoint
-from .._system.control import ask_for, check_asked
-from .buffers import check_buffer_size, set_buffer_size
-from .multicast import MulticastGroup, Outgoing, as_groups, check_bound_to, join, membership
+from .._system.deaf import hear_again, hear_nothing
+from .._system.memory import discard_waiting, most_waiting
+from .configure import Options
+from .multicast import (
+    MulticastGroup,
+    Outgoing,
+    as_groups,
+    check_bound_to,
+    hear_no_other_groups,
+    join,
+    membership,
+)
 
 _Found: TypeAlias = tuple[int, Any]
 """A family, and an address of it as bind(2) and connect(2) take it."""
@@ -39,6 +48,7 @@ async def open_udp_socket(
     ecn: bool = False,
     hop_limits: bool = False,
     gro: bool = False,
+    icmp_errors: bool = False,
     dont_fragment: bool = False,
 ) -> socket.socket:
     """Open a UDP socket that the receive functions take: bound and nonblocking.
@@ -52,8 +62,8 @@ async def open_udp_socket(
             address: on Linux a socket that is bound to one of this machine's own hears no group.
         local_port: Port, 0 for any free one.
         remote_host: Address or name of the one peer to talk to. The socket is connected then: it
-            receives from that peer alone, `send_mmsg` takes None for its address, and errors that
-            ICMP reports are raised.
+            receives from that peer alone, from its first packet on; `send_mmsg` takes None for
+            its address, and errors that ICMP reports are raised.
         remote_port: The peer's port, 1 to 65535.
         family: `socket.AF_INET` or `socket.AF_INET6`, to choose where a name has both.
         v6only: Whether an IPv6 socket leaves IPv4 to others (IPV6_V6ONLY). None: the system's
@@ -88,6 +98,11 @@ async def open_udp_socket(
             which makes them cheaper where a sender uses GSO, or a network card brings a burst of
             one flow. Receive them into batches that were made with ``gro=True``; others are
             refused.
+        icmp_errors: Have the kernel keep what the network reports about packets that were sent, by
+            ICMP, and what this machine does (IP_RECVERR, Linux): a port where nobody listens, a
+            host without a route, a packet that is too long for the path. `recv_mmsg` raises each
+            as an `IcmpError` when there is no packet to read, `PacketReceiver` counts it and
+            gives it to `on_error`, `recv_errors_nowait` returns them.
         dont_fragment: Send no fragments (IP_MTU_DISCOVER, Linux): a packet that is too long for
             the path, as far as it is known, is EMSGSIZE.
 
@@ -115,21 +130,25 @@ async def open_udp_socket(
         raise TypeError(f"v6only is a {type(v6only).__name__}; give a bool, or None")
     if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
         raise ValueError("this platform has no SO_REUSEPORT; open the socket without reuse_port")
-    check_buffer_size("receive", receive_buffer_size)
-    check_buffer_size("send", send_buffer_size)
-    asked = {
+    switches = {
         "timestamps": timestamps,
         "destinations": destinations,
         "ecn": ecn,
         "hop_limits": hop_limits,
         "gro": gro,
+        "icmp_errors": icmp_errors,
         "dont_fragment": dont_fragment,
     }
-    plain = {"reuse_address": reuse_address, "reuse_port": reuse_port}
-    for name, value in (plain | asked).items():
+    shared = {"reuse_address": reuse_address, "reuse_port": reuse_port}
+    for name, value in (shared | switches).items():
         if not isinstance(value, bool):
             raise TypeError(f"{name} is a {type(value).__name__}; give True or False")
-    check_asked(asked)
+    options = Options(
+        **{name: value or None for name, value in switches.items()},
+        receive_buffer_size=receive_buffer_size,
+        send_buffer_size=send_buffer_size,
+    )
+    options.check()
     outgoing = Outgoing.check(multicast_ttl, multicast_loop, multicast_interface)
     await checkpoint()  # uvloop's look-up of a numeric address is none
     kind, local, remote = await _resolve(local_host, local_port, remote_host, remote_port, family)
@@ -150,12 +169,11 @@ async def open_udp_socket(
             if v6only is not None or not local_host:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, bool(v6only))
             dual_stack = not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-        if receive_buffer_size is not None:
-            set_buffer_size(sock, "receive", receive_buffer_size)
-        if send_buffer_size is not None:
-            set_buffer_size(sock, "send", send_buffer_size)
+        options.apply(sock)
         outgoing.apply(sock, kind, dual_stack)
-        ask_for(sock, **asked)
+        if groups:
+            hear_no_other_groups(sock, kind, dual_stack)
+        deaf = remote is not None and hear_nothing(sock)
         try:
             sock.bind(local)
         except OSError as error:
@@ -166,6 +184,10 @@ async def open_udp_socket(
                 sock.connect(remote)
             except OSError as error:
                 raise _named(error, "connecting to", remote) from error
+            if deaf:
+                hear_again(sock)
+            else:  # what came before may be anybody's
+                discard_waiting(sock, most_waiting(sock), [])
     except BaseException:
         sock.close()
         raise

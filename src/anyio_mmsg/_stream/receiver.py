@@ -17,7 +17,7 @@ from .._arguments import whole_number
 from .._compat import RunSoon, checkpoint, run_soon
 from .._packets.batch import NUM_RCVMMSGS, PacketBatch
 from .._receive.usable import ensure_usable
-from .._system.control import has_gro
+from .._system.options import has_gro
 from .attributes import describe
 from .linger import TIMER_RESOLUTION, Pace, check_linger
 from .pool import PacketBatchPool, on_loss

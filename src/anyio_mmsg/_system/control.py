@@ -1,4 +1,4 @@
-"""Control messages: what to ask a socket for, and how to read what comes with a packet.
+"""Control messages: how to read what comes with a packet. `options` asks for it.
 
 Numbers are Linux's (asm-generic/socket.h, linux/in.h, linux/in6.h, linux/udp.h); Python does not
 name all of them.
@@ -6,21 +6,17 @@ name all of them.
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import Any, TypeAlias
 
 from .._packets.packet import Control
-from .platform import ON_LINUX, family_of
 
 SOL_UDP, UDP_GRO = 17, 104
-SOL_IP, IP_TOS, IP_TTL, IP_PKTINFO, IP_RECVTTL, IP_RECVTOS = 0, 1, 2, 8, 12, 13
-SOL_IPV6, IPV6_RECVPKTINFO, IPV6_PKTINFO, IPV6_RECVHOPLIMIT, IPV6_HOPLIMIT = 41, 49, 50, 51, 52
-IPV6_RECVTCLASS, IPV6_TCLASS = 66, 67
-IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DO = 10, 23, 2
+SOL_IP, IP_TOS, IP_TTL, IP_PKTINFO = 0, 1, 2, 8
+SOL_IPV6, IPV6_PKTINFO, IPV6_HOPLIMIT, IPV6_TCLASS = 41, 50, 52, 67
 SO_TIMESTAMPNS_OLD, SO_TIMESTAMPNS_NEW = 35, 64  # with 32-bit and with 64-bit seconds
 
 CONTROL_SIZE = 256
@@ -157,72 +153,3 @@ def control_of(messages: list[Ancillary]) -> Control:
     """
     differs = bool(messages) and timestamp_of(messages[0]) is not None
     return CONTROLS[tuple(messages[1:] if differs else messages)]
-
-
-def check_asked(asked: Mapping[str, bool]) -> None:
-    """Raise ValueError if this platform can't do what `ask_for` is to be asked."""
-    names = [name for name, on in asked.items() if on]
-    if names and not ON_LINUX:
-        raise ValueError(f"{names[0]}=True needs Linux; open the socket without it")
-
-
-def ask_for(
-    sock: socket.socket,
-    *,
-    timestamps: bool = False,
-    destinations: bool = False,
-    ecn: bool = False,
-    hop_limits: bool = False,
-    gro: bool = False,
-    dont_fragment: bool = False,
-) -> None:
-    """Have the kernel give control data with each packet of a UDP socket; see `open_udp_socket`.
-
-    For Linux alone: see `check_asked`.
-
-    Raises:
-        OSError: The kernel does not know an option, or the socket does not.
-    """
-    if timestamps:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW, 1)
-        except OSError:  # before Linux 5.1
-            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS_OLD, 1)
-    # A dual-stack socket needs both versions' options; one of IPv6 alone ignores the
-    # others, or refuses them.
-    ipv4 = {
-        IP_PKTINFO: int(destinations),
-        IP_RECVTOS: int(ecn),
-        IP_RECVTTL: int(hop_limits),
-        IP_MTU_DISCOVER: dont_fragment and PMTUDISC_DO,
-    }
-    ipv6 = {
-        IPV6_RECVPKTINFO: int(destinations),
-        IPV6_RECVTCLASS: int(ecn),
-        IPV6_RECVHOPLIMIT: int(hop_limits),
-        IPV6_MTU_DISCOVER: dont_fragment and PMTUDISC_DO,
-    }
-    if family_of(sock) == socket.AF_INET6:
-        _set_all(sock, SOL_IPV6, ipv6)
-        with contextlib.suppress(OSError):
-            _set_all(sock, SOL_IP, ipv4)
-    else:
-        _set_all(sock, SOL_IP, ipv4)
-    if gro:
-        sock.setsockopt(SOL_UDP, UDP_GRO, 1)
-
-
-def _set_all(sock: socket.socket, level: int, options: dict[int, int]) -> None:
-    for option, value in options.items():
-        if value:
-            sock.setsockopt(level, option, value)
-
-
-def has_gro(sock: socket.socket) -> bool:
-    """Whether the kernel may coalesce packets on this socket."""
-    if not ON_LINUX or family_of(sock) not in (socket.AF_INET, socket.AF_INET6):
-        return False
-    try:
-        return bool(sock.getsockopt(SOL_UDP, UDP_GRO))
-    except OSError:  # before Linux 5.0, or not a UDP socket
-        return False

@@ -8,7 +8,8 @@ import struct
 from itertools import repeat
 from typing import Any, NamedTuple, TypeAlias
 
-from .control import CONTROL_SIZE, Ancillary, has_gro, segment_of
+from .control import CONTROL_SIZE, Ancillary, segment_of
+from .options import has_gro
 from .platform import ON_LINUX
 
 # linux/sock_diag.h, SK_MEMINFO_*, and asm-generic/socket.h; Python does not name them.

@@ -21,7 +21,7 @@ from typing import Any
 from anyio import WouldBlock
 
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
-from anyio_mmsg._system.control import ask_for
+from anyio_mmsg._system.options import ask_for
 from benchmarks.udp import LARGEST, set_buffer
 
 from ..soak.channel import PYTHON
