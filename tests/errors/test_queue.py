@@ -164,13 +164,13 @@ def test_a_socket_object_that_became_another_socket(version: Version) -> None:
 
 
 def test_nothing_is_kept_of_sockets_that_are_gone(version: Version) -> None:
-    before = len(error_queue._asked)
+    before = len(error_queue.ASKED)
     sock = version.open()
-    assert len(error_queue._asked) == before + 1
+    assert len(error_queue.ASKED) == before + 1
     sock.close()
     version._stack.pop_all()
     del sock
-    assert len(error_queue._asked) == before
+    assert len(error_queue.ASKED) == before
 
 
 @pytest.mark.parametrize("kind", ["unix", "stream", "closed"])

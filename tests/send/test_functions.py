@@ -22,7 +22,7 @@ from anyio_mmsg import (
     send_mmsg_nowait,
 )
 from anyio_mmsg._send import functions
-from anyio_mmsg._send.outgoing import MAX_PAYLOAD
+from anyio_mmsg._send.known import MAX_PAYLOAD
 
 from ..helpers import Family, assert_others_run, contents, have_ipv6, nowhere
 from .helpers import Send, both, received, send_pairs

@@ -19,7 +19,7 @@ from anyio_mmsg import (
     recv_mmsg_nowait,
     send_mmsg_nowait,
 )
-from anyio_mmsg._send.outgoing import MAX_PAYLOAD
+from anyio_mmsg._send.known import MAX_PAYLOAD
 
 from ..helpers import Family, contents, have_ipv6, link_local
 from .helpers import arrived, received

@@ -48,7 +48,7 @@ class Sendmmsg:
         sockaddrs: Mapping[Any, bytes],
         family: int,
         most: int,
-        gso: bool,
+        flags: int,
         data: Any = None,
         controls: bytes | tuple[bytes, ...] | None = None,
         /,

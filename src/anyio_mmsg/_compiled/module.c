@@ -7,6 +7,7 @@
  *   sendmmsg.c  Sendmmsg: sends pairs, packets or a ring           Linux
  *   outgoing.c  what it is to send, laid out before the first send  Linux
  *   sendcontrol.c  the control data that goes with it              Linux
+ *   struck.c    sends that are struck by an earlier packet's error  Linux
  *   runs.c      runs of packets, for segmentation offload          Linux
  *
  * No rule lives only here: what a name promises is said in its Python twin.

@@ -99,16 +99,16 @@ sendmmsg_dealloc(Sendmmsg *self)
     Py_DECREF(type);
 }
 
-/* Sendmmsg(failure, packets, sockaddrs, family, most, gso, data=<one payload for addresses>,
- * controls=<control data>); the last two may be None. A vectorcall, as for one packet this is a
+/* Sendmmsg(failure, packets, sockaddrs, family, most, flags, data=<one payload for addresses>,
+ * controls=<control data>); the last two may be None. Flags: 1 for segmentation offload, 2 if the
+ * socket's errors come by its error queue. A vectorcall, as for one packet this is a
  * good part of the cost. */
 static PyObject *
 sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *names)
 {
     State *state = state_of_type((PyTypeObject *)type);
     Py_ssize_t most, nargs = PyVectorcall_NARGS(nargsf);
-    long family;
-    int gso;
+    long family, flags;
     Sendmmsg *self;
     PyObject *data = NULL;
     if (state == NULL) {
@@ -120,7 +120,7 @@ sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *na
     }
     family = PyLong_AsLong(args[3]);
     most = PyLong_AsSsize_t(args[4]);
-    gso = PyObject_IsTrue(args[5]);
+    flags = PyLong_AsLong(args[5]);
     if (PyErr_Occurred()) {
         return NULL;
     }
@@ -131,7 +131,8 @@ sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *na
     PyObject_GC_UnTrack(self); /* until it is whole, code that is run here does not find it */
     self->state = state;
     self->failure = Py_NewRef(args[0]);
-    self->gso = (char)gso;
+    self->gso = (flags & 1) != 0;
+    self->reports = (flags & 2) != 0;
     if (nargs > 6 && args[6] != Py_None) {
         data = args[6];
     }
@@ -169,6 +170,9 @@ send_next(Sendmmsg *self, int fd, int *run)
         headers = self->runs->headers;
         count = runs_lay(self);
         *run = self->runs->lengths[0];
+    }
+    if (self->reports) {
+        count = struck_none(self, fd, headers, count);
     }
     sent = call(self, fd, headers, count);
     if (sent <= 0) {
@@ -226,7 +230,7 @@ refuse(Sendmmsg *self, int code)
 static int
 send_all(Sendmmsg *self, int fd)
 {
-    int doubted = 0;
+    int doubted = 0, struck = 0;
     while (self->handled < self->count) {
         int code, run, sent;
         if (self->headers == NULL) { /* perhaps by a signal handler, just now */
@@ -239,8 +243,8 @@ send_all(Sendmmsg *self, int fd)
         }
         sent = send_next(self, fd, &run);
         if (sent > 0 || sent == -EINTR) {
-            /* Fewer than asked for: the next one met an error, and will again. */
-            doubted = 0;
+            /* Fewer than asked for: the next one met an error, and will again, if it is its own. */
+            doubted = struck = 0;
             if (self->handled < self->count && PyErr_CheckSignals() < 0) {
                 return -1;
             }
@@ -257,6 +261,9 @@ send_all(Sendmmsg *self, int fd)
         else if (code == ENOSYS && !doubted) {
             doubted = 1; /* it is not so: send again */
         }
+        else if (struck_by_another(self, fd, code) && struck < MOST_STRUCK) {
+            struck++;
+        }
         else if (run > 1 && (code == EIO || code == EINVAL || code == EMSGSIZE)) {
             /* How a route refuses segmentation: no checksums by its device, a segment above its
              * MTU, headers longer than usual. From here on without. */
@@ -264,6 +271,9 @@ send_all(Sendmmsg *self, int fd)
         }
         else if (refuse(self, code) < 0) {
             return -1;
+        }
+        else {
+            struck = 0;
         }
     }
     return 0;

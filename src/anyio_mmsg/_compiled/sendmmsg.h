@@ -46,6 +46,7 @@ typedef struct {
     Runs *runs;              /* for segmentation offload, made when it is used */
     char gso;                /* whether to use that */
     char busy;               /* a thread is in the system call */
+    char reports;            /* whether the network's errors come by the socket's error queue */
     char refused;            /* whether the system refuses the call */
 } Sendmmsg;
 
@@ -70,5 +71,15 @@ int same_control(const Sendmmsg *self, Py_ssize_t one, Py_ssize_t other);
 Runs *runs_make(const Sendmmsg *self);
 /* Have a header for each run of packets from the next one on; return how many. */
 int runs_lay(Sendmmsg *self);
+
+/* How often a packet is sent again, after errors that may be others', before its last one counts
+ * as its own. Between two calls hardly one other can arrive. */
+#define MOST_STRUCK 4
+
+/* struck.c: take away an error that is pending, which would strike the next packet; its entry
+ * stays in the error queue. Returns how many messages of `count` to send by the next call. */
+int struck_none(const Sendmmsg *self, int fd, const struct mmsghdr *headers, int count);
+/* Whether an error may be what the network reported of an earlier packet. */
+int struck_by_another(Sendmmsg *self, int fd, int code);
 
 #endif

@@ -7,21 +7,19 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from .._packets.batch import PacketBatch, held_in
-from .._system.addresses import ADDRESSES, sockaddrs_of
+from .._system.addresses import ADDRESSES
 from .._system.control import split
+from .._system.error_queue import ASKED
 from .._system.platform import (
     Recvmmsg,
     Refused,
     Sendmmsg,
-    family_of,
-    type_of,
     why_no_batch_calls,
 )
+from .known import Known, known_of
 from .options import Controls, pack
 from .outgoing import (
     GIVE,
-    MAX_PAYLOAD,
-    UNLIMITED,
     WRONG,
     Columns,
     Data,
@@ -38,8 +36,6 @@ from .result import Progress, SendFailure, SendResult
 from .sendto import Sendto, has_segmentation
 
 SENDERS = ("auto", "sendto", "sendmmsg")
-
-_DGRAM = int(socket.SOCK_DGRAM)
 
 
 class Sender(Protocol):
@@ -113,9 +109,8 @@ def sender_of(
             range or a name, a packet or the batch is released, a packet to answer from its
             destination has none.
     """
-    family = family_of(sock)
-    # Of raw sockets the system knows the most that a payload can have.
-    most = MAX_PAYLOAD.get(family, UNLIMITED) if type_of(sock) == _DGRAM else UNLIMITED
+    known = known_to_send(sock)
+    family, most = known.family, known.most
     best: Any = None if name == "sendto" or Refused.sendmmsg else Sendmmsg
     if gso:
         gso = has_segmentation(sock)
@@ -134,28 +129,38 @@ def sender_of(
     try:
         if best is None:
             if items is packets:
-                return _plain(batch_columns(family, slots), gso, controls, ())
-            return _plain(columns(family, most, items), gso, controls, items)
-        sockaddrs = sockaddrs_of(family)
+                return _plain(known, batch_columns(family, slots), gso, controls, ())
+            return _plain(known, columns(family, most, items), gso, controls, items)
+        sockaddrs, flags = known.sockaddrs, gso | known.reports << 1
         sender: Sender
         if controls is None:
-            sender = best(SendFailure, items, sockaddrs, family, most, gso)
+            sender = best(SendFailure, items, sockaddrs, family, most, flags)
         else:
             packed = tuple(controls.each(items, pack)) if controls.replies else pack(controls.same)
-            sender = best(SendFailure, items, sockaddrs, family, most, gso, None, packed)
+            sender = best(SendFailure, items, sockaddrs, family, most, flags, None, packed)
         return sender
     except WRONG as error:
         refuse(family, most, items if slots is None else slots.hand_out(0), error, controls)
 
 
-def _plain(columns: Columns, gso: bool, controls: Controls | None, items: Any) -> Sendto:
+def known_to_send(sock: socket.socket) -> Known:
+    """Return what is known of a socket; whether it reports errors as of now, if we were asked."""
+    known = known_of(sock)
+    if ASKED and id(sock) in ASKED:
+        known.reports = True
+    return known
+
+
+def _plain(
+    known: Known, columns: Columns, gso: bool, controls: Controls | None, items: Any
+) -> Sendto:
     """Return the sender of columns, with control data for what they were made of."""
     if controls is not None:
         if controls.replies:
             columns.controls = controls.each(items, tuple)
         else:
             columns.controls = [controls.same] * len(columns.datas)
-    return Sendto(columns, gso)
+    return Sendto(known, columns, gso)
 
 
 def fan_sender_of(
@@ -173,25 +178,31 @@ def fan_sender_of(
     """
     if isinstance(addresses, (str, bytes)):
         raise TypeError(f"addresses is {addresses!r}; give a list of them")
-    family = family_of(sock)
-    most = MAX_PAYLOAD.get(family, UNLIMITED) if type_of(sock) == _DGRAM else UNLIMITED
+    known = known_to_send(sock)
+    family, most = known.family, known.most
     data = check_fan(most, data)
     items = listed("addresses", addresses, "give a list of them")
     best: Any = None if name == "sendto" or Refused.sendmmsg else Sendmmsg
     try:
         if best is not None:
-            sockaddrs = sockaddrs_of(family)
             packed = () if controls is None else (pack(controls.same),)
             sender: Sender = best(
-                SendFailure, items, sockaddrs, family, most, False, data, *packed
+                SendFailure,
+                items,
+                known.sockaddrs,
+                family,
+                most,
+                known.reports << 1,
+                data,
+                *packed,
             )
             return sender
-        return _plain(fan_columns(family, data, items), False, controls, items)
+        return _plain(known, fan_columns(family, data, items), False, controls, items)
     except WRONG as error:
         refuse(family, most, [(b"", address) for address in items], error)
 
 
-def fall_back(sender: Any) -> Sender:
+def fall_back(sock: socket.socket, sender: Any) -> Sender:
     """Return a sender for the rest of what a `Sendmmsg` has, and use no other one from now on."""
     Refused.sendmmsg = True
     datas, sockaddrs = sender.rest()
@@ -201,4 +212,4 @@ def fall_back(sender: Any) -> Sender:
         columns.controls = [tuple(split(packed))] * len(datas)
     elif packed is not None:
         columns.controls = [tuple(split(one)) for one in packed[sender.handled :]]
-    return Sendto(columns, first=sender.handled, failures=sender.progress.failures)
+    return Sendto(known_of(sock), columns, first=sender.handled, failures=sender.progress.failures)

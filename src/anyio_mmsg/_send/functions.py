@@ -14,7 +14,9 @@ from collections.abc import Iterable
 from anyio import ClosedResourceError, WouldBlock
 
 from .._compat import checkpoint
+from .._receive.errors import back_off
 from .._receive.usable import ensure_usable
+from .._system.error_queue import errors_pending
 from .._system.platform import type_of
 from .engine import Sender, check_sender, fall_back, fan_sender_of, sender_of
 from .options import Controls
@@ -221,7 +223,7 @@ def _after(
         UnusableSocketError: The socket is closed.
     """
     if sender.refused:
-        old, sender = sender, fall_back(sender)
+        old, sender = sender, fall_back(sock, sender)
         old.release()
         code = sender.send(sock, result, keep)
     if code in UNUSABLE:
@@ -231,10 +233,15 @@ def _after(
 
 
 async def _send_all(sock: socket.socket, sender: Sender, result: SendResult | None) -> SendResult:
+    idle, seen = 0, -1
     try:
         while code := sender.send(sock, result, True):
             sender = _after(sock, sender, code, result, True)
-            if sender.handled < sender.count:
+            idle, seen = (idle + 1 if sender.handled == seen else 0), sender.handled
+            if idle and errors_pending(sock):
+                # The wait has ended at once, and will while nobody reads the error queue.
+                await back_off(idle)
+            if seen < sender.count:
                 await until_writable(sock, sender.progress)
         return result_of(sender.progress) if result is None else result
     finally:

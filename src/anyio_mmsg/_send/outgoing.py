@@ -6,7 +6,6 @@ something is wrong: `refuse` finds out which packet it is, and says so in words.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterable, Sequence
 from mmap import mmap
 from pickle import PickleBuffer
@@ -35,13 +34,6 @@ the peer of a connected socket."""
 
 Packets: TypeAlias = Iterable[Packet | tuple[Data, Destination]]
 """What can be sent; a `PacketBatch` is one too."""
-
-MAX_PAYLOAD = {int(socket.AF_INET): 65507, int(socket.AF_INET6): 65527}
-"""Bytes that a datagram can carry, by family: 65,535 less 8 for the UDP header, and for IPv4 less
-20 for its own (RFC 768, 791, 8200; IPv6's payload length does not count its header). Other
-families have the socket's own limits."""
-
-UNLIMITED = 2**31 - 1
 
 WRONG = (TypeError, ValueError, BufferError)
 """What is raised for a packet that can't be sent."""

@@ -8,16 +8,22 @@ from __future__ import annotations
 import errno
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import repeat, takewhile
-from typing import Any
+from typing import Any, TypeVar
 
 from .._packets.packet import Address
 from .._system.control import Ancillary
+from .._system.error_queue import reports_errors
+from .._system.icmp import ICMP_ERRORS
 from .._system.platform import MSG_DONTWAIT, ON_LINUX
+from .known import MAX_PAYLOAD, Known
 from .options import Messages
-from .outgoing import MAX_PAYLOAD, Columns, Data
+from .outgoing import Columns, Data
 from .result import UNUSABLE, SendFailure, SendResult
+
+_T = TypeVar("_T")
 
 # Segmentation offload (linux/udp.h), which Python does not name.
 SOL_UDP = 17
@@ -31,6 +37,10 @@ NO_SEGMENTATION = {errno.EIO, errno.EINVAL, errno.EMSGSIZE}
 longer than usual."""
 
 _MOST_BYTES = MAX_PAYLOAD[socket.AF_INET]  # of a run, which is one datagram until it is cut
+
+MOST_STRUCK = 4
+"""How often a packet is sent again, after errors that may be others', before its last one counts
+as its own. Between two calls hardly one other can arrive."""
 
 _CHUNK = 256  # packets that are looked at in one go: few, as the buffer may be full soon
 
@@ -96,6 +106,7 @@ class Sendto:
     ``map(sock.sendto, ...)`` keeps what came before an exception, whatever raises.
 
     Args:
+        known: What is known of the socket.
         columns: The packets.
         gso: Whether to use segmentation offload: `sendmsg` with a control message, a call for a
             run.
@@ -112,6 +123,7 @@ class Sendto:
 
     def __init__(
         self,
+        known: Known,
         columns: Columns,
         gso: bool = False,
         first: int = 0,
@@ -119,6 +131,7 @@ class Sendto:
     ) -> None:
         self.count = first + len(columns.datas)
         self.progress = Tally(first, failures)
+        self._known = known
         self._columns = columns
         self._gso = gso
         self._first = first
@@ -140,7 +153,7 @@ class Sendto:
                 self.release()
 
     def _send(self, sock: socket.socket) -> int:
-        tally = self.progress
+        tally, struck = self.progress, (0, 0)  # at which packet, and how often
         while (start := tally.handled) < self.count:
             try:
                 if self._gso:
@@ -155,6 +168,10 @@ class Sendto:
                 number = error.errno
                 if number in UNUSABLE:
                     return number or 0
+                at = tally.handled
+                struck = (at, struck[1] + 1 if struck[0] == at else 1)
+                if self._may_be_of_another(sock, number) and struck[1] <= MOST_STRUCK:
+                    continue
                 if number in NO_SEGMENTATION and tally.next_run() > 1:
                     self._gso = False  # from here on without
                     continue
@@ -164,6 +181,24 @@ class Sendto:
                 error.__context__ = None
                 tally.refuse(error.with_traceback(None))
         return 0
+
+    def _may_be_of_another(self, sock: socket.socket, number: int | None) -> bool:
+        """Whether an error may be what the network reported of an earlier packet.
+
+        EMSGSIZE is the packet's own, as what was pending before the call was taken away: to send
+        it again would have the kernel queue a second report.
+        """
+        if number not in ICMP_ERRORS:
+            return False
+        before = self._known.reports
+        self._known.reports = before or reports_errors(sock)
+        return self._known.reports and number != errno.EMSGSIZE
+
+    def _unstruck(self, sock: socket.socket, things: Sequence[Any]) -> Iterable[Any]:
+        """Return what is to be sent, so that no error that is pending strikes the send of it."""
+        if not self._known.reports:
+            return things
+        return map(partial(_clear, sock), things)
 
     def release(self) -> None:
         """See `anyio_mmsg._send.engine.Sender`."""
@@ -183,18 +218,20 @@ class Sendto:
         datas, addresses = self._next(start)
         taken = self.progress.begin()
         if self._columns.controls is not None:
+            groups = self._unstruck(sock, list(zip(datas, strict=True)))
             calls = map(
-                sock.sendmsg, zip(datas), self._controls(start), repeat(MSG_DONTWAIT), addresses
+                sock.sendmsg, groups, self._controls(start), repeat(MSG_DONTWAIT), addresses
             )
             taken.extend(calls)
         elif addresses[0] is None:
             if self._mixed:
                 datas = datas[: len(list(takewhile(_is_none, addresses)))]
-            taken.extend(map(sock.send, datas, repeat(MSG_DONTWAIT)))
+            taken.extend(map(sock.send, self._unstruck(sock, datas), repeat(MSG_DONTWAIT)))
         else:
             if self._mixed and None in addresses:
                 addresses = addresses[: addresses.index(None)]  # `map` ends with the shortest
-            taken.extend(map(sock.sendto, datas, repeat(MSG_DONTWAIT), addresses))
+            unstruck = self._unstruck(sock, datas)
+            taken.extend(map(sock.sendto, unstruck, repeat(MSG_DONTWAIT), addresses))
 
     def _send_runs(self, sock: socket.socket, start: int) -> None:
         """Send the next packets, each run of them by one call that counts for all of it."""
@@ -211,8 +248,16 @@ class Sendto:
             controls.append(control + _segments_of(sizes[at]) if length > 1 else control)
             names.append(addresses[at])
             at += length
-        calls = map(sock.sendmsg, groups, controls, repeat(MSG_DONTWAIT), names)
+        calls = map(
+            sock.sendmsg, self._unstruck(sock, groups), controls, repeat(MSG_DONTWAIT), names
+        )
         self.progress.begin(lengths).extend(calls)
+
+
+def _clear(sock: socket.socket, thing: _T) -> _T:
+    """Take an error away that is pending on a socket; return the thing."""
+    sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return thing
 
 
 def _is_none(address: Address) -> bool:

@@ -41,7 +41,8 @@ _TXTIME_REPORT_ERRORS = 2
 _DATA_SIZE = 65_535
 _CONTROL_SIZE = 512  # what the socket's options add to an entry comes along
 
-_asked: dict[int, tuple[Any, int]] = {}  # by id of the socket: a weak reference to it, its inode
+ASKED: dict[int, tuple[Any, int]] = {}
+"""The sockets that we have asked for errors, by id: a weak reference to each, and its inode."""
 
 
 def report_errors(sock: socket.socket, on: bool) -> None:
@@ -64,9 +65,9 @@ def report_errors(sock: socket.socket, on: bool) -> None:
     sock.setsockopt(_SOL_IP, IP_RECVERR, on)  # a dual-stack socket needs both
     if on:
         # Forgotten with the socket, by C functions alone: no interrupt comes between.
-        _asked[id(sock)] = ref(sock, partial(_asked.pop, id(sock))), inode_of(sock)
+        ASKED[id(sock)] = ref(sock, partial(ASKED.pop, id(sock))), inode_of(sock)
     else:
-        _asked.pop(id(sock), None)
+        ASKED.pop(id(sock), None)
 
 
 def reports_errors(sock: socket.socket) -> bool:
@@ -102,7 +103,7 @@ def ours_to_read(sock: socket.socket) -> bool:
     It may where errors are queued, by our option or by the program's, unless the program has
     asked for something else that comes by that queue, and did not have us ask for errors.
     """
-    asked = _asked.get(id(sock))
+    asked = ASKED.get(id(sock))
     if asked is not None and asked[1] == inode_of(sock):
         return True
     return reports_errors(sock) and not _has_other_readers(sock)

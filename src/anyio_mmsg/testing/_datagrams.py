@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 from .._arguments import whole_number
 from .._packets import Packet
 from .._packets.packet import Address
-from .._send.outgoing import MAX_PAYLOAD, UNLIMITED, Data, check_fan
+from .._send.known import MAX_PAYLOAD, UNLIMITED
+from .._send.outgoing import Data, check_fan
 from .._system.control import (
     IP_PKTINFO,
     IP_TOS,

@@ -1,0 +1,92 @@
+/* Sends that are struck by the error of an earlier packet: on a socket whose errors come by its
+ * error queue (IP_RECVERR), the kernel also leaves the last one with the socket, and reports it
+ * instead of sending the next packet. See _send/sendto.py, its twin.
+ */
+
+#include "compiled.h"
+
+#ifdef __linux__
+
+#include <errno.h>
+#include <netinet/in.h>
+
+#include "sendmmsg.h"
+
+/* Options of linux/in.h and in6.h; not each C library has them. */
+#define RECVERR 11
+#define MTU_DISCOVER 10
+#define RECVERR6 25
+#define MTU_DISCOVER6 23
+#define DONT_FRAGMENT6 62
+#define ALWAYS 2 /* IP_PMTUDISC_DO and IPV6_PMTUDISC_DO; PROBE is one more */
+#define PROBE 3
+
+/* Bytes of a payload that is too long for no path: 552, the least path MTU that Linux believes in
+ * (net.ipv4.route.min_pmtu), less 28 for the headers of IPv4 and UDP, rounded down. */
+#define FITS_EACH_PATH 512
+
+static int
+option_of(int fd, int level, int option)
+{
+    int value = 0;
+    socklen_t size = sizeof(value);
+    return getsockopt(fd, level, option, &value, &size) == 0 ? value : 0;
+}
+
+/* Whether a packet that is too long for its path is refused here, instead of sent in fragments. */
+static int
+refuses_long(int fd)
+{
+    int discover = option_of(fd, IPPROTO_IP, MTU_DISCOVER);
+    int discover6 = option_of(fd, IPPROTO_IPV6, MTU_DISCOVER6);
+    return discover == ALWAYS || discover == PROBE || discover6 == ALWAYS || discover6 == PROBE
+           || option_of(fd, IPPROTO_IPV6, DONT_FRAGMENT6);
+}
+
+/* How many messages of `count`, which is at least 1, to send by one call, so that a packet that
+ * may be too long is alone: in the middle of others its error would be lost, and the kernel would
+ * queue a second report of it when it is sent again. */
+static int
+until_long(const Sendmmsg *self, const struct mmsghdr *headers, int count)
+{
+    int i;
+    for (i = 0; i < count; i++) {
+        int is_run = self->gso && self->runs->lengths[i] > 1; /* which is no packet */
+        if (!is_run && headers[i].msg_hdr.msg_iov->iov_len > FITS_EACH_PATH) {
+            return Py_MAX(i, 1);
+        }
+    }
+    return count;
+}
+
+int
+struck_none(const Sendmmsg *self, int fd, const struct mmsghdr *headers, int count)
+{
+    (void)option_of(fd, SOL_SOCKET, SO_ERROR);
+    return count > 1 && refuses_long(fd) ? until_long(self, headers, count) : count;
+}
+
+int
+struck_by_another(Sendmmsg *self, int fd, int code)
+{
+    switch (code) { /* Linux's icmp_err_convert and icmpv6_err_convert */
+    case ECONNREFUSED:
+    case EHOSTUNREACH:
+    case ENETUNREACH:
+    case EHOSTDOWN:
+    case ENONET:
+    case ENOPROTOOPT:
+    case EOPNOTSUPP:
+    case EPROTO:
+    case EACCES:
+    case EMSGSIZE:
+        self->reports = self->reports || option_of(fd, IPPROTO_IP, RECVERR)
+                        || option_of(fd, IPPROTO_IPV6, RECVERR6);
+        /* EMSGSIZE is the packet's own, as what was pending before the call was taken away. */
+        return self->reports && code != EMSGSIZE;
+    default:
+        return 0;
+    }
+}
+
+#endif

@@ -1,0 +1,54 @@
+"""What is known of a socket that packets are sent by, asked once: it does not change."""
+
+from __future__ import annotations
+
+import socket
+from functools import partial
+from weakref import ref
+
+from .._system.addresses import sockaddrs_of
+from .._system.error_queue import reports_errors
+from .._system.platform import family_of, type_of
+
+MAX_PAYLOAD = {int(socket.AF_INET): 65507, int(socket.AF_INET6): 65527}
+"""Bytes that a datagram can carry, by family: 65,535 less 8 for the UDP header, and for IPv4 less
+20 for its own (RFC 768, 791, 8200; IPv6's payload length does not count its header). Other
+families have the socket's own limits."""
+
+UNLIMITED = 2**31 - 1
+
+_DGRAM = int(socket.SOCK_DGRAM)
+
+
+class Known:
+    """What is known of one socket.
+
+    Attributes:
+        family: Its family, an int.
+        most: The bytes that a payload can have. Of raw sockets the system knows that.
+        sockaddrs: The cache of its family's sockaddrs.
+        reports: The network's errors come by its error queue (IP_RECVERR), as far as is known
+            since the first send: a send of another packet than theirs may be struck.
+    """
+
+    __slots__ = ("_sock", "family", "most", "reports", "sockaddrs")
+
+    def __init__(self, sock: socket.socket) -> None:
+        # Forgets this object with the socket, by C functions alone: no interrupt comes between.
+        self._sock = ref(sock, partial(_known.pop, id(sock)))
+        self.family = family_of(sock)
+        of_udp = type_of(sock) == _DGRAM
+        self.most = MAX_PAYLOAD.get(self.family, UNLIMITED) if of_udp else UNLIMITED
+        self.sockaddrs = sockaddrs_of(self.family)
+        self.reports = reports_errors(sock)
+
+
+_known: dict[int, Known] = {}  # by id of the socket
+
+
+def known_of(sock: socket.socket) -> Known:
+    """Return what is known of `sock`."""
+    known = _known.get(id(sock))
+    if known is None:
+        known = _known[id(sock)] = Known(sock)
+    return known
