@@ -19,6 +19,7 @@ from .measure import (
     dns,
     echo,
     gro,
+    instructions,
     lossless,
     lowrate,
     memory,
@@ -27,10 +28,11 @@ from .measure import (
     send,
     single,
 )
-from .result import Context, Result, write_json
+from .result import Context, Goal, Result, write_json
 from .spec import UnavailableError
 
 BENCHMARKS: dict[str, Callable[[Context], Result]] = {
+    "instructions": instructions.run,
     "receive": receive.run,
     "single": single.run,
     "gro": gro.run,
@@ -67,6 +69,18 @@ def arguments() -> argparse.Namespace:
         "--quick", action="store_true", help="an instant each: that it works, not how fast"
     )
     parser.add_argument("--rounds", type=int, help="interleaved rounds, instead of the default")
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="TEXT",
+        help="for instructions: rows whose key contains TEXT, such as wake-stream or trio; their "
+        "results are printed, and not written",
+    )
+    parser.add_argument(
+        "--hold",
+        action="store_true",
+        help="for instructions: fail if a ratio is worse than benchmarks/bounds.py says",
+    )
     parser.add_argument("--machine", default="", help="what to call this machine in the results")
     parser.add_argument(
         "--out",
@@ -90,8 +104,10 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def measure(name: str, options: argparse.Namespace, children: Children, console: Console) -> None:
-    """Run one benchmark; print its tables and write its results."""
+def measure(
+    name: str, options: argparse.Namespace, children: Children, console: Console
+) -> list[Goal]:
+    """Run one benchmark; print its tables, write its results, return its goals."""
     began = time.monotonic()
     columns = (
         TextColumn("{task.description}"),
@@ -106,12 +122,13 @@ def measure(name: str, options: argparse.Namespace, children: Children, console:
             options.quick,
             options.rounds,
             lambda done, total: progress.update(task, completed=done, total=total),
+            options.only,
         )
         try:
             result = BENCHMARKS[name](context)
         except UnavailableError as reason:
             console.print(f"{name} can't run here: {reason}\n")
-            return
+            return []
     result.quick = options.quick
     result.machine = machine.describe(options.machine)
     for table in result.tables:
@@ -121,26 +138,36 @@ def measure(name: str, options: argparse.Namespace, children: Children, console:
     if result.left_out:
         console.print(report.left_out([result]))
     console.print(f"{name}: {time.monotonic() - began:.0f} s\n")
-    write_json(result, options.out / f"{name}.json")
+    if not options.only:
+        write_json(result, options.out / f"{name}.json")
+    if options.hold and result.broken:
+        raise RuntimeError("\n".join(["what is held is broken:", *result.broken]))
+    return result.goals
 
 
-def run(names: list[str], options: argparse.Namespace, console: Console) -> list[str]:
-    """Run benchmarks; return the names of those that failed, which do not stop the others."""
+def run(
+    names: list[str], options: argparse.Namespace, console: Console
+) -> tuple[list[Goal], list[str]]:
+    """Run benchmarks; return their goals, and the names of those that failed.
+
+    A failure does not stop the others.
+    """
+    reached: list[Goal] = []
     failed: list[str] = []
     if not names:
-        return failed
+        return reached, failed
     console.print(machine.sentence(machine.describe(options.machine)))
     with ExitStack() as stack:
         children = stack.enter_context(Children())
         for name in names:
             try:
-                measure(name, options, children, console)
+                reached += measure(name, options, children, console)
             except RuntimeError as error:
                 console.print(f"{name} failed: {error}\n")
                 failed.append(name)
                 stack.close()  # nobody knows what the processes are about now
                 children = stack.enter_context(Children())
-    return failed
+    return reached, failed
 
 
 def goals(options: argparse.Namespace, console: Console) -> None:
@@ -171,8 +198,10 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
     options.out.mkdir(parents=True, exist_ok=True)
     chosen = [name for name in options.names or BENCHMARKS if name in BENCHMARKS]
-    failed = run(chosen, options, console)
-    if chosen or "goals" in options.names:
+    reached, failed = run(chosen, options, console)
+    if options.only:
+        console.print(report.rich_grid(report.goals_grid(reached)))
+    elif chosen or "goals" in options.names:
         goals(options, console)
     if "report" in options.names:
         write_report(options, console)

@@ -38,7 +38,10 @@ def number(value: float) -> str:
 
 def spread(summary: Summary | None) -> str:
     """Write a median, and half the distance of its quartiles in percent of it."""
-    return "" if summary is None else f"{number(summary.median)} ±{summary.percent:.0f}%"
+    if summary is None:
+        return ""
+    text = number(summary.median)
+    return text if summary.low == summary.high else f"{text} ±{summary.percent:.0f}%"
 
 
 def grid(table: Table) -> Grid:
@@ -71,7 +74,9 @@ def verdict(goal: Goal) -> str:
     """Write what was measured, and whether it will do."""
     if goal.measured is None:
         return NOT_MEASURED
-    text = f"{goal.measured.median:.2f} ±{goal.measured.percent:.0f}%"
+    text = f"{goal.measured.median:.2f}"
+    if goal.measured.low != goal.measured.high:
+        text += f" ±{goal.measured.percent:.0f}%"
     if goal.met:
         return f"{text}, met"
     off = abs(goal.measured.median / goal.bound - 1)
@@ -80,9 +85,11 @@ def verdict(goal: Goal) -> str:
 
 def goals_grid(goals: Iterable[Goal]) -> Grid:
     """Lay out goals: a row for each, loops side by side."""
+    goals = list(goals)
+    names = _names(goals)
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for goal in goals:
-        rows.setdefault(_name(goal), {})[goal.loop] = verdict(goal)
+        rows.setdefault(names[goal.what, goal.to], {})[goal.loop] = verdict(goal)
     return Grid(
         "Goals: ratios within each round, medians",
         ["what", "to what", "goal", *(NAMES[loop] for loop in LOOPS)],
@@ -106,8 +113,10 @@ def held(results: Sequence[Result], others: Sequence[Result]) -> str:
     columns = []
     for of in (results, others):
         met: dict[tuple[str, str, str], list[bool]] = {}
-        for goal in (goal for result in of for goal in result.goals):
-            met.setdefault(_name(goal), []).append(bool(goal.met))
+        goals = [goal for result in of for goal in result.goals]
+        names = _names(goals)
+        for goal in goals:
+            met.setdefault(names[goal.what, goal.to], []).append(bool(goal.met))
         columns.append(met)
     first, second = columns
     rows = [
@@ -119,8 +128,17 @@ def held(results: Sequence[Result], others: Sequence[Result]) -> str:
     return f"{markdown(grid)}\n\nThere: {machines(others)}"
 
 
-def _name(goal: Goal) -> tuple[str, str, str]:
-    return goal.what, goal.to, f"at {'most' if goal.at_most else 'least'} {goal.bound:g}"
+def _names(goals: Iterable[Goal]) -> dict[tuple[str, str], tuple[str, str, str]]:
+    """Name goals by what is compared, and their bounds: one, or one for each loop."""
+    bounds: dict[tuple[str, str], list[Goal]] = {}
+    for goal in goals:
+        bounds.setdefault((goal.what, goal.to), []).append(goal)
+    names = {}
+    for (what, to), found in bounds.items():
+        values = [f"{goal.bound:g}" for goal in found]
+        text = values[0] if len(set(values)) == 1 else " / ".join(values)
+        names[what, to] = what, to, f"at {'most' if found[0].at_most else 'least'} {text}"
+    return names
 
 
 def rich_grid(cells: Grid) -> RichTable:

@@ -23,12 +23,14 @@ class Context:
         quick: Run for an instant: see that it works, believe no number.
         rounds: How many interleaved rounds; None for the benchmark's own choice.
         progress: Called with (done, total) after each measurement.
+        only: What keys of rows have to contain, where a benchmark can leave rows out.
     """
 
     children: Children
     quick: bool
     rounds: int | None
     progress: Callable[[int, int], None]
+    only: str = ""
 
     def steps(self, full: int) -> int:
         """Return the number of rounds: as the user says, or that of a full or a quick run."""
@@ -119,6 +121,7 @@ class Result:
         left_out: Candidates that can't run here, by the reason.
         quick: Whether the figures are of a quick run, and mean nothing.
         machine: What it ran on (`machine.describe`).
+        broken: Ratios that are worse than what is held (`bounds`), in words; not in the JSON.
     """
 
     name: str
@@ -129,6 +132,7 @@ class Result:
     left_out: dict[str, list[str]] = field(default_factory=dict)
     quick: bool = False
     machine: dict[str, Any] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
 
 
 class Figures:

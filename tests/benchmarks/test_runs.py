@@ -13,6 +13,7 @@ pytest.importorskip("rich", reason="the benchmarks need the group 'bench'")
 pytest.importorskip("matplotlib", reason="the benchmarks need the group 'bench'")
 
 from benchmarks.candidates import (
+    counted,
     receivers,
     receiving_peers,
     senders,
@@ -29,6 +30,7 @@ from benchmarks.spec import LOOPS, AnySpec
 from .conftest import ROOT, QuickRun, benchmarks
 
 NAMES = (
+    "instructions",
     "receive",
     "single",
     "gro",
@@ -42,6 +44,7 @@ NAMES = (
     "memory",
 )
 MEASURED: dict[str, list[AnySpec]] = {
+    "instructions": list(counted.ROWS),
     "receive": list(receive.ALL),
     "single": [*singles.SINGLES, *singles.AWAITED],
     "gro": [*trains.TRAINS, *trains.CONTROL, *veth.VETH],
@@ -54,6 +57,7 @@ MEASURED: dict[str, list[AnySpec]] = {
     "burst": list(trial.CHOSEN),
 }
 GOALS = {
+    "instructions": 5,
     "receive": 9,
     "single": 2,
     "gro": 5,
@@ -68,9 +72,10 @@ GOALS = {
 
 def result(quick_run: QuickRun, name: str) -> Result:
     path = quick_run.out / f"{name}.json"
-    if name == "dns" and not path.exists():
-        assert "dns can't run here" in quick_run.stdout
-        pytest.skip("dnsperf or dnspython is not installed")
+    needed = {"dns": "dnsperf or dnspython", "instructions": "valgrind"}
+    if name in needed and not path.exists():
+        assert f"{name} can't run here" in quick_run.stdout
+        pytest.skip(f"{needed[name]} is not installed")
     return read_json(path)
 
 
@@ -157,7 +162,8 @@ def test_report_fills_the_page_and_draws(quick_run: QuickRun, tmp_path: Path) ->
             assert "is better)" in svg
             assert "six-line recvfrom loop" in svg
     text = page.read_text("utf-8")
-    if (tmp_path / "dns.json").exists() and "roundtrip-two" in tables(quick_run):
+    everything = {"dns.json", "instructions.json"} <= {path.name for path in tmp_path.iterdir()}
+    if everything and "roundtrip-two" in tables(quick_run):
         assert "Not measured yet" not in text
     assert "| six-line recvfrom loop |" in text
     assert "| what | to what | goal | asyncio | uvloop | Trio |" in text
