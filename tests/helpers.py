@@ -132,6 +132,21 @@ def contents(batch: PacketBatch) -> list[bytes]:
     return [bytes(packet.data) for packet in batch]
 
 
+def read_and_close(batch: PacketBatch, into: list[bytes]) -> None:
+    """Consume a batch. An interrupt leaves all of it read and closed, or all of it lost."""
+    seen = None
+    try:
+        seen = contents(batch)
+        batch.close()
+    except BaseException:
+        if seen is not None:
+            into += seen
+            if not batch.closed:
+                batch.close()
+        raise
+    into += seen
+
+
 def drain(sock: socket.socket, batch: PacketBatch, count: int) -> None:
     """Receive `count` packets that are there already: loopback delivers within the send."""
     while count:

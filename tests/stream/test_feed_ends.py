@@ -189,7 +189,7 @@ async def test_the_receivers_end_drops_what_it_was_given_back() -> None:
 
 
 @pytest.mark.parametrize("others", [0, 1])
-async def test_put_back_wakes_another_reader(others: int) -> None:
+async def test_take_back_wakes_another_reader(others: int) -> None:
     """One that waits for packets, and one that waits for a batch."""
     got: list[PacketBatch] = []
 
@@ -204,7 +204,7 @@ async def test_put_back_wakes_another_reader(others: int) -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(read)
                 await wait_all_tasks_blocked()
-                receiver.put_back(one)
+                receiver._take_back(one)
             assert got == [one]
             for batch in (one, *held):
                 batch.close()

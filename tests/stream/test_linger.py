@@ -54,6 +54,23 @@ async def test_lingering_ends_with_its_time(linger: float, engine: str, inet: Fa
                     assert contents(batch) == [data]
 
 
+@without_trio
+@pytest.mark.parametrize("linger", [0.0005, 0.002])
+def test_lingering_ends_under_a_clock_of_tests(linger: float, inet: Family) -> None:
+    """Which stands still while anybody runs."""
+    import trio.testing
+
+    sock, sender = inet.pair()
+
+    async def receive() -> None:
+        async with PacketReceiver(sock, linger=linger) as receiver:
+            sender.send(b"x")
+            with await receiver.receive() as batch:
+                assert contents(batch) == [b"x"]
+
+    trio.run(receive, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
 async def test_lingering_goes_on_where_a_cancelled_call_left_it(inet: Family) -> None:
     sock, sender = inet.pair()
     async with PacketReceiver(sock, linger=0.05) as receiver:

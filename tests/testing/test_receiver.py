@@ -401,10 +401,9 @@ async def test_statistics() -> None:
     with anyio.move_on_after(0.001):
         await receiver.receive()
     idle.set()
-    receiver.drop(await receiver.receive())
+    receiver._drop(await receiver.receive())
     await receiver.receive()
     gc.collect()
-    receiver.count_dropped(3)
     assert receiver.statistics() == ReceiverStatistics(
         packets=4,
         bytes=4 + 1232 + 7 + 4,
@@ -414,7 +413,7 @@ async def test_statistics() -> None:
         truncated=1,
         receive_calls=4,
         empty_calls=1,
-        dropped=5,
+        dropped=2,
         unread=0,
         transient_errors={},
         dropped_by_kernel=None,
@@ -424,10 +423,10 @@ async def test_statistics() -> None:
     assert receiver.pool.statistics().free == 2
 
 
-async def test_put_back() -> None:
+async def test_take_back() -> None:
     receiver = ScriptedReceiver([[b"a"], [b"b"]])
     batch = await receiver.receive()
-    receiver.put_back(batch)
+    receiver._take_back(batch)
     assert await receiver.receive() is batch
     batch.close()
     assert await rest(receiver) == [[b"b"]]

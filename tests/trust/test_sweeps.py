@@ -108,15 +108,12 @@ async def test_at_every_step(name: str, strike: str, anyio_backend_name: str) ->
 @of_cpython
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("name", SCENARIOS)
-async def test_at_every_bytecode(name: str, anyio_backend_name: str) -> None:
+async def test_at_every_bytecode(name: str) -> None:
     """Wherever CPython may run a signal handler."""
-    # A send that is driven by hand has bytecodes in the middle of an await, where Trio bears no
-    # exception: docs/trust.md says so.
-    left_out = "anyio_mmsg._stream.handover" if anyio_backend_name == "trio" else None
     within = [
         module
         for module_name, module in sys.modules.items()
-        if module_name.startswith("anyio_mmsg.") and module_name != left_out
+        if module_name.startswith("anyio_mmsg.")
     ]
     with unreported():
         await interrupt_everywhere(name, within)

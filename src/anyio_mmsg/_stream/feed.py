@@ -20,6 +20,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from .._packets.batch import PacketBatch
 from .handover import Handover
+from .pool import count_dropped
 from .receiver import PacketReceiver
 
 Overload = Literal["block", "drop_newest", "drop_oldest"]
@@ -169,7 +170,7 @@ class _Feeder:
             # A cancel scope shows in the deadline. Otherwise other code threw this in, and may
             # have plans of their own for what was under way.
             if not handover.taken and anyio.current_effective_deadline() == -math.inf:
-                self.receiver.put_back(batch)
+                self.receiver._take_back(batch)
             del batch, handover
             raise
         except BrokenResourceError:
@@ -210,12 +211,10 @@ class _Feeder:
             return None  # consumers have them all
 
     def drop(self, batch: PacketBatch) -> None:
-        packets = len(batch)
+        count_dropped(batch, len(batch))
         try:
             if self.on_drop is not None:
                 self.on_drop(batch)
         finally:
-            if batch.closed:
-                self.receiver.count_dropped(packets)
-            else:
-                self.receiver.drop(batch, packets)
+            if not batch.closed:
+                batch.close()

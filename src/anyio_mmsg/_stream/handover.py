@@ -1,11 +1,13 @@
-"""Sending one item into a memory object stream, knowing at the end who has it."""
+"""Sending one item into a memory object stream, knowing at the end who has the item."""
 
 from __future__ import annotations
 
 import types
+from collections import deque
 from collections.abc import Generator
 from typing import Any, Generic, TypeVar
 
+import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
 _T = TypeVar("_T")
@@ -20,6 +22,10 @@ class Handover(Generic[_T]):
     and after it, says whether the item joined their queue, and whether it was still there when
     the send left.
 
+    What a step awaits has to reach the event loop, or Trio, which has noted that the task waits,
+    is confused. So a signal handler that raises between two steps ends the wait by a cancel scope
+    first.
+
     Attributes:
         taken: Whether a receiver or the stream's buffer has the item, once `send` is over.
     """
@@ -29,26 +35,48 @@ class Handover(Generic[_T]):
         self._queued = False
         self.taken = False
 
-    @types.coroutine
-    def send(self, item: _T) -> Generator[Any, Any, None]:
+    async def send(self, item: _T) -> None:
         """Do what `MemoryObjectSendStream.send` does."""
         sending = self._stream.send(item)
         del item  # an exception keeps this frame, which must not keep the item
+        # At most one. In a queue, since an interrupt may come before a result is stored.
+        awaited: deque[object] = deque()
+        try:
+            await self._steps(sending, awaited)
+        except BaseException as error:
+            if not awaited:
+                raise
+            interrupt = error
+        else:
+            return
+        try:
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await self._steps(sending, awaited)
+            raise interrupt
+        finally:
+            del interrupt
+
+    @types.coroutine
+    def _steps(self, sending: Any, awaited: deque[object]) -> Generator[Any, Any, None]:
         value = None
         while True:
             before = self._waiting()
+            if not awaited:
+                try:
+                    awaited.extend(map(sending.send, (value,)))
+                except BaseException:
+                    self.taken = self._queued and self._waiting() == before
+                    raise
+                if not awaited:  # the send is over
+                    self.taken = True
+                    return
+                self._queued = self._queued or self._waiting() > before
             try:
-                awaited = sending.send(value)
-            except StopIteration:
-                self.taken = True
-                return
+                value = yield awaited[0]
+                awaited.clear()
             except BaseException:
-                self.taken = self._queued and self._waiting() == before
-                raise
-            self._queued = self._queued or self._waiting() > before
-            try:
-                value = yield awaited
-            except BaseException:
+                awaited.clear()
                 # asyncio throws a cancellation in. It stays out of the frames of the send, which
                 # has nothing to do but to leave the queue.
                 before = self._waiting()

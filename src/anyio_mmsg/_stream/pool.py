@@ -1,19 +1,22 @@
 """Batches that are made once and used again: lent, closed, lent again.
 
-The pool keeps `Slots`, and makes a thin `PacketBatch` for each loan. Which slots are lent is said
-by one dictionary alone, from a place in the pool to the loan. Its changes are single steps in C
-(`setdefault`, `pop`), so that an interrupt, a finalizer or another thread never sees half a step.
-A loan is over when its batch was closed, or is dead: that much is known even if an interrupt has
-kept a finalizer from its work.
+The pool keeps `Slots`, and makes a thin `PacketBatch` for each loan. Slots are in one of two
+containers: `_free`, or `_lent`, where the key is the loan. They move from one to the other by one
+step in C, which names the loan: whoever ends a loan that is over already moves nothing. So neither
+an interrupt, nor a finalizer, nor another thread sees half a step, or ends somebody else's loan.
+What is counted at the end of a loan has a mark, an iterator of one item. The step that counts
+takes the mark, so that nothing is counted twice.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, repeat
 from typing import cast
 from weakref import ref
 
@@ -22,7 +25,14 @@ import anyio
 from .._arguments import whole_number
 from .._compat import RunSoon, checkpoint, run_soon
 from .._packets import Slots
-from .._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, PacketBatch, new_slots
+from .._packets.batch import (
+    _CLOSED,
+    NUM_RCVMMSGS,
+    PACKET_DATA_SIZE,
+    PacketBatch,
+    held_in,
+    new_slots,
+)
 
 
 @dataclass(frozen=True)
@@ -46,55 +56,82 @@ class PoolStatistics:
     waiting: int
 
 
-class _Loan:
-    """What ends the loan of a batch.
+class _Loan(ref[PacketBatch]):
+    """A batch that is lent, seen weakly: the pool notices when it is collected.
 
     Attributes:
-        place: Where in the pool its slots are.
-        batch: The batch, as long as it lives.
-        begun: Whether the batch has its slots, so that it is over once it is closed.
-        lost: Whether the batch was dropped without being closed.
-        on_loss: Called with the number of packets in the batch if it is lost.
+        pool: Weakly, since the pool has its loans.
+        begun: Whether the batch has its slots, so that the loan is over once it is closed.
+        lost: Whether the batch was collected without being closed; it says so itself.
+        leak: The mark for counting the batch as leaked.
+        drop: The mark for counting its packets as dropped.
+        dropped: Where they are counted, if anywhere.
     """
 
-    __slots__ = ("_pool", "batch", "begun", "lost", "on_loss", "place")
+    __slots__ = ("begun", "drop", "dropped", "leak", "lost", "pool")
 
-    def __init__(self, pool: ref[PacketBatchPool], place: int, batch: PacketBatch) -> None:
-        self._pool = pool  # weakly, since the pool has its loans
-        self.place = place
-        self.batch = ref(batch)
-        self.begun = self.lost = False
-        self.on_loss: Callable[[int], object] | None = None
+    pool: ref[PacketBatchPool]
+    begun: bool
+    lost: bool
+    leak: Iterator[str]
+    drop: Iterator[str]
+    dropped: Counter[str] | None
 
     def end(self, slots: Slots) -> None:
         """See `anyio_mmsg._packets.batch.Lease`."""
-        pool = self._pool()
+        pool = self.pool()
         if pool is not None:
             pool._end(self)
 
-    def lose(self, slots: Slots | None) -> None:
-        """Have the pool take back slots that nobody can close any longer; None for none."""
-        pool = self._pool()
-        if pool is not None:
-            pool._lose(self, slots)
+    def is_over(self) -> bool:
+        """Whether the batch is lost or closed: an interrupt may have kept it from saying so."""
+        # No variable has the batch: a frame that is interrupted here would keep it.
+        return self.is_lost() or (self.begun and getattr(self(), "closed", True))
+
+    def is_lost(self) -> bool:
+        """Whether the batch was collected, and had not been closed."""
+        return self.lost or self() is None
+
+    def count_dropped(self, packets: int) -> None:
+        """Count packets of the batch as dropped, unless that was done before."""
+        if self.dropped is not None:
+            # Counter counts in C what an iterable gives; the mark is taken in the same step.
+            self.dropped.update(chain.from_iterable(map(repeat, self.drop, (packets,))))
 
 
 class _LentBatch(PacketBatch):
-    """A batch of a pool, which notices how it ends."""
+    """A batch of a pool, which notices that it is collected."""
 
     _lease: _Loan | None
 
     def __del__(self) -> None:
-        if self._lease is not None:
-            self._lease.lose(None if self.closed else self._slots)
+        loan = self._lease
+        if loan is not None:
+            pool = loan.pool()
+            loan.lost = not self.closed  # else an interrupt kept it from ending its loan
+            self._slots = _CLOSED  # they are somebody else's soon; another finalizer may have us
+            if pool is not None and loan.lost:
+                pool._lose(loan)
+            elif pool is not None:
+                pool._end(loan)
 
 
-def on_loss(batch: PacketBatch, count: Callable[[int], object] | None) -> None:
-    """Have `count` called with the packets of a lent batch if it is lost: dropped and not closed.
+def watch(batch: PacketBatch, dropped: Counter[str]) -> None:
+    """Have the packets of a lent batch counted in `dropped` if it is lost, not closed.
 
-    It is called in a finalizer, so anywhere and at any time.
+    That is done in a finalizer, so anywhere and at any time, and only if `count_dropped` has not
+    done it before.
     """
-    cast(_Loan, batch._lease).on_loss = count
+    loan = cast(_Loan, batch._lease)
+    loan.drop, loan.dropped = iter(("packets",)), dropped
+
+
+def count_dropped(batch: PacketBatch, packets: int) -> None:
+    """Count packets of a batch as dropped, in the place that `watch` was given, and once.
+
+    If an interrupt keeps the caller from closing the batch, it is lost, and still counts once.
+    """
+    cast(_Loan, batch._lease).count_dropped(packets)
 
 
 class _Waiter:
@@ -142,10 +179,12 @@ class PacketBatchPool:
     ) -> None:
         self._size = whole_number("size", size, 1, "give the number of batches, at least 1")
         self._new = partial(new_slots, capacity, slot_size, engine, gro, ancillary)
-        # By place, each made by the first loan of it; one at once, which checks the arguments.
-        self._slots: dict[int, Slots] = {0: self._new()}
-        self._capacity = self._slots[0].capacity
-        self._lent: dict[int, _Loan] = {}  # by place
+        first = self._new()  # at once, which checks the arguments
+        self._capacity = first.capacity
+        # None where they are to be made, by the first loan of them.
+        self._free: deque[Slots | None] = deque([None] * (self._size - 1))
+        self._free.append(first)
+        self._lent: dict[_Loan, Slots | None] = {}
         self._some_are_lost = False  # perhaps
         self._leaked: Counter[str] = Counter()
         self._waiters: deque[ref[_Waiter]] = deque()
@@ -168,7 +207,7 @@ class PacketBatchPool:
         """How many batches `acquire_nowait` can return now."""
         if self._lent:  # perhaps by loans that are over
             self._take_back_the_lost()
-        return self._size - len(self._lent)
+        return len(self._free)
 
     def __repr__(self) -> str:
         try:  # changes nothing, so that any thread may ask; `free` takes back what was lost
@@ -247,32 +286,35 @@ class PacketBatchPool:
         return PoolStatistics(self._size, free, self._size - free, leaked, waiting)
 
     def _lend(self) -> PacketBatch | None:
-        lent = self._lent
-        if (self._some_are_lost or len(lent) >= self._size) and not self.free:
+        free = self._free
+        if (self._some_are_lost or not free) and not self.free:
             return None
-        for place in range(self._size):
-            if place not in lent:
-                batch = _LentBatch.__new__(_LentBatch)
-                batch._lease = loan = _Loan(self._self, place, batch)
-                # From here on the batch ends the loan, whatever becomes of this call.
-                if lent.setdefault(place, loan) is loan:
-                    try:
-                        slots = self._slots_at(place)
-                        if slots.held:  # read while another thread closed their last batch
-                            slots.take_back(None)
-                        batch._slots = slots
-                    except MemoryError:
-                        self._end(loan)
-                        raise
-                    loan.begun = True
-                    return batch
-        return None
+        batch, loan = self._new_loan()
+        loan.leak = iter(("batches",))
+        try:
+            self._lent.update(zip((loan,), map(deque.pop, (free,))))  # noqa: B905
+        except IndexError:  # a signal handler was faster
+            return None
+        # From here on the batch ends the loan, whatever becomes of this call.
+        try:
+            slots = self._lent[loan]
+            if slots is None:
+                slots = self._lent[loan] = self._new()
+            elif slots.held:  # read while another thread closed their last batch
+                slots.take_back(None)
+        except MemoryError:
+            self._end(loan)
+            raise
+        batch._slots = slots
+        loan.begun = True
+        return batch
 
-    def _slots_at(self, place: int) -> Slots:
-        slots = self._slots.get(place)
-        if slots is None:
-            slots = self._slots[place] = self._new()
-        return slots
+    def _new_loan(self) -> tuple[PacketBatch, _Loan]:
+        batch = _LentBatch.__new__(_LentBatch)
+        loan = _Loan(batch)
+        loan.pool, loan.begun, loan.lost, loan.dropped = self._self, False, False, None
+        batch._lease = loan
+        return batch, loan
 
     def _serve(self) -> None:
         """Give free batches to tasks that wait, in their order. In the event loop's thread."""
@@ -294,25 +336,23 @@ class PacketBatchPool:
     # The ends of a loan: in any thread, in a finalizer, at any time
 
     def _end(self, loan: _Loan) -> None:
-        if self._lent.get(loan.place) is loan:
-            self._lent.pop(loan.place)
+        with contextlib.suppress(KeyError):  # it is over already
+            self._free.extend(map(self._lent.pop, (loan,)))
         self._wake()
 
-    def _lose(self, loan: _Loan, slots: Slots | None) -> None:
+    def _lose(self, loan: _Loan) -> None:
         """Count what was lost. The slots are taken back in the event loop's thread."""
-        if self._lent.get(loan.place) is not loan or loan.lost:
-            return
-        packets = 0
-        if slots is not None:
-            if slots.record is not None:  # of an interrupted receive
-                slots.source.settle(slots)
-            packets = slots.held
-        loan.lost = self._some_are_lost = True
-        if slots is not None:  # else an interrupt came between the end of a batch and of its loan
-            self._leaked.update(("batches",))
-            if loan.on_loss is not None:
-                loan.on_loss(packets)
+        self._count_loss(loan)
+        self._some_are_lost = True
         self._wake()
+
+    def _count_loss(self, loan: _Loan) -> None:
+        slots = self._lent.get(loan)
+        if slots is not None and loan.begun:
+            # They are taken back, and lent again, only after this was counted, by whomever. So
+            # while the mark is there to be taken, they hold what was lost.
+            loan.count_dropped(held_in(slots))
+            self._leaked.update(loan.leak)
 
     def _wake(self) -> None:
         """Have the event loop serve the tasks that wait."""
@@ -323,21 +363,28 @@ class PacketBatchPool:
         if threading.get_ident() != self._thread:  # where nothing else does it meanwhile
             return
         self._some_are_lost = False
-        for loan in tuple(self._lent.values()):
-            if loan.lost or self._is_over(loan):
-                slots = self._slots.get(loan.place)
-                try:
-                    if slots is not None:
-                        slots.take_back(None)
-                except BufferError:  # something still uses its memory; it is tried again
-                    self._some_are_lost = True
-                else:
-                    self._lent.pop(loan.place, None)
+        for loan in tuple(self._lent):
+            if loan.is_over():
+                if loan.is_lost():
+                    self._count_loss(loan)
+                self._take_over(loan)
 
-    def _is_over(self, loan: _Loan) -> bool:
-        """Whether an interrupt has kept the end of a loan from what it had to do."""
-        # No variable has the batch: a frame that is interrupted here would keep it.
-        if loan.batch() is None:
-            self._lose(loan, self._slots.get(loan.place))
-            return True
-        return loan.begun and getattr(loan.batch(), "closed", True)
+    def _take_over(self, loan: _Loan) -> None:
+        """Have a batch of our own in the place of one that is over, and close it."""
+        batch, own = self._new_loan()
+        own.leak = iter(())
+        try:
+            self._lent.update(zip((own,), map(self._lent.pop, (loan,))))  # noqa: B905
+        except KeyError:
+            return  # it was ended meanwhile
+        slots = self._lent[own]
+        if slots is None:
+            self._end(own)
+            return
+        batch._slots = slots
+        own.begun = True
+        try:
+            batch.close()
+        except BufferError:  # something still uses its memory; it is tried again
+            batch._lease = None  # it says nothing when it dies, which would wake who waits
+            self._some_are_lost = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from .._receive.usable import ensure_usable
 from .._system.options import has_gro
 from .attributes import describe
 from .linger import TIMER_RESOLUTION, Pace, check_linger
-from .pool import PacketBatchPool, on_loss
+from .pool import PacketBatchPool, count_dropped, watch
 from .port import Port, SocketPort
 from .statistics import Counters, ReceiverStatistics
 from .transient import pass_over
@@ -103,7 +104,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._count_unread, self._outlook = count_unread, port.outlook
         self._counters = Counters(port)
         self._pass_over = pass_over(errors, self._counters.error, on_error)
-        self._put_back: deque[PacketBatch] = deque()
+        self._returned: deque[PacketBatch] = deque()
         # The coroutine in `receive`, which knows whether it is at work. A flag could stay set.
         self._active: Coroutine[Any, Any, PacketBatch] | None = None
         self._stopped = self._closed = False
@@ -148,10 +149,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     async def _receive(self) -> PacketBatch:
         counters = self._counters
         while True:
-            if self._put_back:
+            if self._returned:
                 await checkpoint()
-                if self._put_back:
-                    return self._put_back.popleft()
+                if self._returned:
+                    return self._returned.popleft()
             batch = counters.filling  # it stays there if the filling is cancelled
             if batch is None and self._stopped and not self._left:
                 await checkpoint()
@@ -213,7 +214,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         return anyio.CancelScope(deadline=deadline)
 
     def _hand_out(self, batch: PacketBatch) -> PacketBatch:
-        on_loss(batch, self.count_dropped)
+        watch(batch, self._counters.dropped)
         self._counters.hand_out(batch._slots.tally(), self._missing(batch) <= 0)
         return batch
 
@@ -226,13 +227,16 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
     async def _fill_up(self, batch: PacketBatch) -> None:
         """Receive more, until the batch is full or the time is over, or after a `_look`."""
+        # Too short to sleep for: then the clock of a test, which only goes on while everybody
+        # sleeps, would stand still.
+        clock = time.monotonic if self._linger < TIMER_RESOLUTION else anyio.current_time
         began = self._since  # by a call that was cancelled, unless it is None
         if began is None:
-            began = self._since = anyio.current_time()
+            began = self._since = clock()
         deadline = began + self._linger
         try:
             if self._linger < TIMER_RESOLUTION:
-                while anyio.current_time() < deadline and not self._stopped:
+                while clock() < deadline and not self._stopped:
                     self._read_more(batch)
                     if self._missing(batch) <= 0:
                         break
@@ -290,7 +294,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def _look(self) -> None:
         """Wake a task in `receive`, so that it looks what has changed."""
         _cancel(self._wait)
-        if self._put_back:
+        if self._returned:
             _cancel(self._wait_for_batch)
 
     async def _read_the_rest(self, batch: PacketBatch) -> None:
@@ -312,33 +316,25 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         batch.close()
         raise EndOfStream
 
-    def put_back(self, batch: PacketBatch) -> None:
-        """Give back a batch that `receive` returned, to be returned again before all others.
+    def _take_back(self, batch: PacketBatch) -> None:
+        """Take back a batch that `receive` returned, to return it again before all others.
 
         For a consumer that was cancelled before it could do anything with it, as `feed` may be.
         """
         if self._closed:
-            self.drop(batch)
+            self._drop(batch)
         else:
-            self._put_back.append(batch)
+            self._returned.append(batch)
             self._look()
 
-    def drop(self, batch: PacketBatch, packets: int | None = None) -> None:
-        """Close a batch that `receive` returned, and count its packets as dropped.
-
-        If some may have been released, `packets` says how many it had.
+    def _drop(self, batch: PacketBatch) -> None:
+        """Count the packets of a batch that `receive` returned as dropped, and close it.
 
         Raises:
             BufferError: As `PacketBatch.close`. They are counted all the same, and once.
         """
-        packets = len(batch) if packets is None else packets
-        on_loss(batch, None)
-        self.count_dropped(packets)
+        count_dropped(batch, len(batch))
         batch.close()
-
-    def count_dropped(self, packets: int) -> None:
-        """Count packets that were received and that no consumer got."""
-        self._counters.drop(packets)
 
     async def aclose(self) -> None:
         """Close the socket. A task that waits in `receive` gets `anyio.ClosedResourceError`.
@@ -367,13 +363,13 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def _drop_batches(self) -> None:
         batch = self._counters.filling
         if batch:
-            self._put_back.append(self._hand_out(batch))
+            self._returned.append(self._hand_out(batch))
         elif batch is not None:
             self._counters.filling = None
             batch.close()
-        while self._put_back:
+        while self._returned:
             with contextlib.suppress(BufferError):  # it goes back when nothing uses its memory
-                self.drop(self._put_back.popleft())
+                self._drop(self._returned.popleft())
 
     @property
     def closed(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import repeat
 from typing import NamedTuple
 
 from .._packets.batch import PacketBatch
@@ -99,6 +98,8 @@ class Counters:
 
     Attributes:
         discarded: What `discard_waiting` read, and threw away.
+        dropped: "packets" that were received and that no consumer got. Batches count there by
+            themselves, see `anyio_mmsg._stream.pool.watch`.
     """
 
     def __init__(self, port: Port) -> None:
@@ -109,7 +110,7 @@ class Counters:
         # go of it.
         self._batches: tuple[Received, PacketBatch | None] = (Received(), None)
         self.discarded: list[memory.Discarded] = []
-        self._dropped: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
         self._errors: Counter[int] = Counter()
         # The kernel's count has 32 bits, and started before ours. So: what it said last, and how
         # many drops there were until then.
@@ -134,11 +135,6 @@ class Counters:
         received = self._batches[0].plus(tally, full)
         self._batches = (received, None)
 
-    def drop(self, packets: int) -> None:
-        """Count packets that were received and that no consumer got."""
-        # Unlike +=, this is one step: Counter counts an iterable's items in C.
-        self._dropped.update(repeat("packets", packets))
-
     def error(self, number: int) -> None:
         """Count an error that passes, by its errno."""
         self._errors.update((number,))
@@ -158,7 +154,7 @@ class Counters:
             **self._batches[0]._asdict(),
             receive_calls=self._outlook.reads - reads,
             empty_calls=self._outlook.empty_reads - empty_reads,
-            dropped=self._dropped["packets"],
+            dropped=self.dropped["packets"],
             unread=sum(map(memory.packets_in, tuple(self.discarded))),
             transient_errors=dict(self._errors),
             dropped_by_kernel=None if kernel is None else drops,

@@ -6,14 +6,14 @@ import contextlib
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from anyio import WouldBlock
 
 from .._compat import checkpoint
 from .._packets import Slots
-from .._packets.batch import NUM_RCVMMSGS
+from .._packets.batch import NUM_RCVMMSGS, held_in
 from .._stream.pool import PacketBatchPool
 from .._stream.receiver import PacketReceiver
 from .._system.memory import Discarded, SocketMemory
@@ -117,7 +117,19 @@ class _Reads:
         self.reads = self.empty_reads = 0
 
 
-_Ready: TypeAlias = "deque[Datagram] | BaseException | type[BaseException]"
+class _Arrival:
+    """Packets that arrive together. How many were read is one number: one store moves it."""
+
+    def __init__(self, packets: list[Datagram]) -> None:
+        self.packets = packets
+        self.read = 0
+
+    @property
+    def left(self) -> list[Datagram]:
+        return self.packets[self.read :]
+
+
+_Ready: TypeAlias = "_Arrival | BaseException | type[BaseException]"
 
 
 class _ScriptPort:
@@ -129,57 +141,84 @@ class _ScriptPort:
         self.outlook = _Reads()
         self._steps = deque(_checked(script))
         self._at_end = at_end
+        # What is read, and from where on: the ring says how much of it was committed, so an
+        # interrupt neither loses nor doubles a packet.
+        self._reading: tuple[_Arrival, int, Slots, int] | None = None
 
     def has_trains(self) -> bool:
         """Return whether some packets arrive in trains."""
-        given = chain.from_iterable(self._arrivals())
+        given = chain.from_iterable(step.left for step in self._arrivals())
         return any(datagram.segment_size is not None for datagram in given)
 
     def check(self, gro: bool, ancillary: bool) -> None:
         """Raise ValueError for packets that batches of a kind have no room for."""
         for index, step in enumerate(self._steps):
-            if isinstance(step, deque):
+            if isinstance(step, _Arrival):
                 with _step_named(index):
-                    messages_for(step, gro, ancillary)
+                    messages_for(step.packets, gro, ancillary)
 
-    def _arrivals(self) -> list[deque[Datagram]]:
-        return [step for step in self._steps if isinstance(step, deque)]
+    def _arrivals(self) -> list[_Arrival]:
+        return [step for step in self._steps if isinstance(step, _Arrival)]
 
-    def _ready(self) -> _Ready | None:
-        """Return what has arrived and is first, if there is something."""
-        while self._steps:
-            step = self._steps[0]
+    def _arrived(self) -> list[_Ready]:
+        """Return the steps up to the next that has to be waited for. In any thread."""
+        arrived: list[_Ready] = []
+        for step in tuple(self._steps):  # of which another thread may take some meanwhile
             if issubclass(type(step), _READY):
+                arrived.append(cast(_Ready, step))
+            elif not _is_event(step) or not cast(_Event, step).is_set():
+                break
+        return [step for step in arrived if not isinstance(step, _Arrival) or step.left]
+
+    def _first(self) -> _Ready | None:
+        """Return what has arrived and is first, if there is something."""
+        self._settle()
+        steps = self._steps  # from which `stop`, in another thread, makes others
+        while steps:
+            step = steps[0]
+            if isinstance(step, _Arrival):
+                if step.left:
+                    return step
+            elif issubclass(type(step), _READY):
                 return cast(_Ready, step)
-            if not _is_event(step) or not cast(_Event, step).is_set():
+            elif not _is_event(step) or not cast(_Event, step).is_set():
                 return None
-            self._steps.popleft()
+            steps.popleft()
         return None
+
+    def _settle(self) -> None:
+        """Take as read what was committed to a ring."""
+        if self._reading is not None:
+            arrival, read, slots, tail = self._reading
+            held_in(slots)  # commits what an interrupted read has recorded
+            arrival.read = read + slots.tail - tail
+            self._reading = None
 
     def drain(self, slots: Slots, limit: int) -> int:
         self.outlook.reads += 1
-        step = self._ready()
+        step = self._first()
         if step is None:
             self.outlook.empty_reads += 1
             return 0
-        if not isinstance(step, deque):
+        if not isinstance(step, _Arrival):
             self._steps.popleft()
             raise step
-        count = min(limit, len(step), slots.free)
-        taken = play(slots, messages_for(islice(step, count), slots.gro, slots.ancillary))
-        for _ in range(count):
-            step.popleft()
-        if not step:
-            self._steps.popleft()
+        count = min(limit, slots.free)
+        given = step.packets[step.read : step.read + count]
+        messages = messages_for(given, slots.gro, slots.ancillary)
+        self._reading = step, step.read, slots, slots.tail
+        taken = play(slots, messages)
+        self._settle()
         return taken
 
     async def receive_into(self, slots: Slots, limit: int) -> int:
         await checkpoint()
-        while self._ready() is None:
-            if not self._steps:
+        while self._first() is None:
+            steps = self._steps
+            if not steps:
                 self._at_end()
                 return 0
-            step: Any = self._steps[0]
+            step: Any = steps[0]
             try:
                 waiting = step.wait() if _is_event(step) else step()
                 if inspect.isawaitable(waiting):
@@ -191,22 +230,22 @@ class _ScriptPort:
         return self.drain(slots, limit)
 
     def _end_of(self, step: object) -> None:
-        if self._steps and self._steps[0] is step:  # else it was stopped meanwhile
-            self._steps.popleft()
+        steps = self._steps
+        if steps and steps[0] is step:  # else it was stopped meanwhile
+            steps.popleft()
 
     def defer_error(self, error: OSError) -> None:
         self._steps.appendleft(error)
 
     def stop(self) -> int:
-        arrived = deque[Any]()
-        while self._ready() is not None:
-            arrived.append(self._steps.popleft())
-        self._steps = arrived
-        return sum(len(step) if isinstance(step, deque) else 1 for step in arrived)
+        arrived = self._arrived()
+        self._steps = deque(arrived)
+        return sum(len(step.left) if isinstance(step, _Arrival) else 1 for step in arrived)
 
     def discard(self, discarded: list[Discarded]) -> None:
+        self._settle()
         self.stop()
-        given = chain.from_iterable(self._arrivals())
+        given = chain.from_iterable(step.left for step in self._arrivals())
         for message in messages_for(given, gro=True, ancillary=True):
             discarded += [(len(message.data), message.control, 0, None)]
 
@@ -220,7 +259,7 @@ class _ScriptPort:
         return {}
 
 
-_READY = (deque, BaseException, type)  # of the types, only classes of exceptions are steps
+_READY = (_Arrival, BaseException, type)  # of the types, only classes of exceptions are steps
 
 
 def _is_event(step: object) -> bool:
@@ -232,7 +271,7 @@ def _is_event(step: object) -> bool:
 
 
 def _checked(script: Iterable[Step]) -> list[Any]:
-    """Return the steps of a script, with a deque of `Datagram`s for packets.
+    """Return the steps of a script, with an `_Arrival` for packets.
 
     Raises:
         TypeError: A step can't be one; with its index.
@@ -264,8 +303,8 @@ def _step(index: int, step: Any) -> Any:
     elif callable(step):
         return step
     with _step_named(index):
-        arrived = deque(datagrams(cast("Iterable[DatagramLike]", step)))
-    if not arrived:
+        arrived = _Arrival(datagrams(cast("Iterable[DatagramLike]", step)))
+    if not arrived.packets:
         raise ValueError(f"step {index} has no packets; leave it out: no receive returns none")
     return arrived
 
