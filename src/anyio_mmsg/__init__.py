@@ -27,6 +27,7 @@ Sending: `send_mmsg`, `send_mmsg_nowait`, `multi_target_send`; they return a `Se
 from ._packets import Packet, compiled
 from ._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, PacketBatch
 from ._packets.packet import Address
+from ._protocol.loops import batched_loop_factory
 from ._protocol.serve import serve_protocol
 from ._receive.errors import recv_errors_nowait
 from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
@@ -64,6 +65,7 @@ __all__ = [
     "SendFailure",
     "SendResult",
     "UnusableSocketError",
+    "batched_loop_factory",
     "compiled",
     "configure_udp_socket",
     "feed",

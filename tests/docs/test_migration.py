@@ -26,7 +26,7 @@ from .blocks import (
     runs,
 )
 
-PROTOCOL, ASYNCIO, ONE_LINE = python_blocks("docs/migration/asyncio.md")
+PROTOCOL, ASYNCIO, ONE_LINE, FACTORY, MANY = python_blocks("docs/migration/asyncio.md")
 UDP, ANYIO, CONNECTED_UDP, CONNECTED = python_blocks("docs/migration/anyio.md")
 TRIO_SOCKET, TRIO, TRIO_LOW, PLAIN = python_blocks("docs/migration/trio.md")
 
@@ -87,6 +87,22 @@ def test_a_protocol_by_one_line(run: str) -> None:
     protocol = PROTOCOL.text.partition("async def main")[0]
     program = dataclasses.replace(ONE_LINE, text=protocol + ONE_LINE.text)
     assert answers(program.replace("asyncio.run(main())", run)) == EXPECTED
+
+
+@runs(PROTOCOL, FACTORY, MANY)
+@pytest.mark.parametrize("base", ["", "__import__('uvloop').Loop"])
+@pytest.mark.parametrize("many", [False, True])
+def test_a_protocol_that_a_library_has(base: str, many: bool) -> None:
+    """A loop by the factory, with the program of the page, and with its protocol of batches."""
+    if base:
+        pytest.importorskip("uvloop")
+    executed.update((PROTOCOL.place, MANY.place))
+    text, protocol_of_batches = PROTOCOL.text.partition("\n\nif __name__")[0], MANY.text
+    if many:
+        main = text.partition("async def main")[2]
+        text = f"import asyncio\n{protocol_of_batches}\nasync def main{main}"
+    program = dataclasses.replace(FACTORY, text=f"{text}\n{FACTORY.text}")
+    assert answers(program.replace("_factory()", f"_factory({base})")) == EXPECTED
 
 
 @contextmanager

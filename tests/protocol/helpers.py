@@ -76,13 +76,13 @@ async def serving(way: str, **options: Any) -> AsyncIterator[Start]:
     """Give a function that serves a protocol by a socket, and returns the transport.
 
     Args:
-        way: "loop" for the event loop's own transport, "ours" for `serve_protocol`.
+        way: "loop" and "endpoint" for that of the event loop, "ours" for `serve_protocol`.
         options: Of `serve_protocol`.
     """
     transports: list[asyncio.DatagramTransport] = []
 
     async def start(sock: socket.socket, protocol: asyncio.DatagramProtocol) -> Any:
-        if way == "loop":
+        if way != "ours":
             loop = asyncio.get_running_loop()
             transport, _ = await loop.create_datagram_endpoint(lambda: protocol, sock=sock)
         else:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
-import select
 import socket
-from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from anyio_mmsg import serve_protocol
-from anyio_mmsg._packets.batch import new_slots
-from anyio_mmsg._protocol.outbox import Outbox
-from anyio_mmsg._protocol.transport import BatchTransport
 
 from ..helpers import Family
 from ..interrupts import every_bytecode, unreported
+from .hand_loop import Loop, served_by
 from .helpers import Recorder, turns
 
 unix_only = pytest.mark.skipif(
@@ -187,70 +182,9 @@ def protocol_ends(served: Served) -> int:
 # At every bytecode
 
 
-class Loop:
-    """A loop that an interrupt leaves as it leaves asyncio's: what was to be called still is."""
-
-    def __init__(self) -> None:
-        self.soon: deque[Callable[[], None]] = deque()
-        self.readers: dict[Any, Callable[[], None]] = {}
-        self.writers: dict[Any, Callable[[], None]] = {}
-
-    def create_future(self) -> Any:
-        return _Done()
-
-    def is_closed(self) -> bool:
-        return False
-
-    def add_reader(self, sock: Any, function: Any) -> None:
-        self.readers[sock] = function
-
-    def add_writer(self, sock: Any, function: Any) -> None:
-        self.writers[sock] = function
-
-    def remove_reader(self, sock: Any) -> None:
-        self.readers.pop(sock, None)
-
-    def remove_writer(self, sock: Any) -> None:
-        self.writers.pop(sock, None)
-
-    def call_soon(self, function: Any, *, context: contextvars.Context | None = None) -> None:
-        self.soon.append(function)
-
-    def call_exception_handler(self, context: Any) -> None:
-        raise AssertionError(context)
-
-    def turn(self) -> None:
-        readable, writable, _ = select.select(list(self.readers), list(self.writers), [], 0)
-        self.soon += [self.readers[sock] for sock in readable]
-        self.soon += [self.writers[sock] for sock in writable]
-        for _ in range(len(self.soon)):
-            if self.soon:
-                self.soon.popleft()()
-
-
-class _Done:
-    def __init__(self) -> None:
-        self.results: list[Any] = []
-
-    def done(self) -> bool:
-        return bool(self.results)
-
-    def set_result(self, result: Any) -> None:
-        self.results.append(result)
-
-
-def served_by(loop: Loop, sock: socket.socket, send_engine: str) -> tuple[Any, Recorder]:
-    protocol = Recorder()
-    slots, outbox = new_slots(8, 100, "auto"), Outbox(sock, send_engine, False)
-    transport = BatchTransport(cast(Any, loop), sock, protocol, slots, outbox, 8)
-    transport.start_reading()
-    transport.begin()
-    return transport, protocol
-
-
 def turn_until_over(loop: Loop, transport: Any, step: Callable[[], object], where: str) -> None:
     for _ in range(50):
-        if transport.done.done():
+        if transport._over:
             return
         step()
         with contextlib.suppress(KeyboardInterrupt):
@@ -268,7 +202,8 @@ def test_without_room_at_every_bytecode(narrow: Any, sending: str, end: str) -> 
     for before in every_bytecode(interrupt, everywhere=False):
         sock, peer = narrow()
         loop = Loop()
-        transport, protocol = served_by(loop, sock, sending)
+        protocol = Recorder()
+        transport = served_by(loop, sock, "auto", sending, protocol)
         for data in sent:
             transport.sendto(data)
         got: list[bytes] = []
@@ -296,7 +231,7 @@ def test_without_room_at_every_bytecode(narrow: Any, sending: str, end: str) -> 
         else:
             assert got == [data for data in sent if data in got], before.where
         assert protocol.names.count("lost") == 1, before.where
-        assert transport.done.done(), before.where
+        assert transport._over, before.where
         assert sock.fileno() == -1, before.where
         assert not loop.readers, before.where
         assert not loop.writers, before.where
@@ -318,7 +253,8 @@ def test_what_is_refused_at_every_bytecode(inet: Family, sending: str, count: in
     for before in every_bytecode(interrupt, everywhere=False):
         sock, peer = inet.open(), inet.open()
         loop = Loop()
-        transport, protocol = served_by(loop, sock, sending)
+        protocol = Recorder()
+        transport = served_by(loop, sock, "auto", sending, protocol)
         for number in range(count):
             transport.sendto(b"%d" % number, ("127.0.0.1", 0))
             transport.sendto(b"%d" % number, peer.getsockname())

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import socket
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import pytest
 
-from anyio_mmsg._packets.batch import new_slots
-from anyio_mmsg._protocol.outbox import Outbox
-from anyio_mmsg._protocol.transport import BatchTransport
-
 from ..helpers import Family
 from ..interrupts import every_bytecode, unreported
+from .hand_loop import Loop, served_by
 
 
 class Collector(asyncio.DatagramProtocol):
@@ -35,34 +31,9 @@ def interrupt() -> NoReturn:
     raise KeyboardInterrupt
 
 
-class Loop:
-    """Calls soon what is to be called, when it is told to."""
-
-    def __init__(self) -> None:
-        self.soon: list[Any] = []
-
-    def create_future(self) -> None:
-        pass
-
-    def add_reader(self, *_: object) -> None:
-        pass
-
-    remove_reader = add_reader
-
-    def call_soon(self, callback: Any, *, context: contextvars.Context | None = None) -> None:
-        self.soon.append(callback)
-
-    def turn(self) -> None:
-        soon, self.soon = self.soon, []
-        for callback in soon:
-            callback()
-
-
 def serving(sock: socket.socket, engine: str, send_engine: str) -> tuple[Any, Collector, Loop]:
     loop, protocol = Loop(), Collector()
-    slots, outbox = new_slots(8, 100, engine), Outbox(sock, send_engine, False)
-    transport = BatchTransport(cast(Any, loop), sock, protocol, slots, outbox, 8)
-    transport.begin()
+    transport = served_by(loop, sock, engine, send_engine, protocol)
     return transport, protocol, loop
 
 

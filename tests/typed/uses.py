@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -37,6 +37,7 @@ from anyio_mmsg import (
     SendFailure,
     SendResult,
     UnusableSocketError,
+    batched_loop_factory,
     compiled,
     configure_udp_socket,
     feed,
@@ -257,11 +258,18 @@ class Echo(asyncio.DatagramProtocol):
         self.transport.sendto(data, addr)
 
 
+async def sleepless() -> None:
+    pass
+
+
 async def protocols(sock: socket.socket) -> None:
     await serve_protocol(sock, Echo(), limit=256, engine="auto", send_engine="sendto", gso=True)
     async with anyio.create_task_group() as tasks:
         transport: asyncio.DatagramTransport = await tasks.start(serve_protocol, sock, Echo())
         transport.close()
+    factory: Callable[[], asyncio.AbstractEventLoop] = batched_loop_factory()
+    batched_loop_factory(asyncio.SelectorEventLoop, limit=256, engine="auto", gso=True)
+    anyio.run(sleepless, backend_options={"loop_factory": factory})
     task = asyncio.create_task(serve_protocol(sock, Echo()))
     assert_type(await task, None)
 

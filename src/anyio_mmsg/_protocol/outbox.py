@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Sequence
 
@@ -11,6 +12,8 @@ from .._packets.packet import Address
 from .._send.engine import check_sender
 from .._send.functions import send_mmsg_nowait
 from .._send.result import UNUSABLE, SendResult, UnusableSocketError
+from .._system.error_queue import reports_errors
+from .._system.icmp import ICMP_ERRORS
 
 HEADER = 8
 """Bytes that each datagram counts for beside its own, so that empty ones count too: those of the
@@ -19,6 +22,11 @@ UDP header, as asyncio has it from Python 3.13 on."""
 _CHUNK = 256
 """Datagrams of one send at most. Those that found no room are laid out again when there is some,
 however little, so there should not be many; a call's fixed cost is nothing beside so many."""
+
+
+_OTHERS = ICMP_ERRORS - {errno.EMSGSIZE}
+"""Errors that may be another datagram's. To be too long is a datagram's own as a rule, and to send
+it again would have the kernel report it once more."""
 
 
 class Outbox:
@@ -57,6 +65,11 @@ class Outbox:
         """Add a datagram. It is not looked at before it is sent."""
         self.size += len(data) + HEADER
         self._waiting.append((data, address))
+
+    def put_many(self, datagrams: list[tuple[bytes, Address]]) -> None:
+        """Add datagrams, likewise."""
+        self.size += sum([len(data) for data, _ in datagrams]) + HEADER * len(datagrams)
+        self._waiting += datagrams
 
     def clear(self) -> None:
         """Drop all datagrams."""
@@ -119,10 +132,13 @@ class Outbox:
             data, address = self._waiting[0]
             self._forget(1)
             try:
-                if address is None:
-                    self._sock.send(data)
-                else:
-                    self._sock.sendto(data, address)
+                try:
+                    self._send_one(data, address)
+                except OSError as error:
+                    # With errors in the queue, that of an earlier datagram may strike this one.
+                    if error.errno not in _OTHERS or not reports_errors(self._sock):
+                        raise
+                    self._send_one(data, address)
             except (BlockingIOError, InterruptedError):
                 self.size += len(data) + HEADER
                 self._waiting.insert(0, (data, address))
@@ -132,3 +148,9 @@ class Outbox:
                 if error.errno in UNUSABLE:
                     raise UnusableSocketError(error.errno or 0, str(error)) from None
                 self.errors.append(error)
+
+    def _send_one(self, data: bytes, address: Address) -> None:
+        if address is None:
+            self._sock.send(data)
+        else:
+            self._sock.sendto(data, address)

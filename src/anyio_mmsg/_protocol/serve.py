@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import socket
 from typing import TYPE_CHECKING, SupportsIndex
-from weakref import WeakSet
 
 from anyio import TASK_STATUS_IGNORED, BusyResourceError
 from anyio.abc import TaskStatus
 
 from .._arguments import whole_number
 from .._compat import asyncio_loop
-from .._packets.batch import NUM_RCVMMSGS, TRAIN_SIZE, new_slots
-from .._receive.engine import check_engine
+from .._packets.batch import NUM_RCVMMSGS
 from .._receive.usable import ensure_usable
-from .._system.options import has_gro
-from .outbox import Outbox
 
 if TYPE_CHECKING:
     import asyncio
-
-_LONGEST = 256 * 1024
-"""Bytes of a slot where a datagram can have more than 65,535, on unix sockets: what asyncio's own
-transport takes at most."""
-
-_served: WeakSet[socket.socket] = WeakSet()
-"""Sockets that are served. A loop would forget one reader of a socket for another, silently."""
 
 
 async def serve_protocol(
@@ -53,9 +42,18 @@ async def serve_protocol(
     then `datagram_received` gets them one by one, as bytes, and the loop goes on with everything
     else: a flood does not keep it. As under asyncio, the protocol is called from the loop, not
     from a task, and `error_received` gets what the system reports when the socket is read, such
-    as ConnectionRefusedError on a connected one.
+    as ConnectionRefusedError on a connected one. A protocol whose class has a method
+    ``datagrams_received(datagrams)`` gets a batch by one call instead, as a list of
+    ``(bytes, address)``.
 
-    *Sending.* `transport.sendto` only notes the datagram. What was sent while a batch was
+    *The error queue* (Linux). Where errors are queued, whoever asked for that, `error_received`
+    gets each as an `IcmpError`, once. A datagram that is too long is both: an error of the
+    send, and an entry of the queue that says what would pass. A queue from which the program
+    reads transmit timestamps is the program's. While it leaves entries there, the socket is
+    looked at after pauses of 20 ms at most, since it reports an error each time.
+
+    *Sending.* `transport.sendto` only notes the datagram, and ``transport.sendto_many(pairs)``
+    those of an iterable of ``(data, addr)``. What was sent while a batch was
     received goes out at its end, and what was sent elsewhere at the start of the loop's next
     turn, in order, by one call for up to 256. So `error_received` gets the errors a little later
     than under asyncio, one for each datagram that was refused; the others are sent. An empty
@@ -133,22 +131,25 @@ async def serve_protocol(
             'anyio.run(main, backend="asyncio")'
         )
     ensure_usable(sock)
-    if sock in _served:
+
+    from .making import SERVED, Way, peer_of, transport_for  # so that Trio does without asyncio
+
+    if sock in SERVED:
         raise BusyResourceError("receiving from")
-    if isinstance(protocol, type) or not hasattr(protocol, "datagram_received"):
+    methods = "datagram_received", "datagrams_received"
+    if isinstance(protocol, type) or not any(hasattr(protocol, name) for name in methods):
         raise TypeError(
             f"protocol is {protocol!r}; give an asyncio.DatagramProtocol, not what makes one"
         )
     limit = whole_number("limit", limit, 1, "give the number of datagrams, at least 1")
-    inet = sock.family in (socket.AF_INET, socket.AF_INET6)
-    gro = has_gro(sock)
-    slots = new_slots(limit, TRAIN_SIZE if inet else _LONGEST, engine, gro)
-    check_engine(engine)
-    outbox = Outbox(sock, send_engine, gso)
+    done: asyncio.Future[BaseException | None] = loop.create_future()
 
-    from .transport import BatchTransport  # here, so that programs on Trio do without asyncio
+    def end(error: BaseException | None) -> None:
+        if not done.done():  # a cancelled task has cancelled it
+            done.set_result(error)
 
-    transport = BatchTransport(loop, sock, protocol, slots, outbox, limit)
+    way = Way(limit, engine, send_engine, gso)
+    transport = transport_for(loop, sock, protocol, way, peer_of(sock), end)
     try:
         transport.start_reading()
     except NotImplementedError:
@@ -156,13 +157,13 @@ async def serve_protocol(
             "this event loop can't watch sockets; on Windows run the program by asyncio's "
             "SelectorEventLoop"
         ) from None
-    _served.add(sock)
+    SERVED.add(sock)
     try:
         transport.begin()
         task_status.started(transport)
-        error = await transport.done
+        error = await done
     finally:
-        _served.discard(sock)
+        SERVED.discard(sock)
         transport.finish()
     if error is not None:
         raise error

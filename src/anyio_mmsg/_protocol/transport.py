@@ -11,103 +11,71 @@ program may go on with its loop, so whoever lets one through has the loop call i
 from __future__ import annotations
 
 import asyncio
-import logging
-import socket
-from asyncio.trsock import TransportSocket
-from collections.abc import Iterator
+from collections.abc import Callable
+from operator import length_hint
 from typing import Any
 
-from .._packets import Slots
 from .._packets.packet import Address
-from .._receive.functions import drain
-from .._receive.outlook import outlook_for
+from .inbox import Inbox
 from .outbox import Outbox
+from .sending import SendingTransport
 from .watch import Watch
 
-HIGH_WATER = 64 * 1024
-"""Bytes that may wait to be sent before `pause_writing`, by default: asyncio's number."""
 
-_SILENT = 5
-"""Datagrams that may be sent after the end before the log says so: asyncio's number."""
-
-_logger = logging.getLogger("asyncio")  # where users of asyncio look
-
-
-class BatchTransport(asyncio.Transport, asyncio.DatagramTransport):
+class BatchTransport(SendingTransport):
     """Serves one protocol by one socket, as `serve_protocol` says.
 
-    It is both kinds of transport, as asyncio's own is. What only streams have, such as `write`,
-    raises NotImplementedError, as there.
-
     Args:
-        loop: The running loop.
-        sock: A nonblocking datagram socket, which this owns from `start_reading` on.
         protocol: Whose methods are called.
-        slots: Where datagrams are received, each slot long enough for any.
-        outbox: Sends by the same socket.
-        limit: The most datagrams to read before the loop runs everything else.
-
-    Attributes:
-        done: Gets the argument of `connection_lost` when that was called and the socket closed.
+        watch: Calls this, and closes the socket.
+        inbox: Receives.
+        outbox: Sends.
+        extra: What `get_extra_info` returns, by name.
+        only: The one address that `sendto` takes, beside None; None if it takes any.
+        at_end: Called with the argument of `connection_lost` when that was called and the socket
+            closed. Perhaps more than once.
     """
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        sock: socket.socket,
-        protocol: asyncio.DatagramProtocol,
-        slots: Slots,
+        protocol: asyncio.BaseProtocol,
+        watch: Watch,
+        inbox: Inbox,
         outbox: Outbox,
-        limit: int,
+        extra: dict[str, Any],
+        only: Address,
+        at_end: Callable[[BaseException | None], object],
     ) -> None:
-        try:
-            self._peer: Address = sock.getpeername()
-        except OSError:
-            self._peer = None
-        super().__init__(
-            {
-                "socket": TransportSocket(sock),
-                "sockname": sock.getsockname(),
-                "peername": self._peer,
-            }
-        )
-        self.done: asyncio.Future[BaseException | None] = loop.create_future()
-        self._loop = loop
-        self._sock = sock
-        self._protocol: Any = protocol
-        self._slots = slots
-        self._outlook = outlook_for(sock)
-        self._limit = limit
-        self._arrived: Iterator[tuple[bytes, Address]] | None = None  # what is to be handed over
-        self._copied = False  # all that the slots hold
-        self._outbox = outbox
-        self._watch = Watch(loop, sock, self._read, self._write_on, self._end)
-        self._high, self._low = HIGH_WATER, HIGH_WATER // 4
-        self._paused = False  # the protocol was told so
-        self._flush_comes = False  # in this turn of the loop, or at the start of the next
+        super().__init__(protocol, watch, outbox, extra, only)
+        self._inbox = inbox
+        self._at_end = at_end
         self._reading_paused = False
-        self._closing = False
-        self._ending = False  # the loop calls `_lose` soon, or has
         self._lost = False  # `connection_lost` was called
         self._over = False  # all is done
         self._error: BaseException | None = None  # for `connection_lost`
-        self._late = 0  # datagrams sent after the end
+        watch.call(self._read, self._write_on, self._end)
 
     def __repr__(self) -> str:
         state = "closed" if self._lost else "closing" if self._closing else "open"
         waiting = f"{len(self._outbox)} datagrams to send"
-        return f"<{type(self).__name__} {state} fd={self._sock.fileno()} {waiting}>"
+        return f"<{type(self).__name__} {state} fd={self._watch.fileno()} {waiting}>"
+
+    @property
+    def _sock(self) -> object:
+        """The socket, where programs find it that look into asyncio's own transports."""
+        return self.get_extra_info("socket")
 
     # Begin and end
 
     def start_reading(self) -> None:
-        """Have the loop read, from its next turn on: `connection_made` comes first.
+        """Have the loop read, from its next turn on.
 
         Raises:
             NotImplementedError: The loop can't watch a socket.
             RuntimeError: The socket belongs to another transport.
         """
-        self._watch.begin()
+        if self.is_reading():  # else `connection_made` has closed it, or paused it
+            self._watch.begin()
 
     def begin(self) -> None:
         """Introduce the transport to the protocol."""
@@ -133,8 +101,8 @@ class BatchTransport(asyncio.Transport, asyncio.DatagramTransport):
 
     def finish(self) -> None:
         """Have ended when this returns: what waits to be sent is tried once."""
-        if self._loop.is_closed():  # the task was never ended; nothing can be called any more
-            self._sock.close()
+        if self._watch.is_over():  # the task was never ended; nothing can be called any more
+            self._watch.close()
             return
         try:
             if self._outbox.size or self._outbox.errors:
@@ -174,50 +142,21 @@ class BatchTransport(asyncio.Transport, asyncio.DatagramTransport):
                     raise
                 except BaseException as error:
                     self._report("connection_lost", error)
-            self._sock.close()
-            if not self.done.done():  # a cancelled task has cancelled it
-                self.done.set_result(self._error)
+            self._watch.close()
+            self._at_end(self._error)
             self._over = True
         except BaseException:  # the loop's end, or an interrupt
             self._watch.soon(self._lose)
             raise
 
-    # The protocol
+    # Receiving
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """Have another protocol's methods called from now on."""
-        self._protocol = protocol
-
-    def get_protocol(self) -> asyncio.BaseProtocol:
-        """Return the protocol whose methods are called."""
-        protocol: asyncio.BaseProtocol = self._protocol
-        return protocol
-
-    def _call(self, method: str, *arguments: object) -> None:
-        """Call a method of the protocol; an exception goes where asyncio has it go."""
-        try:
-            getattr(self._protocol, method)(*arguments)
-        except (SystemExit, KeyboardInterrupt):
-            raise
-        except BaseException as error:
-            self._report(method, error)
-
-    def _report(self, method: str, error: BaseException) -> None:
-        self._loop.call_exception_handler(
-            {
-                "message": f"protocol.{method}() failed",
-                "exception": error,
-                "transport": self,
-                "protocol": self._protocol,
-            }
-        )
-
-    def _report_errors(self) -> None:
-        """Have the protocol know of the datagrams that the system refused, each once."""
-        while self._outbox.errors:
-            self._call("error_received", self._outbox.errors.pop(0))
-
-    # Receiving
+        super().set_protocol(protocol)
+        # Looked for in the class: a mock has every attribute that it is asked for.
+        takes_many = callable(getattr(type(protocol), "datagrams_received", None))
+        self._hand_over = self._hand_batch_over if takes_many else self._hand_each_over
 
     def is_reading(self) -> bool:
         """Return whether datagrams are received."""
@@ -246,14 +185,15 @@ class BatchTransport(asyncio.Transport, asyncio.DatagramTransport):
             return
         try:
             self._flush_comes = True  # what is sent meanwhile goes out at the end
-            if self._arrived is None:
-                self._receive()
+            if self._inbox.arrived is None:
+                self._watch.note_event(self._inbox.receive())
             self._hand_over()
-            if self._outlook.more and self.is_reading():  # it was full, or ended by an error
-                deferred = self._outlook.take_error(self._sock)
-                if deferred is not None:
-                    self._call("error_received", deferred)
+            if self.is_reading():
+                error = self._inbox.take_error()
+                if error is not None:
+                    self._call("error_received", error)
         except OSError as error:
+            self._watch.note_event(True)
             self._call("error_received", error)
         except (SystemExit, KeyboardInterrupt):
             self._watch.soon(self._read)  # for the rest of the batch
@@ -263,19 +203,8 @@ class BatchTransport(asyncio.Transport, asyncio.DatagramTransport):
         finally:
             self._flush()
 
-    def _receive(self) -> None:
-        # Each step may be repeated, when an interrupt has ended this after it.
-        slots = self._slots
-        if self._copied:
-            slots.take_back(None)
-            self._copied = False
-        drain(self._sock, slots, self._limit, self._outlook)
-        # Without `strict`, which costs as much as a datagram.
-        arrived = zip(slots.copies(), slots.addresses(0))  # noqa: B905
-        self._arrived, self._copied = arrived, True  # without a call in between
-
-    def _hand_over(self) -> None:
-        for data, address in self._arrived or ():
+    def _hand_each_over(self) -> None:
+        for data, address in self._inbox.rest:
             try:
                 self._protocol.datagram_received(data, address)
             except (SystemExit, KeyboardInterrupt):
@@ -285,104 +214,16 @@ class BatchTransport(asyncio.Transport, asyncio.DatagramTransport):
             if not self.is_reading():
                 break
         if self._closing or not self._reading_paused:
-            self._arrived = None
+            self._inbox.arrived = None
 
-    # Sending
-
-    def sendto(self, data: bytes | bytearray | memoryview, addr: Address = None) -> None:
-        """Send a datagram, with others of this turn of the loop; see `serve_protocol`.
-
-        Args:
-            data: What it carries. It is copied, unless it is bytes.
-            addr: Where it goes; None for the peer of a connected socket.
-
-        Raises:
-            TypeError: `data` is of another type.
-            ValueError: The socket is connected, and `addr` is not its peer.
-        """
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"data is a {type(data).__name__}, not bytes, bytearray or memoryview")
-        if addr is not None and self._peer is not None:
-            if addr != self._peer:
-                raise ValueError(f"addr is {addr!r}; the socket is connected to {self._peer!r}")
-            addr = None
-        if self._closing:
-            self._late += 1
-            if self._late > _SILENT:
-                _logger.warning("a datagram was sent by a transport that is closed: it is ignored")
-            return
-        self._outbox.put(bytes(data), addr)
-        if self._outbox.size > self._high:
-            self._bound()
-        elif not self._flush_comes and not self._watch.writes:
-            self._watch.soon(self._flush)
-            self._flush_comes = True
-
-    def _bound(self) -> None:
-        """Do something about a buffer that is longer than the high-water mark."""
-        self._watch.run(self._pause_or_resume if self._watch.writes else self._send)
-
-    def _flush(self) -> None:
-        self._flush_comes = False
-        if (self._outbox.size or self._outbox.errors) and not self._watch.writes:
-            self._send()
-
-    def _write_on(self) -> None:
-        """Send the rest. The loop calls this when the socket is writable."""
-        self._watch.after_event()
-        self._send()
-
-    def _send(self) -> None:
-        if self._ending:
-            return
+    def _hand_batch_over(self) -> None:
+        arrived = self._inbox.arrived or []
+        datagrams = arrived[len(arrived) - length_hint(self._inbox.rest) :]
         try:
-            self._outbox.send()
-            self._watch.write(self._outbox.full)
-            self._report_errors()
-            self._pause_or_resume()
-            if self._closing and not self._outbox.size:
-                self._end(None)
+            self._inbox.arrived = None  # without a call before the next one
+            if datagrams:
+                self._protocol.datagrams_received(datagrams)
         except (SystemExit, KeyboardInterrupt):
-            self._watch.soon(self._send)
             raise
         except BaseException as error:
-            self._end(error)
-
-    # Flow control
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """Set from which sizes of the buffer the protocol is paused, and resumed.
-
-        Args:
-            high: Above this `pause_writing` is called. None: 64 KiB, or 4 times `low`.
-            low: Down to this `resume_writing` is called. None: a quarter of `high`.
-
-        Raises:
-            ValueError: They are not 0 <= `low` <= `high`.
-        """
-        if high is None:
-            high = HIGH_WATER if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not 0 <= low <= high:
-            raise ValueError(f"high is {high!r} and low {low!r}; give 0 <= low <= high")
-        self._high, self._low = high, low
-        if self._outbox.size > high:
-            self._bound()
-
-    def get_write_buffer_limits(self) -> tuple[int, int]:
-        """Return the limits, low and high."""
-        return self._low, self._high
-
-    def get_write_buffer_size(self) -> int:
-        """Return the bytes that wait to be sent, and 8 for each datagram."""
-        return self._outbox.size
-
-    def _pause_or_resume(self) -> None:
-        size = self._outbox.size
-        if size > self._high and not self._paused:
-            self._paused = True
-            self._call("pause_writing")
-        elif size <= self._low and self._paused:
-            self._paused = False
-            self._call("resume_writing")
+            self._report("datagrams_received", error)

@@ -1,4 +1,4 @@
-"""How a transport is called by its loop: in one context, and for as long as it wants to be."""
+"""What a transport wants of its loop: to be called, in one context, as long as it wants to be."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import socket
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
+
+from .._receive.errors import pause_after
+from .._system.error_queue import errors_pending
 
 
 class Watch:
@@ -25,28 +28,36 @@ class Watch:
 
     Args:
         loop: The running loop.
-        sock: An open socket.
-        read: Called when it is readable. It has to call `after_event` first.
-        write: Called when it is writable; likewise.
-        broken: Called with the error if the socket can't be watched any more.
+        sock: An open socket, which is this one's to close.
+
+    Attributes:
+        reads: Whether the loop calls, or will call after a rest, when the socket is readable.
+        writes: Likewise, when it is writable.
     """
 
-    def __init__(
+    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._context = copy_context()
+        self._forgets = not isinstance(loop, asyncio.BaseEventLoop)
+        self._in_vain = 0
+        self._rests = False
+        self.reads = self.writes = False
+
+    def call(
         self,
-        loop: asyncio.AbstractEventLoop,
-        sock: socket.socket,
         read: Callable[[], None],
         write: Callable[[], None],
         broken: Callable[[BaseException], None],
     ) -> None:
-        self._loop = loop
-        self._sock = sock
-        self._read = read
-        self._write = write
-        self._broken = broken
-        self._context = copy_context()
-        self._forgets = not isinstance(loop, asyncio.BaseEventLoop)
-        self.reads = self.writes = False
+        """Say what to call.
+
+        Args:
+            read: When the socket is readable. It has to call `after_event` first.
+            write: When it is writable; likewise.
+            broken: With the error, if the socket can't be watched any more.
+        """
+        self._read, self._write, self._broken = read, write, broken
 
     def begin(self) -> None:
         """Have the loop call `read`, from its next turn on.
@@ -60,7 +71,7 @@ class Watch:
 
     def read(self, wanted: bool) -> None:
         """Have `read` called from now on, or no longer."""
-        if wanted and not self.reads:
+        if wanted and not self.reads and not self._rests:
             self._add(self._loop.add_reader, self._loop.remove_reader, self._read)
         elif self.reads and not wanted:
             self._loop.remove_reader(self._sock)
@@ -68,11 +79,28 @@ class Watch:
 
     def write(self, wanted: bool) -> None:
         """Have `write` called from now on, or no longer."""
-        if wanted and not self.writes:
+        if wanted and not self.writes and not self._rests:
             self._add(self._loop.add_writer, self._loop.remove_writer, self._write)
         elif self.writes and not wanted:
             self._loop.remove_writer(self._sock)
         self.writes = wanted
+
+    def note_event(self, brought_something: bool) -> None:
+        """Have the loop leave the socket alone for a while after many events in vain.
+
+        It calls again and again while there are entries in an error queue that is the program's
+        to read, and that it does not read.
+        """
+        if brought_something:
+            self._in_vain = 0
+            return
+        self._in_vain += 1
+        pause = pause_after(self._in_vain)
+        if pause and not self._rests and errors_pending(self._sock):
+            self._loop.call_later(pause, self._end_rest, context=self._context)
+            self._rests = True
+            self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
 
     def after_event(self) -> None:
         """Make sure that the loop does not forget this event's socket."""
@@ -87,7 +115,29 @@ class Watch:
         """Call a function now, for a caller who may be in any context."""
         self._context.copy().run(function)
 
+    def report(self, context: dict[str, Any]) -> None:
+        """Have the loop's exception handler deal with an exception."""
+        self._loop.call_exception_handler(context)
+
+    def is_over(self) -> bool:
+        """Return whether the loop is closed, so that it calls nothing any more."""
+        return self._loop.is_closed()
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, -1 if it is closed."""
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+    def _end_rest(self) -> None:
+        self._rests = False
+        self._again()
+
     def _again(self) -> None:
+        if self._rests:
+            return
         try:
             if self.reads:
                 self._add(self._loop.add_reader, self._loop.remove_reader, self._read)

@@ -89,11 +89,16 @@ def raise_reported(sock: socket.socket, outlook: Outlook) -> None:
             del reported  # or the error, its traceback and this frame keep each other alive
 
 
-async def back_off(empty_wakes: int) -> None:
-    """Pause after a number of waits that ended at once, and without a packet.
+def pause_after(empty_wakes: int) -> float:
+    """Return for how many seconds to pause after a number of waits that brought no packet.
 
-    They do while the error queue, which is the program's, has entries that nobody reads.
+    They end at once while the error queue, which is the program's, has entries that nobody reads.
     """
     doublings = empty_wakes - _PATIENCE
-    if doublings >= 0:
-        await anyio.sleep(min(_FIRST_PAUSE * 2 ** min(doublings, 30), _LONGEST_PAUSE))
+    return min(_FIRST_PAUSE * 2 ** min(doublings, 30), _LONGEST_PAUSE) if doublings >= 0 else 0
+
+
+async def back_off(empty_wakes: int) -> None:
+    """Pause as `pause_after` says."""
+    if pause := pause_after(empty_wakes):
+        await anyio.sleep(pause)

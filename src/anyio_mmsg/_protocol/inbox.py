@@ -1,0 +1,66 @@
+"""What a transport has received, and hands over."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+from .._packets import Slots
+from .._packets.packet import Address
+from .._receive.errors import as_reported
+from .._receive.functions import drain
+from .._receive.outlook import outlook_for
+
+
+class Inbox:
+    """Datagrams that were received, a batch at a time.
+
+    Args:
+        sock: A nonblocking datagram socket.
+        slots: Where datagrams are received, each slot long enough for any.
+        limit: The most messages of the kernel to receive at once.
+
+    Attributes:
+        arrived: A batch, oldest first; None if one is to be received.
+        rest: What is to be handed over of it.
+    """
+
+    def __init__(self, sock: socket.socket, slots: Slots, limit: int) -> None:
+        self.arrived: list[tuple[bytes, Address]] | None = None
+        self.rest: Iterator[tuple[bytes, Address]] = iter(())
+        self._sock = sock
+        self._slots = slots
+        self._limit = limit
+        self._outlook = outlook_for(sock)
+        self._copied = False  # all that the slots hold
+
+    def receive(self) -> bool:
+        """Receive a batch, for a caller whom the system has told that something is there.
+
+        Each step may be repeated, when an interrupt has ended this after it.
+
+        Returns:
+            Whether there were datagrams.
+
+        Raises:
+            OSError: What the system reports, or what the network does (`IcmpError`).
+            anyio.ClosedResourceError: The socket is closed.
+        """
+        slots = self._slots
+        if self._copied:
+            slots.take_back(None)
+            self._copied = False
+        self._outlook.woken = True
+        drain(self._sock, slots, self._limit, self._outlook)
+        # Without `strict`, which costs as much as a datagram.
+        arrived = list(zip(slots.copies(), slots.addresses(0)))  # noqa: B905
+        rest = iter(arrived)
+        self.arrived, self.rest, self._copied = arrived, rest, True  # without a call in between
+        return bool(arrived)
+
+    def take_error(self) -> OSError | None:
+        """Return the error that came after the datagrams of a batch, once."""
+        if not self._outlook.more:  # it was neither full, nor ended by an error
+            return None
+        error = self._outlook.take_error(self._sock)
+        return None if error is None else as_reported(self._sock, error, self._outlook)
