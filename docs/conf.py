@@ -63,10 +63,10 @@ autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 _aliases = [
     "Address",
-    "Data",
+    "Payload",
     "DatagramLike",
     "Destination",
-    "Overload",
+    "OverloadPolicy",
     "Packets",
     "Sender",
     "Step",

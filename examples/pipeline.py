@@ -179,7 +179,7 @@ async def run(options: argparse.Namespace) -> int:
     receiver = PacketReceiver(sock, pool, limit=options.batch)
     pipeline = Pipeline(receiver, stream)
     oldest = stream if options.overload == "drop_oldest" else None
-    policy = partial(feed, overload=options.overload, oldest=oldest)
+    policy = partial(feed, overload=options.overload, drop_from=oldest)
     sending = anyio.CancelScope()
 
     async with receiver, anyio.create_task_group() as around:

@@ -32,10 +32,10 @@ from ._protocol.serve import serve_protocol
 from ._receive.errors import recv_errors_nowait
 from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
 from ._send.functions import multi_target_send, send_mmsg, send_mmsg_nowait
-from ._send.outgoing import Data, Destination, Packets
+from ._send.outgoing import Destination, Packets, Payload
 from ._send.result import SendFailure, SendResult, UnusableSocketError
 from ._stream.configure import configure_udp_socket
-from ._stream.feed import Overload, feed
+from ._stream.feed import OverloadPolicy, feed
 from ._stream.multicast import MulticastGroup
 from ._stream.open import open_udp_socket
 from ._stream.pool import PacketBatchPool, PoolStatistics
@@ -50,16 +50,16 @@ __all__ = [
     "TRANSIENT_ERRORS",
     "Address",
     "BatchFullError",
-    "Data",
     "Destination",
     "IcmpError",
     "MulticastGroup",
-    "Overload",
+    "OverloadPolicy",
     "Packet",
     "PacketBatch",
     "PacketBatchPool",
     "PacketReceiver",
     "Packets",
+    "Payload",
     "PoolStatistics",
     "ReceiverStatistics",
     "SendFailure",

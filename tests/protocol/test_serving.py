@@ -64,7 +64,7 @@ async def test_one_read_and_one_send_for_a_batch(
             protocol = Recorder(received=lambda *got: protocol.transport.sendto(*got))
             await start(sock, protocol)
             await protocol.until("received", 20)
-            assert outlook_for(sock).reads == 1
+            assert outlook_for(sock).receive_calls == 1
         assert sends == [20]
         assert read_all(client) == [b"%d" % number for number in range(20)]
 

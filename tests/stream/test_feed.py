@@ -26,7 +26,7 @@ POLICIES = ["block", "drop_newest", "drop_oldest"]
 
 
 def options(overload: str, oldest: MemoryObjectReceiveStream[PacketBatch]) -> dict[str, Any]:
-    return {"overload": overload} | ({"oldest": oldest} if overload == "drop_oldest" else {})
+    return {"overload": overload} | ({"drop_from": oldest} if overload == "drop_oldest" else {})
 
 
 @pytest.mark.parametrize("overload", POLICIES)
@@ -276,10 +276,10 @@ async def test_bad_arguments() -> None:
         with send, receive:
             with pytest.raises(ValueError, match="overload is 'drop'; give one of"):
                 await feed(receiver, send, overload="drop")  # type: ignore[arg-type]
-            with pytest.raises(ValueError, match="give oldest"):
+            with pytest.raises(ValueError, match="give drop_from"):
                 await feed(receiver, send, overload="drop_oldest")
-            with pytest.raises(ValueError, match="give oldest"):
-                await feed(receiver, send, oldest=receive)
+            with pytest.raises(ValueError, match="give drop_from"):
+                await feed(receiver, send, drop_from=receive)
     async with ScriptedReceiver((), PacketBatchPool(1)) as receiver:
         with pytest.raises(ValueError, match="give it a pool of 2 or more"):
             await feed(receiver, send, overload="drop_newest")

@@ -28,7 +28,7 @@ POLICIES = ["block", "drop_newest", "drop_oldest"]
 
 
 def options(overload: str, oldest: MemoryObjectReceiveStream[PacketBatch]) -> dict[str, Any]:
-    return {"overload": overload} | ({"oldest": oldest} if overload == "drop_oldest" else {})
+    return {"overload": overload} | ({"drop_from": oldest} if overload == "drop_oldest" else {})
 
 
 # What it is given
@@ -65,7 +65,7 @@ async def test_other_arguments_of_the_wrong_type(inet: Family) -> None:
         with send, receive, anyio.fail_after(5):
             wrong: list[Any] = [send, asyncio.Queue(), "oldest"]
             for oldest in wrong:
-                with pytest.raises(TypeError, match=r"oldest is a .*the receiving end of stream"):
+                with pytest.raises(TypeError, match=r"drop_from is a .*the receiving end"):
                     await feed(receiver, send, "drop_oldest", oldest)
             with pytest.raises(TypeError, match="on_drop is a int"):
                 await feed(receiver, send, on_drop=3)  # type: ignore[arg-type]

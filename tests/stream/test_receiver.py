@@ -19,6 +19,7 @@ from anyio.abc import SocketAttribute
 from anyio_mmsg import (
     PacketBatchPool,
     PacketReceiver,
+    configure_udp_socket,
     open_udp_socket,
 )
 from anyio_mmsg._system import memory
@@ -72,6 +73,32 @@ async def test_batches_belong_to_consumers(inet: Family) -> None:
         second.close()
         third.close()
         assert receiver.pool.statistics().free == 2
+
+
+async def test_the_capacity_of_the_pool_is_the_limit(engine: str, inet: Family) -> None:
+    sock, sender = inet.pair()
+    async with PacketReceiver(sock, PacketBatchPool(1, 100, 16, engine)) as receiver:
+        for _ in range(100):
+            sender.send(b"x")
+        with anyio.fail_after(5):
+            with await receiver.receive() as batch:
+                assert len(batch) == 100
+    with pytest.raises(ValueError, match="limit"):
+        PacketReceiver(inet.open(), limit=0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="control data is Linux's")
+@pytest.mark.parametrize("asked", [False, True])
+async def test_its_own_pool_fits_what_the_socket_was_asked_for(asked: bool, inet: Family) -> None:
+    sock, sender = inet.pair()
+    configure_udp_socket(sock, timestamps=asked)
+    async with PacketReceiver(sock) as receiver:
+        sender.send(b"x")
+        with anyio.fail_after(5):
+            with await receiver.receive() as batch:
+                assert batch.ancillary is asked
+                if asked:
+                    assert batch[0].timestamp
 
 
 async def test_attributes(family: Family) -> None:

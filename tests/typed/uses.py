@@ -22,16 +22,16 @@ from anyio_mmsg import (
     TRANSIENT_ERRORS,
     Address,
     BatchFullError,
-    Data,
     Destination,
     IcmpError,
     MulticastGroup,
-    Overload,
+    OverloadPolicy,
     Packet,
     PacketBatch,
     PacketBatchPool,
     PacketReceiver,
     Packets,
+    Payload,
     PoolStatistics,
     ReceiverStatistics,
     SendFailure,
@@ -174,7 +174,7 @@ def control_data(batch: PacketBatch) -> None:
     assert_type(batch.hop_limits(), list[int | None])
 
 
-def answer(data: Data) -> bytes:
+def answer(data: Payload) -> bytes:
     return bytes(data).upper()
 
 
@@ -217,7 +217,7 @@ def send_later(sock: socket.socket, queue: list[tuple[bytes, Destination]]) -> i
     return through(queue)
 
 
-async def streams(sock: socket.socket, overload: Overload) -> None:
+async def streams(sock: socket.socket, overload: OverloadPolicy) -> None:
     pool = PacketBatchPool(24, slot_size=1472, gro=False, ancillary=True)
     assert_type(pool.statistics(), PoolStatistics)
     assert_type((pool.size, pool.capacity, pool.free), tuple[int, int, int])

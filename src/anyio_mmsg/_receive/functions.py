@@ -195,12 +195,12 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
         _check_gro(sock, slots)
         slots.checked = outlook.options
     taken: int = engine.fill(slots, sock, limit)
-    outlook.reads += 1
+    outlook.receive_calls += 1
     outlook.more = not engine.dry
     if outlook.more:
         return taken
     if not taken:
-        outlook.empty_reads += 1
+        outlook.empty_calls += 1
     if engine.refused:
         Refused.recvmmsg = True
         engine_for(slots, sock)

@@ -15,8 +15,8 @@ class Outlook:
     Attributes:
         more: The last receive took all that it asked for, so that there is probably more, or met
             an error: the next one need not wait first.
-        reads: How often the socket was read.
-        empty_reads: How often nothing was there.
+        receive_calls: How often the socket was read.
+        empty_calls: How often nothing was there.
         woken: The system says that something is there, or the last read found nothing: if the
             next one finds nothing either, look for what the error queue has.
         options: An object that stands for the socket's options: another one after the library
@@ -29,10 +29,10 @@ class Outlook:
         "_error",
         "_inode",
         "_sock",
-        "empty_reads",
+        "empty_calls",
         "more",
         "options",
-        "reads",
+        "receive_calls",
         "reports_errors",
         "woken",
     )
@@ -42,7 +42,7 @@ class Outlook:
         self._sock = ref(sock, partial(_outlooks.pop, id(sock)))
         self.more = self.woken = self.reports_errors = False
         self.options = object()
-        self.reads = self.empty_reads = 0
+        self.receive_calls = self.empty_calls = 0
         self._error: OSError | None = None
         self._inode = 0
 

@@ -22,9 +22,9 @@ from .outgoing import (
     GIVE,
     WRONG,
     Columns,
-    Data,
     Destination,
     Packets,
+    Payload,
     batch_columns,
     check_fan,
     columns,
@@ -165,7 +165,7 @@ def _plain(
 
 def fan_sender_of(
     sock: socket.socket,
-    data: Data,
+    data: Payload,
     addresses: Iterable[Destination],
     name: str,
     controls: Controls | None = None,

@@ -20,7 +20,7 @@ from .._system.error_queue import errors_pending
 from .._system.platform import type_of
 from .engine import Sender, check_sender, fall_back, fan_sender_of, sender_of
 from .options import Controls
-from .outgoing import Data, Destination, Packets
+from .outgoing import Destination, Packets, Payload
 from .result import NOTHING, UNUSABLE, SendResult, UnusableSocketError, result_of
 from .turns import until_writable
 
@@ -115,7 +115,7 @@ async def send_mmsg(
 
 async def multi_target_send(
     sock: socket.socket,
-    data: Data,
+    data: Payload,
     addresses: Iterable[Destination],
     *,
     source: str | None = None,

@@ -20,10 +20,10 @@ from .options import Controls, Messages
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-    Data: TypeAlias = ReadableBuffer
+    Payload: TypeAlias = ReadableBuffer
     """A payload: bytes or any object with a contiguous buffer."""
 else:
-    Data = Any
+    Payload = Any
 
 _InetAddress: TypeAlias = tuple[str, int] | tuple[str, int, int] | tuple[str, int, int, int]
 
@@ -32,7 +32,7 @@ Destination: TypeAlias = _InetAddress | str | bytes | Packet | None
 scope id; for AF_UNIX a path, or an abstract name as bytes; a `Packet`, for its sender; None, for
 the peer of a connected socket."""
 
-Packets: TypeAlias = Iterable[Packet | tuple[Data, Destination]]
+Packets: TypeAlias = Iterable[Packet | tuple[Payload, Destination]]
 """What can be sent; a `PacketBatch` is one too."""
 
 WRONG = (TypeError, ValueError, BufferError)
@@ -59,7 +59,7 @@ class Columns:
     __slots__ = ("_pins", "addresses", "controls", "datas")
 
     def __init__(
-        self, datas: Sequence[Data], addresses: Sequence[Address], only_bytes: bool = False
+        self, datas: Sequence[Payload], addresses: Sequence[Address], only_bytes: bool = False
     ) -> None:
         if len(datas) != len(addresses):
             raise RuntimeError("the packets changed while they were read")
@@ -91,7 +91,7 @@ def columns(family: int, most: int, items: list[Any]) -> Columns:
     if not items:
         return Columns([], [])
     if isinstance(items[0], Packet) and all(map(_is_packet, items)):
-        datas: Sequence[Data] = [packet.data for packet in items]
+        datas: Sequence[Payload] = [packet.data for packet in items]
         addresses: Sequence[Address] = [packet.address for packet in items]
         return Columns(datas, _canonical(family, addresses))
     try:
@@ -119,7 +119,7 @@ def batch_columns(family: int, slots: Slots) -> Columns:
     return Columns(slots.payloads(0), _canonical(family, slots.addresses(0)))
 
 
-def fan_columns(family: int, data: Data, addresses: list[Address]) -> Columns:
+def fan_columns(family: int, data: Payload, addresses: list[Address]) -> Columns:
     """Return as columns one payload, which was checked, for many addresses.
 
     Raises:
@@ -153,7 +153,7 @@ def listed(name: str, things: Iterable[Any], fix: str) -> list[Any]:
     return list(iterator)
 
 
-def check_fan(most: int, data: Data) -> Data:
+def check_fan(most: int, data: Payload) -> Payload:
     """Check the one payload of `multi_target_send`; return it, or a copy, as `_checked` does.
 
     Raises:
@@ -195,7 +195,7 @@ def refuse(
     raise error
 
 
-def _checked(most: int, data: Data) -> Data:
+def _checked(most: int, data: Payload) -> Payload:
     """Return a payload that can be sent; a copy, if an export does not keep its memory."""
     try:
         view = memoryview(data)

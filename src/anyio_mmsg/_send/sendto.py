@@ -20,7 +20,7 @@ from .._system.icmp import ICMP_ERRORS
 from .._system.platform import MSG_DONTWAIT, ON_LINUX
 from .known import MAX_PAYLOAD, Known
 from .options import Messages
-from .outgoing import Columns, Data
+from .outgoing import Columns, Payload
 from .result import UNUSABLE, SendFailure, SendResult
 
 _T = TypeVar("_T")
@@ -204,7 +204,7 @@ class Sendto:
         """See `anyio_mmsg._send.engine.Sender`."""
         self._columns.release()
 
-    def _next(self, start: int) -> tuple[Sequence[Data], Sequence[Address]]:
+    def _next(self, start: int) -> tuple[Sequence[Payload], Sequence[Address]]:
         chunk = slice(start - self._first, start - self._first + _CHUNK)
         return self._columns.datas[chunk], self._columns.addresses[chunk]
 

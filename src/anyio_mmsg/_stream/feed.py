@@ -23,14 +23,14 @@ from .handover import Handover
 from .pool import count_dropped
 from .receiver import PacketReceiver
 
-Overload = Literal["block", "drop_newest", "drop_oldest"]
+OverloadPolicy = Literal["block", "drop_newest", "drop_oldest"]
 
 
 async def feed(
     receiver: PacketReceiver,
     stream: MemoryObjectSendStream[PacketBatch],
-    overload: Overload = "block",
-    oldest: MemoryObjectReceiveStream[PacketBatch] | None = None,
+    overload: OverloadPolicy = "block",
+    drop_from: MemoryObjectReceiveStream[PacketBatch] | None = None,
     *,
     on_drop: Callable[[PacketBatch], object] | None = None,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
@@ -59,8 +59,8 @@ async def feed(
             by the kernel. "drop_newest": drop the batch that was just received. "drop_oldest":
             drop the one that waits longest in the stream, when fresh data matters most. After
             `PacketReceiver.stop` no batch is dropped, but waited for as in "block".
-        oldest: The receiving end of `stream`, which "drop_oldest" takes from: keep it open as long
-            as anyone consumes. Once it is closed the newest are dropped instead.
+        drop_from: The receiving end of `stream`, which "drop_oldest" takes from: keep it open as
+            long as anyone consumes. Once it is closed the newest are dropped instead.
         on_drop: Called with each batch that this function drops; it is closed after the call, if
             the callback has not done so. Copy what has to live longer.
         task_status: For ``await nursery.start(feed, ...)``, which returns when it is about to
@@ -73,8 +73,8 @@ async def feed(
             counts as dropped, and goes back to the pool when nothing uses it any longer.
         TypeError: `receiver` is not a `PacketReceiver`, or a stream not one of those that
             `anyio.create_memory_object_stream` returns.
-        ValueError: `overload` is unknown, "drop_oldest" has no `oldest`, or a policy that drops a
-            pool of one batch.
+        ValueError: `overload` is unknown, "drop_oldest" has no `drop_from`, or a policy that drops
+            a pool of one batch.
         Exception: What `PacketReceiver.receive` raises, but for ClosedResourceError.
     """
     if not isinstance(receiver, PacketReceiver):
@@ -84,18 +84,18 @@ async def feed(
             f"stream is a {_name(stream)}, and has to be a memory object stream; "
             f"anyio.create_memory_object_stream returns the two ends of one: give the sending end"
         )
-    if not isinstance(oldest, (MemoryObjectReceiveStream, type(None))):
+    if not isinstance(drop_from, (MemoryObjectReceiveStream, type(None))):
         raise TypeError(
-            f"oldest is a {_name(oldest)}, and has to be the receiving end of stream, the second "
-            f"one of those that anyio.create_memory_object_stream returned"
+            f"drop_from is a {_name(drop_from)}, and has to be the receiving end of stream, the "
+            f"second one of those that anyio.create_memory_object_stream returned"
         )
     if on_drop is not None and not callable(on_drop):
         raise TypeError(f"on_drop is a {_name(on_drop)}, and has to be a function of one batch")
-    if overload not in get_args(Overload):
-        raise ValueError(f"overload is {overload!r}; give one of {get_args(Overload)}")
-    if (overload == "drop_oldest") != (oldest is not None):
+    if overload not in get_args(OverloadPolicy):
+        raise ValueError(f"overload is {overload!r}; give one of {get_args(OverloadPolicy)}")
+    if (overload == "drop_oldest") != (drop_from is not None):
         raise ValueError(
-            'give oldest, the receiving end of stream, with overload="drop_oldest" only'
+            'give drop_from, the receiving end of stream, with overload="drop_oldest" only'
         )
     if overload != "block" and receiver.pool.size < 2:
         raise ValueError(
@@ -103,7 +103,7 @@ async def feed(
             "receive into; give it a pool of 2 or more"
         )
 
-    feeder = _Feeder(receiver, stream, overload, oldest, on_drop)
+    feeder = _Feeder(receiver, stream, overload, drop_from, on_drop)
     try:
         with stream:
             task_status.started()
@@ -112,7 +112,7 @@ async def feed(
         # A batch that nobody has goes back to the pool, and is counted, when nothing refers to it.
         # An exception refers to the frames that it has left, so these let go of it.
         feeder.let_go()
-        del feeder, receiver, stream, oldest, on_drop
+        del feeder, receiver, stream, drop_from, on_drop
 
 
 def _name(thing: object) -> str:
@@ -127,14 +127,14 @@ class _Feeder:
         self,
         receiver: PacketReceiver,
         stream: MemoryObjectSendStream[PacketBatch],
-        overload: Overload,
-        oldest: MemoryObjectReceiveStream[PacketBatch] | None,
+        overload: OverloadPolicy,
+        drop_from: MemoryObjectReceiveStream[PacketBatch] | None,
         on_drop: Callable[[PacketBatch], object] | None,
     ) -> None:
         self.receiver = receiver
         self.stream = stream
         self.blocks = overload == "block"
-        self.oldest = oldest
+        self.drop_from = drop_from
         self.on_drop = on_drop
 
     def let_go(self) -> None:
@@ -206,7 +206,7 @@ class _Feeder:
 
     def longest_waiting(self) -> PacketBatch | None:
         try:
-            return None if self.oldest is None else self.oldest.receive_nowait()
+            return None if self.drop_from is None else self.drop_from.receive_nowait()
         except (WouldBlock, ClosedResourceError):
             return None  # consumers have them all
 

@@ -20,13 +20,13 @@ class Reads(Protocol):
 
     Attributes:
         more: There is probably more, or an error: the next read need not wait first.
-        reads: How often it was read.
-        empty_reads: How often nothing was there.
+        receive_calls: How often it was read.
+        empty_calls: How often nothing was there.
     """
 
     more: bool
-    reads: int
-    empty_reads: int
+    receive_calls: int
+    empty_calls: int
 
 
 class Port(Protocol):

@@ -16,9 +16,9 @@ from anyio.abc import ObjectReceiveStream
 
 from .._arguments import whole_number
 from .._compat import RunSoon, checkpoint, run_soon
-from .._packets.batch import NUM_RCVMMSGS, PacketBatch
+from .._packets.batch import PacketBatch
 from .._receive.usable import ensure_usable
-from .._system.options import has_gro
+from .._system.options import has_control_data, has_gro
 from .attributes import describe
 from .linger import TIMER_RESOLUTION, Pace, check_linger
 from .pool import PacketBatchPool, count_dropped, watch
@@ -44,10 +44,11 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     Args:
         sock: A bound or connected datagram socket, nonblocking, as `open_udp_socket` gives it.
         pool: Where the batches come from. Without one the receiver makes its own, of 8 batches
-            with 64 slots, of 1232 bytes or for trains, as the socket was opened. One batch of it
-            is always with the receiver.
-        limit: The most packets of a batch, at least 1; the batches' capacity is a limit too. With
-            ``gro=True`` both count messages, which may be trains of packets.
+            with 64 slots, of 1232 bytes or for trains, and with room for control data if the
+            socket was asked for some. One batch of it is always with the receiver.
+        limit: The most packets of a batch, at least 1 and at most the capacity of the pool's
+            batches; None for that. With ``gro=True`` both count messages, which may be trains of
+            packets.
         linger: Seconds to wait for a fuller batch after its first packet. The task sleeps for
             half of it at a time, 1 to 5 ms, then takes what has come, which saves CPU time
             (``python -m benchmarks.linger``); a full batch may be that late. Where packets come
@@ -72,7 +73,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         sock: socket.socket,
         pool: PacketBatchPool | None = None,
         *,
-        limit: int = NUM_RCVMMSGS,
+        limit: int | None = None,
         linger: float = 0.0,
         errors: Literal["count", "raise"] = "count",
         on_error: Callable[[OSError], object] | None = None,
@@ -80,7 +81,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     ) -> None:
         ensure_usable(sock)
         check_linger(linger)
-        pool = PacketBatchPool(gro=has_gro(sock)) if pool is None else pool
+        if pool is None:
+            pool = PacketBatchPool(gro=has_gro(sock), ancillary=has_control_data(sock))
         self._begin(SocketPort(sock), pool, limit, errors, on_error, count_unread)
         self._linger, self._pace = linger, Pace(linger, sock)
 
@@ -88,7 +90,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self,
         port: Port,
         pool: PacketBatchPool,
-        limit: int,
+        limit: int | None,
         errors: Literal["count", "raise"],
         on_error: Callable[[OSError], object] | None,
         count_unread: bool,
@@ -97,8 +99,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         if not isinstance(pool, PacketBatchPool):
             raise TypeError(f"pool is a {type(pool).__name__}, and has to be a PacketBatchPool")
         self.pool: PacketBatchPool = pool
-        limit = whole_number("limit", limit, 1, "give the number of packets, at least 1")
-        self._limit = min(limit, pool.capacity)
+        if limit is not None:
+            limit = whole_number("limit", limit, 1, "give the number of packets, at least 1")
+        self._limit = min(limit or pool.capacity, pool.capacity)
         self._port, self._linger = port, 0.0
         self._since: float | None = None  # when lingering for the batch that is filled began
         self._count_unread, self._outlook = count_unread, port.outlook

@@ -105,7 +105,7 @@ class Counters:
     def __init__(self, port: Port) -> None:
         self._port = port
         self._outlook = outlook = port.outlook  # which counts reads, perhaps for long
-        self._calls_before = outlook.reads, outlook.empty_reads
+        self._calls_before = outlook.receive_calls, outlook.empty_calls
         # The sums over batches, and the batch that is being filled: one store counts it and lets
         # go of it.
         self._batches: tuple[Received, PacketBatch | None] = (Received(), None)
@@ -149,11 +149,11 @@ class Counters:
     def freeze(self) -> ReceiverStatistics:
         """Return all counts as they are."""
         kernel, drops = self._kernel
-        reads, empty_reads = self._calls_before
+        receive_calls, empty_calls = self._calls_before
         return ReceiverStatistics(
             **self._batches[0]._asdict(),
-            receive_calls=self._outlook.reads - reads,
-            empty_calls=self._outlook.empty_reads - empty_reads,
+            receive_calls=self._outlook.receive_calls - receive_calls,
+            empty_calls=self._outlook.empty_calls - empty_calls,
             dropped=self.dropped["packets"],
             unread=sum(map(memory.packets_in, tuple(self.discarded))),
             transient_errors=dict(self._errors),

@@ -26,7 +26,7 @@ peer of a connected socket, are answered there::
         assert ours.recv(9) == b"ping"
 """
 
-from .._send.outgoing import Data  # noqa: F401  # for typing.get_type_hints
+from .._send.outgoing import Payload  # noqa: F401  # for typing.get_type_hints
 from ._batches import fill_batch, make_batch
 from ._datagrams import Datagram, DatagramLike, Sender
 from ._receiver import ScriptedReceiver, Step

@@ -12,7 +12,7 @@ from .._arguments import whole_number
 from .._packets import Packet
 from .._packets.packet import Address
 from .._send.known import MAX_PAYLOAD, UNLIMITED
-from .._send.outgoing import Data, check_fan
+from .._send.outgoing import Payload, check_fan
 from .._system.control import (
     IP_PKTINFO,
     IP_TOS,
@@ -91,7 +91,7 @@ class Datagram:
             than `address`.
     """
 
-    data: Data
+    data: Payload
     address: Sender = SENDER
     timestamp: int | None = field(default=None, kw_only=True)
     destination: str | None = field(default=None, kw_only=True)
@@ -150,7 +150,7 @@ _RANGES = (
 )
 _CONTROL = ("timestamp", "destination", "interface", "ecn", "hop_limit")
 
-DatagramLike: TypeAlias = Datagram | Packet | Data | tuple[Data, Sender]
+DatagramLike: TypeAlias = Datagram | Packet | Payload | tuple[Payload, Sender]
 """A packet that a test has arrive: a payload, from 192.0.2.1 port 50000; a payload and its sender;
 a `Datagram`; or a `Packet`, of which a copy arrives."""
 

@@ -13,7 +13,7 @@ from anyio import WouldBlock
 
 from .._compat import checkpoint
 from .._packets import Slots
-from .._packets.batch import NUM_RCVMMSGS, held_in
+from .._packets.batch import held_in
 from .._stream.pool import PacketBatchPool
 from .._stream.receiver import PacketReceiver
 from .._system.memory import Discarded, SocketMemory
@@ -97,7 +97,7 @@ class ScriptedReceiver(PacketReceiver):
         script: Iterable[Step] = (),
         pool: PacketBatchPool | None = None,
         *,
-        limit: int = NUM_RCVMMSGS,
+        limit: int | None = None,
         errors: Literal["count", "raise"] = "count",
         on_error: Callable[[OSError], object] | None = None,
         count_unread: bool = True,
@@ -114,7 +114,7 @@ class _Reads:
 
     def __init__(self) -> None:
         self.more = False
-        self.reads = self.empty_reads = 0
+        self.receive_calls = self.empty_calls = 0
 
 
 class _Arrival:
@@ -195,10 +195,10 @@ class _ScriptPort:
             self._reading = None
 
     def drain(self, slots: Slots, limit: int) -> int:
-        self.outlook.reads += 1
+        self.outlook.receive_calls += 1
         step = self._first()
         if step is None:
-            self.outlook.empty_reads += 1
+            self.outlook.empty_calls += 1
             return 0
         if not isinstance(step, _Arrival):
             self._steps.popleft()
