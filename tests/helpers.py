@@ -10,16 +10,17 @@ import os
 import socket
 import types
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+from anyio_mmsg._packets.packet import Control
 
 without_trio = pytest.mark.skipif(not find_spec("trio"), reason="trio is not installed")
 by_pythons_allocator = pytest.mark.skipif(
@@ -164,23 +165,38 @@ async def trickle(sender: socket.socket, steps: int) -> int:
     return sent
 
 
+class Said:
+    """Decodes control data that says what it is decoded to: `(Said(), control, timestamp)`."""
+
+    def timestamp(self, control: tuple[Any, ...]) -> Any:
+        if isinstance(control[2], Exception):
+            raise control[2]
+        return control[2]
+
+    def timestamps(self, controls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        return list(map(self.timestamp, controls))
+
+    def control(self, control: tuple[Any, ...]) -> Any:
+        return control[1]
+
+
 def stub_engine(batch: PacketBatch) -> types.SimpleNamespace:
     """Let a batch without a socket take datagrams: `stub_engine(batch).put(data, address)`."""
-    senders: dict[int, Any] = {}
 
-    def put(data: bytes, address: Any = None, wire_size: int | None = None) -> None:
+    def put(
+        data: bytes,
+        address: Any = None,
+        wire_size: int | None = None,
+        control: Control | None = None,
+    ) -> None:
         first, count = slots.free_run(1)
         assert count == 1
         start, size = first * batch.slot_size, min(len(data), batch.slot_size)
         slots.memory[start : start + size] = data[:size]
-        senders[first] = address
-        slots.commit([len(data) if wire_size is None else wire_size])
-
-    def addresses(first: int, count: int) -> list[Any]:
-        return [senders[slot] for slot in range(first, first + count)]
+        size = len(data) if wire_size is None else wire_size
+        slots.commit([size], [address], None if control is None else [(Said(), control)])
 
     slots = batch._slots
-    slots.plug(cast(Any, types.SimpleNamespace(addresses=addresses)))
     return types.SimpleNamespace(put=put)
 
 

@@ -83,7 +83,7 @@ async def main():
         sender.send(b"6")
         assert await recv_mmsg(receiver, after) == 1
         assert after.payloads() == [b"6"]
-        assert type(after._slots.source).__name__ == "RecvfromInto"
+        assert type(after._slots.filler.engine).__name__ == "RecvfromInto"
         try:
             recv_mmsg_nowait(receiver, after)
         except anyio.WouldBlock:

@@ -17,8 +17,9 @@ import anyio
 import pytest
 
 from anyio_mmsg import PacketBatch, compiled, recv_mmsg_nowait
-from anyio_mmsg._packets import make_slots
-from anyio_mmsg._packets.trains import LOST
+from anyio_mmsg._packets import Slots
+from anyio_mmsg._packets.packet import Control
+from anyio_mmsg._packets.slots import LOST
 from anyio_mmsg._system.control import (
     SOL_IP,
     SOL_IPV6,
@@ -28,7 +29,7 @@ from anyio_mmsg._system.control import (
     segment_of,
 )
 
-from ..helpers import have_ipv6
+from ..helpers import Said, have_ipv6
 from .flow import Flow, check, drain, numbered
 
 IP_RECVORIGDSTADDR, IPV6_RECVORIGDSTADDR = 20, 74  # linux/in.h, linux/in6.h
@@ -150,9 +151,11 @@ def test_nothing_but_a_segment_size_that_was_lost() -> None:
 def test_slots_of_lost_trains_are_freed_with_those_around_them() -> None:
     batch = PacketBatch(6, engine="recvfrom_into", gro=True)
     slots: Any = batch._slots
-    slots.commit([10, 100, 10, 100, 100, 10], [LOST, 40, LOST, LOST, 0, LOST])
+    segments = [LOST, 40, LOST, LOST, 0, LOST]
+    slots.commit([10, 100, 10, 100, 100, 10], range(6), None, segments)
     assert (len(batch), batch.free) == (4, 1)
     assert batch.sizes() == [40, 40, 20, 100]
+    assert batch.addresses() == [1, 1, 1, 4]
     batch.release(3)
     assert batch.free == 4
     batch.release()
@@ -206,20 +209,9 @@ def test_a_segment_size_that_recvmmsg_lost(tmp_path: Path) -> None:
     assert done.stdout.endswith("ok\n")
 
 
-class Said:
-    """A source whose second slot has control data that was cut."""
-
-    def addresses(self, first: int, count: int) -> list[Any]:
-        return [None] * count
-
-    def timestamp(self, slot: int) -> int:
-        if slot == 1:
-            raise ValueError("cut")
-        return slot
-
-
 def test_a_lost_train_is_asked_for_no_timestamp() -> None:
-    slots: Any = make_slots(bytearray(9), 3, 3, ancillary=True, gro=True)
-    slots.plug(Said())
-    slots.commit([3, 3, 3], [0, LOST, 0])
+    slots = Slots(bytearray(9), 3, 3, ancillary=True, gro=True)
+    stamps = [0, ValueError("cut"), 2]
+    controls = [(Said(), Control(), stamp) for stamp in stamps]
+    slots.commit([3, 3, 3], [None] * 3, controls, [0, LOST, 0])
     assert slots.timestamps() == [0, 2]

@@ -63,7 +63,7 @@ with Flow(gro=gro, **asked) as flow:
     sent += send(5, 10)
     assert recv_mmsg_nowait(flow.receiver, batch) == 5
     assert Refused.recvmmsg
-    assert isinstance(batch._slots.source, RecvfromInto)
+    assert isinstance(batch._slots.filler.engine, RecvfromInto)
     check()
     assert bytes(kept.data) == sent[3]
     assert not ancillary or kept.hop_limit == 64

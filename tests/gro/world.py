@@ -60,7 +60,7 @@ class World:
         assert len(packets) == len(payloads) == len(addresses) == len(sizes) == held
         assert self.slots.copies() == payloads
         for number, packet, data, address, size in zip(  # noqa: B905
-            range(self.slots.head, self.slots.head + held), packets, payloads, addresses, sizes
+            range(self.slots.oldest, self.slots.oldest + held), packets, payloads, addresses, sizes
         ):
             expected, sender = self.sent[number]
             assert bytes(data) == bytes(packet.data) == expected, number
@@ -79,7 +79,7 @@ class World:
             except ValueError:
                 continue
             assert data == self.sent[number][0]
-            assert number >= self.slots.head, f"packet {number} lives on after its release"
+            assert number >= self.slots.oldest, f"packet {number} lives on after its release"
 
     def finish(self) -> None:
         """Go on as if nothing had happened; all packets must come."""
@@ -89,6 +89,6 @@ class World:
                 self.check()
                 self.batch.release((len(self.batch) + 1) // 2)
                 self.check()
-            assert self.slots.head == len(self.sent), "packets were lost"
+            assert self.slots.oldest == len(self.sent), "packets were lost"
             self.send(4)
         self.check_kept()

@@ -290,7 +290,7 @@ def test_clearing_while_an_engine_fills() -> None:
     first, _ = slots.free_run(1)
     batch.clear()
     slots.memory[first * 1232 : first * 1232 + 3] = b"new"
-    slots.commit([3])
+    slots.commit([3], [None])
     assert batch.payloads() == [b"new"]
 
 

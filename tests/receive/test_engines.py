@@ -27,7 +27,7 @@ def kind_of(engine: str, inet: Family) -> type:
     batch = PacketBatch(engine=engine)
     sender.send(b"x")
     drain(receiver, batch, 1)
-    return type(batch._slots.source)
+    return type(batch._slots.filler.engine)
 
 
 def test_the_engine_is_the_one_asked_for(engine: str, inet: Family) -> None:

@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+from anyio_mmsg._receive.engine import adopt
 from anyio_mmsg._receive.recvfrom_into import WSAEMSGSIZE, RecvfromInto
 from anyio_mmsg._system.platform import MSG_DONTWAIT
 
@@ -159,7 +160,8 @@ def test_reading_as_on_macos(family: Family) -> None:
     """By recvmsg_into, which works here too: it reports that it was cut, but not the length."""
     receiver, sender = family.pair()
     batch = PacketBatch(4, 4, "recvfrom_into")
-    batch._slots.plug(RecvfromInto(batch._slots, MSG_DONTWAIT, ask_for_flags=True))
+    as_on_macos = RecvfromInto(batch._slots, MSG_DONTWAIT, ask_for_flags=True)
+    adopt(batch._slots, RecvfromInto, as_on_macos)
     for data in (b"1234", b"12345", b""):
         sender.send(data)
     drain(receiver, batch, 3)

@@ -200,10 +200,8 @@ def batch_for(receiver: socket.socket) -> PacketBatch:
     """Packets that came to those sources, from one peer."""
     batch = PacketBatch(ancillary=True)
     stub = stub_engine(batch)
-    source: Any = batch._slots.source
-    source.control = [Control(local=local) for local in SOURCES].__getitem__
-    for number in range(6):
-        stub.put(b"%d" % number, receiver.getsockname())
+    for number, local in enumerate(SOURCES):
+        stub.put(b"%d" % number, receiver.getsockname(), control=Control(local=local))
     return batch
 
 

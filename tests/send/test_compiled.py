@@ -47,7 +47,7 @@ def test_every_reference_is_given_back(inet: Family) -> None:
     things: list[Any] = [data, grown, address, raw, first, second, first.data, batch._slots]
     tos = pack(((0, 1, bytes(4)),))  # IP_TOS
     control = (tos, tos, b"", tos)
-    things += [batch._slots.source, SendFailure, tos, control, None]
+    things += [batch._slots.filler.engine, SendFailure, tos, control, None]
     del first, second
     lists: list[list[Any]] = [
         [(data, address)] * 3 + [(grown, address)],
@@ -136,7 +136,7 @@ def test_names_stay_though_the_engine_goes(inet: Family) -> None:
     fill(batch, server, (client, b"1"), (client, b"2"))
     one = sender(batch._slots)
     replies = sender([(b"reply", packet) for packet in batch])
-    batch._slots.plug(None)
+    batch._slots.filler = None
     del batch
     gc.collect()
     assert one.send(server, None, True) == 0
@@ -149,11 +149,10 @@ def test_senders_that_two_engines_know(inet: Family) -> None:
     server, client = inet.open(), inet.open()
     batch = PacketBatch(4, 16, "recvmmsg")
     fill(batch, server, (client, b"1"))
-    old = batch._slots.source
-    batch._slots.plug(type(old)(batch._slots, {}, frozenset({INET}), {}, False))
-    batch._slots.source.fill(batch._slots, server, 1)
+    old = batch._slots.filler.engine
+    new = type(old)(batch._slots, {}, frozenset({INET}), {}, False)
     client.sendto(b"2", server.getsockname())
-    batch._slots.source.fill(batch._slots, server, 1)
+    assert new.fill(batch._slots, server, 1) == 1
     assert send_mmsg_nowait(server, batch).sent == 2
     assert received(client) == [b"1", b"2"]
 

@@ -158,10 +158,8 @@ def invented(sender: Any, *controls: Control) -> PacketBatch:
     """A batch whose packets say these things."""
     batch = PacketBatch(ancillary=True)
     stub = stub_engine(batch)
-    source: Any = batch._slots.source
-    source.control = controls.__getitem__
-    for number in range(len(controls)):
-        stub.put(b"%d" % number, sender)
+    for number, control in enumerate(controls):
+        stub.put(b"%d" % number, sender, control=control)
     return batch
 
 

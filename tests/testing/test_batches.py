@@ -241,7 +241,7 @@ def test_scripted_and_real_packets_in_one_batch(engine: str, family: Family) -> 
         sender.send(b"real")
         assert recv_mmsg_nowait(receiver, batch) == 1
         # The engine that the batch was made for reads from sockets.
-        assert type(batch._slots.source).__name__.lower() == engine.replace("_", "")
+        assert type(batch._slots.filler.engine).__name__.lower() == engine.replace("_", "")
     assert contents(batch) == [b"scripted", b"real"] * 4
     addresses = batch.addresses()
     assert addresses[::2] == [("192.0.2.9", number) for number in range(4)]

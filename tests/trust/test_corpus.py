@@ -20,9 +20,8 @@ from typing import Any
 import pytest
 
 import anyio_mmsg
-from anyio_mmsg._packets.trains import TrainSlots
+from anyio_mmsg._packets.slots import Slots as PlainSlots
 from anyio_mmsg._receive import recvfrom_into
-from anyio_mmsg._receive.recvfrom_into import RecvfromInto
 from anyio_mmsg._system import addresses, control, sockaddr
 from anyio_mmsg._system.platform import why_no_batch_calls
 
@@ -131,8 +130,8 @@ FAULTS: list[tuple[str, Callable[[], Any], str, Any]] = [
     ("control", lambda: control, "_TWO_LONGS", struct.Struct("=QQ").unpack),
     ("control", lambda: control, "IP_PKTINFO", 9),
     ("control", lambda: control, "_HEADER", struct.Struct("@nI4x")),
-    ("trains", lambda: TrainSlots, "_sizes_of", lambda self, head, message, slot: [1]),
-    ("receive", lambda: RecvfromInto, "addresses", lambda self, first, count: [None] * count),
+    ("trains", lambda: PlainSlots, "_packets_in", lambda self, slot: 1),
+    ("receive", lambda: PlainSlots, "addresses", lambda self, *range: [None] * self.held),
     ("receive", lambda: recvfrom_into, "segment_of", lambda messages, cut: 0),
     ("syslog", lambda: example("trio_nursery").Message, "__str__", lambda self: self.text),
     ("statsd", lambda: example("asyncio_task_group"), "LARGEST", math.inf),

@@ -146,7 +146,7 @@ def test_errno(engine: str, trust_rounds: int) -> None:
                 if world.sent == world.slots.tail and timer.calls % 3 == 0:
                     world.send(1)
                 timer.during(receive)
-                engines.add(type(world.slots.source))
+                engines.add(type(world.slots.filler.engine))
                 world.batch.clear()
         assert len(engines) == 1, "the system was taken to refuse the call"
         world.finish()

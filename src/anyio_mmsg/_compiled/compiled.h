@@ -70,7 +70,8 @@ typedef struct {
     PyObject_HEAD
     PyObject *data;    /* a memoryview of the slot, cut to the datagram; NULL: none was made */
     PyObject *address; /* NULL: not decoded */
-    PyObject *source;  /* what decodes it: a Recvmmsg, or a Python object, or NULL */
+    PyObject *source;  /* the Recvmmsg that has its sender and control data; or else a tuple, which
+                        * is its control data: a decoder and what that needs; or NULL: none */
     Py_ssize_t slot;
     Py_ssize_t offset; /* in the slot: 0, but for the later packets of a train */
     uint32_t wire_size;
@@ -80,15 +81,20 @@ typedef struct {
 /* The segment size of a train whose own was cut off: its packets can't be told apart. */
 #define LOST UINT32_MAX
 
-/* What was handed out for a slot: live packets, spares, or NULL. */
+/* Of the later packets of a train, for how many a slot keeps spares: what the longest train has
+ * that Linux makes (UDP_MAX_SEGMENTS, 128 since 6.9), some 35 KB of objects. */
+#define MOST_SPARES 128
+
+/* What came with the message in a slot, and what was handed out for it. */
 typedef struct {
-    Packet *first;
-    Packet **rest;   /* the later packets of a train, `room` of them */
+    PyObject *sender;  /* owned: its address, or the Recvmmsg that has it; NULL: never filled */
+    PyObject *control; /* owned: its control data, a tuple, or NULL: none, or the Recvmmsg has it */
+    Packet *first;     /* owned, as those in `rest`: live packets, spares, or NULL */
+    Packet **rest;     /* the later packets of a train, `room` of them */
     Py_ssize_t room;
 } Handed;
 
-/* The twin of Slots in _packets/slots.py, and with `segments` of TrainSlots in trains.py: there a
- * slot holds a message of one or more packets. `head` and `tail` number messages. */
+/* The twin of Slots in _packets/slots.py. `head` and `tail` number messages. */
 typedef struct {
     PyObject_HEAD
     State *state;
@@ -105,12 +111,8 @@ typedef struct {
     uint32_t *segments;   /* by slot: bytes of each packet but the last, 0: it is one packet,
                            * LOST: it is none; NULL: every message is one */
     Handed *handed;       /* by slot */
-    PyObject *source;
     PyObject *engine;   /* its name, a str */
-    PyObject *record;   /* for the engine in Python */
-    PyObject *filler;   /* the coroutine that fills, or None */
-    PyObject *checked;  /* for the receive functions: what they know the socket by */
-    PyObject *engines;  /* a dict: the one engine of each kind */
+    PyObject *filler;   /* what the receive functions keep here, or None */
     Py_ssize_t pins;    /* sends that are under way with what is held: nothing is released */
     char reading;       /* a thread is in a system call that writes to free slots */
     char scribble;
@@ -153,12 +155,6 @@ typedef struct {
     char ancillary;          /* whether packets give their control data */
 } Recvmmsg;
 
-/* Whether the engine in Python is in the middle of a fill, or was interrupted there. */
-static inline int
-has_record(const Slots *self)
-{
-    return self->record != NULL && self->record != Py_None;
-}
 
 static inline Py_ssize_t
 slot_of(const Slots *self, long long number)
@@ -183,6 +179,16 @@ next_free_run(Slots *self, Py_ssize_t most, Py_ssize_t *first)
     }
     *first = slot_of(self, self->tail);
     return Py_MIN(most, Py_MIN(self->capacity - used, self->capacity - *first));
+}
+
+/* The Recvmmsg that has the sender of the message in a slot, a borrowed reference; or NULL. */
+static inline Recvmmsg *
+recvmmsg_of(const Slots *self, Py_ssize_t slot)
+{
+    PyObject *sender = self->handed[slot].sender;
+    int lazy = sender != NULL && self->state->recvmmsg != NULL
+               && Py_TYPE(sender) == self->state->recvmmsg;
+    return lazy ? (Recvmmsg *)sender : NULL;
 }
 
 /* How many packets a slot's message is. */
@@ -215,13 +221,16 @@ int packet_add_types(PyObject *module, State *state);
 /* Have a packet be in another state. */
 void packet_become(Packet *self, PyTypeObject *type);
 
+/* Have a packet know its sender, which its Recvmmsg has; -1 and an error. */
+int packet_learn(Packet *self);
+
 /* Drop a reference to a view, or to a packet and, if it was released, all that it refers to. */
 void packet_let_go(State *state, PyObject *thing);
 
 /* slots.c */
 int slots_add_types(PyObject *module, State *state);
-/* Take the next `count` free slots, from `first` on, as held: they were filled. Returns how many
- * packets that are. */
+/* Take the next `count` free slots, from `first` on, as held: they were filled, with their lengths
+ * and senders. Returns how many packets that are. */
 Py_ssize_t slots_hold(Slots *self, Py_ssize_t first, Py_ssize_t count);
 
 /* handout.c */
@@ -248,15 +257,6 @@ PyObject *slots_copies(Slots *self, PyObject *ignored);
  * runs, if the caller drops `leftover`, a reference or NULL, after the place is free: that may run
  * callbacks of weak references, which may use the slots. */
 int slots_kill(Slots *self, Place place, PyObject **leftover);
-
-/* source.c */
-/* Whether the addresses of packets are read from system memory, so that it pays to wait until
- * somebody asks. Other sources have them ready. */
-int slots_decodes(const Slots *self);
-/* Have the packets held of numbers `first` to `last` know their senders. */
-int slots_learn_addresses(Slots *self, long long first, long long last);
-/* Let `source` fill the free slots from now on; -1 and an error. See `Slots.plug`. */
-int slots_set_source(Slots *self, PyObject *source);
 
 /* control.c */
 /* The method timestamps(): those of all packets held. */

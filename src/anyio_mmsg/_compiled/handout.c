@@ -172,7 +172,8 @@ static int
 enliven(Slots *self, long long number, Place place)
 {
     Packet **kept = kept_at(self, place), *packet;
-    PyObject *view = NULL, *old[3] = {NULL, NULL, NULL};
+    Recvmmsg *lazy;
+    PyObject *view = NULL, *source, *old[3] = {NULL, NULL, NULL};
     if (kept == NULL) {
         return -1;
     }
@@ -203,13 +204,13 @@ enliven(Slots *self, long long number, Place place)
         packet->data = view;
     }
     put(self, packet, place, view == NULL ? PyMemoryView_GET_BUFFER(packet->data) : NULL);
-    if (packet->source != self->source) {
-        old[1] = packet->source;
-        packet->source = Py_NewRef(self->source);
-    }
+    lazy = recvmmsg_of(self, place.slot);
+    source = lazy != NULL ? (PyObject *)lazy : self->handed[place.slot].control;
+    old[1] = packet->source;
+    packet->source = Py_XNewRef(source);
     old[2] = packet->address;
-    packet->address = NULL;
-    packet_become(packet, self->state->undecoded);
+    packet->address = lazy != NULL ? NULL : Py_XNewRef(self->handed[place.slot].sender);
+    packet_become(packet, lazy != NULL ? self->state->undecoded : self->state->packet);
     Py_XDECREF(old[0]);
     Py_XDECREF(old[1]);
     Py_XDECREF(old[2]);
@@ -232,36 +233,42 @@ packet_of(Slots *self, long long number, Place place)
 }
 
 /* The packet at a place if it is live, or can be made so by a spare without running Python, which is
- * the usual case: a borrowed reference, or NULL. `known`: with its address. */
+ * the usual case: a new reference, or NULL. `known`: with its address. */
 static Packet *
 ready_at(Slots *self, Place place, int known)
 {
     Packet *packet = kept_there(self, place);
-    PyObject *old, *address = NULL;
+    Recvmmsg *lazy = recvmmsg_of(self, place.slot);
+    PyObject *old, *source, *address = NULL;
     if (packet == NULL || (packet->live && known && packet->address == NULL)) {
         return NULL;
     }
     if (packet->live) {
-        return packet;
+        return (Packet *)Py_NewRef(packet);
     }
-    if (packet->source != self->source || packet->data == NULL || !is_ours_alone(packet->data)) {
+    source = lazy != NULL ? (PyObject *)lazy : self->handed[place.slot].control;
+    if (packet->source != source || packet->data == NULL || !is_ours_alone(packet->data)) {
         return NULL;
     }
+    if (lazy == NULL) {
+        address = self->handed[place.slot].sender;
+    }
 #ifdef __linux__
-    if (slots_decodes(self) && (known || ((Recvmmsg *)self->source)->wanted)) {
-        address = recvmmsg_remembered((Recvmmsg *)self->source, place.slot);
+    else if (known || lazy->wanted) {
+        address = recvmmsg_remembered(lazy, place.slot);
     }
 #endif
     if (known && address == NULL) {
         return NULL;
     }
     put(self, packet, place, PyMemoryView_GET_BUFFER(packet->data));
+    Py_INCREF(packet);
     old = packet->address;
+    packet_become(packet, address != NULL ? self->state->packet : self->state->undecoded);
     if (old != address) {
         packet->address = Py_XNewRef(address);
-        Py_XDECREF(old); /* a tuple of str and int, a str or bytes: no Python runs */
+        Py_XDECREF(old);
     }
-    packet_become(packet, address != NULL ? self->state->packet : self->state->undecoded);
     return packet;
 }
 
@@ -272,30 +279,27 @@ slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column w
     long long number, last;
     Place place, next;
     PyObject *list;
-    int known = which == ADDRESSES;
     if (held_range(self, args, nargs, &start, &stop) < 0) {
         return NULL;
     }
     /* By number, as what is called below may run Python, which may release some. */
     number = self->oldest + start;
     last = self->oldest + stop;
-    if (which == PACKETS) {
-        known = 1;
-#ifdef __linux__
-        known = !slots_decodes(self) || ((Recvmmsg *)self->source)->wanted;
-#endif
-    }
     list = PyList_New(stop - start);
     number = Py_MAX(number, self->oldest);
     place = place_of(self, number);
     while (list != NULL && number < last) {
-        Packet *packet = (Packet *)Py_XNewRef(ready_at(self, place, known));
+        Recvmmsg *lazy = recvmmsg_of(self, place.slot);
+        int known = which == ADDRESSES || (which == PACKETS && lazy != NULL && lazy->wanted);
+        Packet *packet = ready_at(self, place, known);
         PyObject *item;
         next = next_place(self, place); /* before Python may run, as it is sure now */
         if (packet == NULL) {
-            long long more = slots_decodes(self) ? number + 1 : last;
-            if ((known && slots_learn_addresses(self, number, more) < 0)
-                || ((packet = packet_of(self, number, place)) == NULL && PyErr_Occurred())) {
+            packet = packet_of(self, number, place);
+            if (packet == NULL ? PyErr_Occurred() != NULL
+                               : known && packet->live && packet->address == NULL
+                                     && packet_learn(packet) < 0) {
+                Py_XDECREF(packet);
                 Py_CLEAR(list);
                 break;
             }
@@ -357,6 +361,10 @@ slots_kill(Slots *self, Place place, PyObject **leftover)
     view = packet->data;
     if (Py_REFCNT(packet) == 1 && is_ours_alone(view)) {
         packet->live = 0; /* both are spares now */
+        if (place.index > MOST_SPARES) { /* but for too many of them */
+            self->handed[place.slot].rest[place.index - 1] = NULL;
+            *leftover = (PyObject *)packet;
+        }
         return 0;
     }
     if (!view_is_dead(view)) {

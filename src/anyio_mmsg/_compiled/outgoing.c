@@ -298,37 +298,33 @@ lay_ring(Laying *laying, Slots *slots)
 {
     Sendmmsg *self = laying->self;
     Py_ssize_t i, offset, size;
+    Place place;
     self->slots = (Slots *)Py_NewRef(slots);
     slots->pins++;
-    for (i = 0; i < self->count; i++) {
-        Place place = place_of(slots, slots->oldest + i);
+    place = place_of(slots, slots->oldest);
+    for (i = 0; i < self->count; i++) { /* nothing is released, whatever Python runs */
         Packet *packet = live_at(slots, place);
-        PyObject *source = slots->source;
+        Recvmmsg *lazy = recvmmsg_of(slots, place.slot);
         int done;
-        if (packet != NULL) {
-            if (view_is_dead(packet->data)) {
-                PyErr_SetString(PyExc_ValueError, "the view of a packet was released");
-                return -1;
-            }
-            source = packet->source;
+        if (packet != NULL && view_is_dead(packet->data)) {
+            PyErr_SetString(PyExc_ValueError, "the view of a packet was released");
+            return -1;
         }
         size = size_at(slots, place, &offset);
         lay_payload(self, i, (char *)slots->buffer.buf + place.slot * slots->slot_size + offset,
                     size);
-        if (source != NULL && Py_TYPE(source) == self->state->recvmmsg) {
-            done = lay_raw_sender(laying, i, (Recvmmsg *)source, place.slot, 1);
-        }
-        else if (packet != NULL) {
-            done = lay_sender(laying, i, (Packet *)Py_NewRef(packet), 1);
-            Py_DECREF(packet);
+        if (lazy != NULL) {
+            done = lay_raw_sender(laying, i, lazy, place.slot, 1);
         }
         else {
-            PyErr_SetString(PyExc_TypeError, "the senders are known to no engine of this module");
-            return -1;
+            PyObject *sender = Py_NewRef(slots->handed[place.slot].sender);
+            done = lay_address(laying, i, sender);
+            Py_DECREF(sender);
         }
         if (done < 0) {
             return -1;
         }
+        place = next_place(slots, place);
     }
     return 0;
 }

@@ -38,9 +38,12 @@ packet_let_go(State *state, PyObject *thing)
 {
     if (Py_TYPE(thing) == state->released) {
         Packet *packet = (Packet *)thing;
-        Py_CLEAR(packet->data);
-        Py_CLEAR(packet->address);
-        Py_CLEAR(packet->source);
+        PyObject *parts[3] = {packet->data, packet->address, packet->source};
+        /* All at once: to drop one may run Python, which may find the packet. */
+        packet->data = packet->address = packet->source = NULL;
+        Py_XDECREF(parts[0]);
+        Py_XDECREF(parts[1]);
+        Py_XDECREF(parts[2]);
     }
     Py_DECREF(thing);
 }
@@ -112,27 +115,39 @@ packet_reduce(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
     return NULL;
 }
 
-static PyObject *
-undecoded_address(Packet *self, void *Py_UNUSED(closure))
+int
+packet_learn(Packet *self)
 {
-    State *state = state_of_type(Py_TYPE(self));
     PyObject *address = NULL;
 #ifdef __linux__
     Recvmmsg *engine = (Recvmmsg *)Py_NewRef(self->source);
-    engine->wanted = 1;
     address = recvmmsg_address(engine, self->slot);
     Py_DECREF(engine);
 #endif
     if (address == NULL) {
-        return NULL;
+        return -1;
     }
-    /* Decoding may run Python, which may have asked as well, or released the packet. */
-    if (Py_TYPE(self) == state->undecoded && self->address == NULL) {
-        Py_INCREF(address);
-        self->address = address;
+    /* Meanwhile the garbage collector may have run, and with it Python that asked as well, or
+     * released the packet. */
+    if (self->live && self->address == NULL) {
+        State *state = state_of_type(Py_TYPE(self));
+        self->address = Py_NewRef(address);
         packet_become(self, state->packet);
     }
-    return address;
+    Py_DECREF(address);
+    return 0;
+}
+
+static PyObject *
+undecoded_address(Packet *self, void *Py_UNUSED(closure))
+{
+#ifdef __linux__
+    ((Recvmmsg *)self->source)->wanted = 1;
+#endif
+    if (packet_learn(self) < 0) {
+        return NULL;
+    }
+    return PyObject_GetAttrString((PyObject *)self, "address"); /* or why there is none */
 }
 
 static const char NO_CONTROL[] =
@@ -148,7 +163,7 @@ packet_control(Packet *self, void *closure)
     PyObject *source, *value;
 #ifdef __linux__
     State *state = state_of_type(Py_TYPE(self));
-    if (Py_TYPE(self->source) == state->recvmmsg) {
+    if (self->source != NULL && Py_TYPE(self->source) == state->recvmmsg) {
         Recvmmsg *engine = (Recvmmsg *)self->source;
         if (engine->ancillary) {
             Py_INCREF(engine); /* Python that decodes may release the packet, and drop it */
@@ -160,9 +175,13 @@ packet_control(Packet *self, void *closure)
         return NULL;
     }
 #endif
+    if (self->source == NULL || PyTuple_GET_SIZE(self->source) == 0) {
+        PyErr_SetString(PyExc_ValueError, NO_CONTROL);
+        return NULL;
+    }
     source = Py_NewRef(self->source); /* as above */
-    value = PyObject_CallMethod(source, which == TIMESTAMP ? "timestamp" : "control", "n",
-                                self->slot);
+    value = PyObject_CallMethod(PyTuple_GET_ITEM(source, 0),
+                                which == TIMESTAMP ? "timestamp" : "control", "(O)", source);
     Py_DECREF(source);
     if (value != NULL && which != TIMESTAMP) {
         Py_SETREF(value, PySequence_GetItem(value, which));

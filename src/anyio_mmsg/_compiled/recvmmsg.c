@@ -144,6 +144,16 @@ take(Recvmmsg *self, Slots *slots, Py_ssize_t first, Py_ssize_t count)
     Py_ssize_t slot, packets;
     int lost = 0;
     for (slot = first; slot < first + count; slot++) {
+        Handed *handed = &slots->handed[slot];
+        if (handed->sender != (PyObject *)self) {
+            PyObject *sender = handed->sender, *control = handed->control;
+            handed->sender = Py_NewRef(self);
+            handed->control = NULL;
+            /* Drops an address, tuples of numbers and bytes, or another engine of this kind: no
+             * Python runs. */
+            Py_XDECREF(sender);
+            Py_XDECREF(control);
+        }
         slots->wire_sizes[slot] = headers[slot].msg_len;
         if (slots->segments != NULL) {
             int segment = control_segment(self, slot);
@@ -212,12 +222,6 @@ recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
     self->dry = 0;
     while (taken < limit) {
         int got;
-        if (slots->source != (PyObject *)self) { /* a signal handler has plugged another one */
-            if (slots_set_source(slots, (PyObject *)self) < 0) {
-                return NULL;
-            }
-            continue;
-        }
         if (slots->reading) {
             PyErr_SetString(PyExc_RuntimeError, READING);
             return NULL;
@@ -260,15 +264,17 @@ recvmmsg_takes(Recvmmsg *self, PyObject *family)
     return known < 0 ? NULL : PyBool_FromLong(known);
 }
 
-/* settle(slots): nothing is ever left to commit. A record is that of a thread which is about to
- * see that its engine is no longer the source, or was interrupted there. */
+/* busy(): to be interrupted in the middle, a fill would have to be in Python. */
 static PyObject *
-recvmmsg_settle(Recvmmsg *self, PyObject *slots)
+recvmmsg_busy(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
 {
-    if (Py_TYPE(slots) == self->state->slots) {
-        Py_INCREF(Py_None);
-        Py_XSETREF(((Slots *)slots)->record, Py_None);
-    }
+    Py_RETURN_FALSE;
+}
+
+/* settle(slots): nothing is ever left to commit. */
+static PyObject *
+recvmmsg_settle(PyObject *Py_UNUSED(self), PyObject *Py_UNUSED(slots))
+{
     Py_RETURN_NONE;
 }
 
@@ -363,45 +369,13 @@ recvmmsg_address(Recvmmsg *self, Py_ssize_t slot)
     return address;
 }
 
-/* addresses(first, count): see `Source` in _packets/source.py. */
-static PyObject *
-recvmmsg_addresses(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    Py_ssize_t i, first, count;
-    PyObject *list;
-    if (nargs != 2) {
-        PyErr_SetString(PyExc_TypeError, "addresses takes the first slot and a count");
-        return NULL;
-    }
-    first = PyLong_AsSsize_t(args[0]);
-    count = PyLong_AsSsize_t(args[1]);
-    if (PyErr_Occurred()) {
-        return NULL;
-    }
-    if (first < 0 || count < 0 || count > self->capacity - first) {
-        PyErr_SetString(PyExc_IndexError, "there are no such slots");
-        return NULL;
-    }
-    list = PyList_New(count);
-    for (i = 0; list != NULL && i < count; i++) {
-        PyObject *address = recvmmsg_address(self, first + i);
-        if (address == NULL) {
-            Py_CLEAR(list);
-        }
-        else {
-            PyList_SET_ITEM(list, i, address);
-        }
-    }
-    return list;
-}
-
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 
 static PyMethodDef recvmmsg_methods[] = {
     {"takes", (PyCFunction)recvmmsg_takes, METH_O, NULL},
     {"fill", FAST(recvmmsg_fill), NULL},
-    {"addresses", FAST(recvmmsg_addresses), NULL},
-    {"settle", (PyCFunction)recvmmsg_settle, METH_O, NULL},
+    {"busy", recvmmsg_busy, METH_NOARGS, NULL},
+    {"settle", recvmmsg_settle, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -50,12 +50,8 @@ slots_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->view = PyObject_CallMethod(whole, "toreadonly", NULL);
     Py_DECREF(whole);
     self->engine = engine == NULL ? PyUnicode_FromString("auto") : Py_NewRef(engine);
-    self->source = Py_NewRef(Py_None);
-    self->record = Py_NewRef(Py_None);
     self->filler = Py_NewRef(Py_None);
-    self->checked = Py_NewRef(Py_None);
-    self->engines = PyDict_New();
-    if (self->view == NULL || self->engine == NULL || self->engines == NULL) {
+    if (self->view == NULL || self->engine == NULL) {
         goto failed;
     }
     self->wire_sizes = PyMem_Calloc((size_t)capacity, sizeof(*self->wire_sizes));
@@ -78,11 +74,7 @@ slots_traverse(Slots *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->memory);
-    Py_VISIT(self->source);
-    Py_VISIT(self->record);
     Py_VISIT(self->filler);
-    Py_VISIT(self->checked);
-    Py_VISIT(self->engines);
     return 0;
 }
 
@@ -90,11 +82,7 @@ slots_traverse(Slots *self, visitproc visit, void *arg)
 static int
 slots_clear(Slots *self)
 {
-    Py_CLEAR(self->source);
-    Py_CLEAR(self->record);
     Py_CLEAR(self->filler);
-    Py_CLEAR(self->checked);
-    Py_CLEAR(self->engines);
     return 0;
 }
 
@@ -107,6 +95,8 @@ slots_dealloc(Slots *self)
     slots_clear(self);
     if (self->handed != NULL) {
         for (slot = 0; slot < self->capacity; slot++) {
+            Py_XDECREF(self->handed[slot].sender);
+            Py_XDECREF(self->handed[slot].control);
             Py_XDECREF(self->handed[slot].first);
             for (i = 0; i < self->handed[slot].room; i++) {
                 Py_XDECREF(self->handed[slot].rest[i]);
@@ -123,30 +113,6 @@ slots_dealloc(Slots *self)
     Py_XDECREF(self->memory);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
-}
-
-/* Whether a task is receiving into these slots: its coroutine runs, or is suspended; or a thread,
- * which is in the system call. */
-static PyObject *
-slots_filling(Slots *self, void *Py_UNUSED(closure))
-{
-    static const char *const states[] = {"cr_running", "cr_await"};
-    size_t i;
-    if (self->reading) {
-        Py_RETURN_TRUE;
-    }
-    if (self->filler == Py_None || self->filler == NULL) {
-        Py_RETURN_FALSE;
-    }
-    for (i = 0; i < 2; i++) {
-        PyObject *answer = PyObject_GetAttrString(self->filler, states[i]);
-        int yes = answer == NULL ? -1 : answer != Py_None && answer != Py_False;
-        Py_XDECREF(answer);
-        if (yes != 0) {
-            return yes < 0 ? NULL : PyBool_FromLong(yes);
-        }
-    }
-    Py_RETURN_FALSE;
 }
 
 /* free -> held */
@@ -218,34 +184,81 @@ slots_hold(Slots *self, Py_ssize_t first, Py_ssize_t count)
     return packets;
 }
 
-/* commit(wire_sizes, segments=None) */
+/* A new list of what an argument of commit has, `count` items; or NULL and an error. */
+static PyObject *
+column_of(const Slots *self, PyObject *argument, Py_ssize_t count, PyTypeObject *item)
+{
+    PyObject *list = PySequence_List(argument);
+    Py_ssize_t i;
+    int wrong = list != NULL && PyList_GET_SIZE(list) != count;
+    for (i = 0; list != NULL && !wrong && i < count; i++) {
+        PyTypeObject *type = Py_TYPE(PyList_GET_ITEM(list, i));
+        /* Nobody but Recvmmsg itself says which slots it has filled. */
+        wrong = (item != NULL && type != item) || type == self->state->recvmmsg;
+    }
+    if (wrong) {
+        PyErr_SetString(PyExc_TypeError, "commit takes columns of one length");
+        Py_CLEAR(list);
+    }
+    return list;
+}
+
+/* commit(wire_sizes, addresses, controls=None, segments=None) */
 static PyObject *
 slots_commit(Slots *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    Py_ssize_t used = (Py_ssize_t)(self->tail - self->head), first = slot_of(self, self->tail);
-    Py_ssize_t room = Py_MIN(self->capacity - used, self->capacity - first);
-    Py_ssize_t count = nargs > 0 ? PyObject_Size(args[0]) : -1;
-    if (nargs < 1 || nargs > 2 || count < 0) {
-        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "commit takes sizes");
+    PyObject *sizes, *senders, *controls = NULL, *done = NULL;
+    PyObject *segments = nargs > 3 && args[3] != Py_None ? args[3] : NULL;
+    Py_ssize_t i, count, used, first, room;
+    if (nargs < 2 || nargs > 4 || !PyList_Check(args[0])) {
+        return PyErr_Format(PyExc_TypeError, "commit takes a list of sizes, and senders");
     }
-    if (ensure_not_reading(self) < 0) {
-        return NULL;
+    /* What may run Python comes first. */
+    sizes = args[0];
+    count = PyList_GET_SIZE(sizes);
+    senders = column_of(self, args[1], count, NULL);
+    if (senders != NULL && nargs > 2 && args[2] != Py_None && self->ancillary) {
+        controls = column_of(self, args[2], count, &PyTuple_Type);
     }
+    if (senders == NULL || PyErr_Occurred() || ensure_not_reading(self) < 0) {
+        goto end;
+    }
+    used = (Py_ssize_t)(self->tail - self->head);
+    first = slot_of(self, self->tail);
+    room = Py_MIN(self->capacity - used, self->capacity - first);
     if (count > room) {
-        return PyErr_Format(PyExc_ValueError, "commit of %zd packets into %zd free slots", count,
-                            room);
+        PyErr_Format(PyExc_ValueError, "commit of %zd packets into %zd free slots", count, room);
+        goto end;
     }
-    if (copy_numbers(args[0], self->wire_sizes + first, count) < 0) {
-        return NULL;
+    if (copy_numbers(sizes, self->wire_sizes + first, count) < 0) {
+        goto end;
     }
     if (self->segments != NULL) {
         memset(self->segments + first, 0, (size_t)count * sizeof(*self->segments));
-        if (nargs == 2 && copy_numbers(args[1], self->segments + first, count) < 0) {
-            return NULL;
+        if (segments != NULL && copy_numbers(segments, self->segments + first, count) < 0) {
+            goto end;
+        }
+    }
+    for (i = 0; i < count; i++) { /* the lists take the old ones, to drop them at the end */
+        Handed *handed = &self->handed[first + i];
+        PyObject *sender = handed->sender, *control = handed->control;
+        handed->sender = PyList_GET_ITEM(senders, i);
+        PyList_SET_ITEM(senders, i, sender == NULL ? Py_NewRef(Py_None) : sender);
+        if (controls != NULL) {
+            handed->control = PyList_GET_ITEM(controls, i);
+            PyList_SET_ITEM(controls, i, control == NULL ? Py_NewRef(Py_None) : control);
+        }
+        else if (control != NULL) {
+            handed->control = NULL;
+            Py_DECREF(control);
         }
     }
     slots_hold(self, first, count);
-    Py_RETURN_NONE;
+    done = Py_NewRef(Py_None);
+end:
+    Py_XDECREF(senders);
+    Py_XDECREF(controls);
+    return done;
 }
 
 /* What is held */
@@ -256,8 +269,8 @@ slots_wire_sizes(Slots *self, PyObject *Py_UNUSED(ignored))
 {
     Py_ssize_t i, offset, held = self->held;
     PyObject *list = PyList_New(held); /* which may run the collector: `held` is asked again */
+    Place place = place_of(self, self->oldest); /* and from here on nothing runs Python */
     for (i = 0; list != NULL && i < Py_MIN(held, self->held); i++) {
-        Place place = place_of(self, self->oldest + i);
         uint32_t size = self->wire_sizes[place.slot];
         PyObject *number;
         if (self->segments != NULL && self->segments[place.slot] != 0) {
@@ -270,6 +283,7 @@ slots_wire_sizes(Slots *self, PyObject *Py_UNUSED(ignored))
         else {
             PyList_SET_ITEM(list, i, number);
         }
+        place = next_place(self, place);
     }
     if (list != NULL && i < held && PyList_SetSlice(list, i, held, NULL) < 0) {
         Py_CLEAR(list);
@@ -313,15 +327,6 @@ static PyObject *
 slots_addresses(Slots *self, PyObject *const *args, Py_ssize_t nargs)
 {
     return slots_column(self, args, nargs, ADDRESSES);
-}
-
-static PyObject *
-slots_plug(Slots *self, PyObject *source)
-{
-    if (self->source != source && slots_set_source(self, source) < 0) {
-        return NULL;
-    }
-    Py_RETURN_NONE;
 }
 
 /* held -> free */
@@ -380,11 +385,12 @@ slots_take_back(Slots *self, PyObject *argument)
     first = self->oldest;
     last = first + count;
     /* `oldest` follows each packet. What runs when a leftover goes (a callback of a weak reference)
-     * may release some itself, so `oldest` is what says where to go on. */
+     * may release some itself, so `oldest` is what says where to go on; or begin a send of the
+     * others, which then stay. */
     while (self->oldest < last) {
         Place place = {slot_of(self, self->head), self->skip};
         PyObject *leftover;
-        if (self->pins > 0) { /* such a callback has begun to send the rest */
+        if (self->pins > 0) {
             PyErr_SetNone(PyExc_BufferError);
             raise_in_use(self->oldest - first);
             return NULL;
@@ -418,16 +424,13 @@ static PyMemberDef slots_members[] = {
     {"held", T_PYSSIZET, offsetof(Slots, held), READONLY, NULL},
     {"head", T_LONGLONG, offsetof(Slots, head), READONLY, NULL},
     {"tail", T_LONGLONG, offsetof(Slots, tail), READONLY, NULL},
-    {"source", T_OBJECT, offsetof(Slots, source), READONLY, NULL},
-    {"record", T_OBJECT, offsetof(Slots, record), 0, NULL},
+    {"oldest", T_LONGLONG, offsetof(Slots, oldest), READONLY, NULL},
     {"filler", T_OBJECT, offsetof(Slots, filler), 0, NULL},
-    {"checked", T_OBJECT, offsetof(Slots, checked), 0, NULL},
-    {"engines", T_OBJECT_EX, offsetof(Slots, engines), READONLY, NULL},
+    {"reading", T_BOOL, offsetof(Slots, reading), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef slots_getset[] = {
-    {"filling", (getter)slots_filling, NULL, NULL, NULL},
     {"free", (getter)slots_free, NULL, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -437,7 +440,6 @@ static PyGetSetDef slots_getset[] = {
 static PyMethodDef slots_methods[] = {
     {"free_run", (PyCFunction)slots_free_run, METH_O, NULL},
     {"commit", FAST(slots_commit), NULL},
-    {"plug", (PyCFunction)slots_plug, METH_O, NULL},
     {"wire_sizes", (PyCFunction)slots_wire_sizes, METH_NOARGS, NULL},
     {"tally", (PyCFunction)slots_tally, METH_NOARGS, NULL},
     {"hand_out", FAST(slots_hand_out), NULL},

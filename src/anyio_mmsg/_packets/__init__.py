@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from .packet import Packet
 from .slots import Slots
-from .trains import TrainSlots
 
-__all__ = ["Packet", "Slots", "compiled", "make_slots", "why_not_compiled"]
+__all__ = ["Packet", "Slots", "compiled", "why_not_compiled"]
 
 why_not_compiled = ""
 """Why the plain Python path is in use; empty where the compiled one is."""
@@ -30,23 +29,6 @@ if not TYPE_CHECKING:
                 "it was not built: install anyio-mmsg where there is a C compiler and CPython's "
                 "headers"
             )
-
-
-def make_slots(
-    memory: object,
-    capacity: int,
-    slot_size: int,
-    engine: str = "auto",
-    scribble: bool = False,
-    ancillary: bool = False,
-    gro: bool = False,
-) -> Slots:
-    """Return `Slots`, with `gro` a kind whose slots hold trains; see `Slots` for arguments."""
-    if compiled:
-        return Slots(memory, capacity, slot_size, engine, scribble, ancillary, gro)  # type: ignore[call-arg]
-    kind = TrainSlots if gro else Slots
-    return kind(memory, capacity, slot_size, engine, scribble, ancillary)
-
 
 compiled: bool = not why_not_compiled
 """Whether the compiled module is in use."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, SupportsIndex, cast, overload
 
 from .._arguments import whole_number
-from . import Packet, Slots, make_slots
+from . import Packet, Slots
 from .packet import Address
 
 PACKET_DATA_SIZE = 1232
@@ -43,6 +43,18 @@ class Lease(Protocol):
 
     def end(self, slots: Slots) -> None:
         """Take `slots` back; their batch was closed. May be called from any thread."""
+        ...
+
+
+class Filler(Protocol):
+    """What fills the slots of one ring: `Slots.filler`, once they were received into."""
+
+    def busy(self, slots: Slots) -> bool:
+        """Return whether a task, or another thread, is receiving into `slots`."""
+        ...
+
+    def settle(self, slots: Slots) -> None:
+        """Commit what an interrupted receive has read and not committed."""
         ...
 
 
@@ -144,18 +156,14 @@ class PacketBatch:
     @property
     def free(self) -> int:
         """Slots that can take a packet now."""
-        slots = self._slots
-        held_in(slots)
-        return slots.free
+        return self._slots.free
 
     def __len__(self) -> int:
-        return held_in(self._slots)
+        return self._slots.held
 
     def __iter__(self) -> Iterator[Packet]:
         """Iterate over the packets held now, oldest first; they may be released meanwhile."""
-        slots = self._slots
-        held_in(slots)
-        return iter(slots.hand_out(0))
+        return iter(self._slots.hand_out(0))
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> Packet: ...
@@ -164,9 +172,9 @@ class PacketBatch:
     def __getitem__(self, index: SupportsIndex | slice) -> Packet | list[Packet]:
         if isinstance(index, slice):
             return list(PacketBatch.__iter__(self))[index]
+        wanted = operator.index(index)  # which may run anything, so it comes first
         slots = self._slots
-        held = held_in(slots)
-        wanted = operator.index(index)
+        held = slots.held
         position = wanted + held if wanted < 0 else wanted
         if not 0 <= position < held:
             raise IndexError(f"packet {wanted} of a batch that holds {held}")
@@ -174,20 +182,15 @@ class PacketBatch:
 
     def payloads(self) -> list[memoryview]:
         """Return `Packet.data` of each packet held, oldest first."""
-        slots = self._slots
-        held_in(slots)
-        return slots.payloads(0)
+        return self._slots.payloads(0)
 
     def addresses(self) -> list[Address]:
         """Return `Packet.address` of each packet held, oldest first."""
-        slots = self._slots
-        held_in(slots)
-        return slots.addresses(0)
+        return self._slots.addresses(0)
 
     def sizes(self) -> list[int]:
         """Return `Packet.size` of each packet held, oldest first."""
         slots = self._slots
-        held_in(slots)
         limit, sizes = slots.slot_size, slots.wire_sizes()
         if sizes and max(sizes) > limit:
             return [min(size, limit) for size in sizes]
@@ -199,9 +202,7 @@ class PacketBatch:
         Raises:
             ValueError: The batch was made without ``ancillary=True``, or control data was cut.
         """
-        slots = self._slots
-        held_in(slots)
-        return slots.timestamps()
+        return self._slots.timestamps()
 
     def destinations(self) -> list[str | None]:
         """Return `Packet.destination` of each packet held, oldest first.
@@ -250,8 +251,8 @@ class PacketBatch:
         """Give the slots of the `count` oldest packets back.
 
         Their `Packet`s, and the views of them that the batch handed out, raise ValueError from
-        then on. 0 releases nothing. If a signal handler raises meanwhile, either it is done or
-        the packets are still held and can be read again; ``len(batch)`` says which.
+        then on. 0 releases nothing. If a signal handler raises meanwhile, ``len(batch)`` says
+        whether it is done; if it is not, do it again before reading on.
 
         Raises:
             TypeError: `count` is not an int, or is a bool.
@@ -263,7 +264,7 @@ class PacketBatch:
         if type(count) is not int or count < 0:
             count = whole_number("count", count, 0, "give the number of packets to release")
         slots = self._slots
-        held = held_in(slots)
+        held = slots.held
         if count > held:
             raise ValueError(
                 f"release of {count} packets from a batch that holds {held}; "
@@ -292,8 +293,9 @@ class PacketBatch:
             BufferError: As for `release`; the batch is still open.
         """
         slots = self._slots
-        if slots.filling or getattr(slots.source, "busy", False):
+        if is_busy(slots):
             raise ValueError("a task is receiving into this batch; cancel that, then close it")
+        settle(slots)
         while True:
             _release_all(slots)
             if self._slots is not slots:
@@ -327,15 +329,21 @@ class PacketBatch:
         raise TypeError("a PacketBatch is memory in use: make a new one instead of a copy")
 
 
-def held_in(slots: Slots) -> int:
-    """Return how many packets `slots` hold, whatever a subclass of `PacketBatch` says."""
-    if slots.record is not None:  # an interrupted receive read more than it could commit
-        slots.source.settle(slots)
-    return slots.held
+def is_busy(slots: Slots) -> bool:
+    """Return whether a task, or another thread, is receiving into `slots`."""
+    filler: Filler | None = slots.filler
+    return slots.reading or (filler is not None and filler.busy(slots))
+
+
+def settle(slots: Slots) -> None:
+    """Commit what an interrupted receive has read into `slots` and not committed."""
+    filler: Filler | None = slots.filler
+    if filler is not None:
+        filler.settle(slots)
 
 
 def _release_all(slots: Slots) -> None:
-    _release(slots, held_in(slots), None)
+    _release(slots, slots.held, None)
 
 
 def _release(slots: Slots, held: int, count: int | None) -> None:
@@ -379,7 +387,7 @@ def new_slots(
             f"{capacity:,} slots of {slot_size:,} bytes are more than any memory; give fewer"
         )
     memory = _paged(size) if slot_size >= TRAIN_SIZE else bytearray(size)
-    return make_slots(memory, capacity, slot_size, engine, sys.flags.dev_mode, ancillary, gro)
+    return Slots(memory, capacity, slot_size, engine, sys.flags.dev_mode, ancillary, gro)
 
 
 def _paged(size: int) -> mmap.mmap:

@@ -9,14 +9,15 @@ one layout:
 `_Released`     Its slot was given back. Every attribute raises ValueError.
 ==============  ========================================================================
 
-The compiled twin is in _compiled/packets.c.
+The compiled twin is in _compiled/packet.c.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, cast, final
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeAlias, cast, final
 
 UNKNOWN_WIRE_SIZE = 2**32 - 1
 """What an engine reports for a datagram that was cut, if the platform does not report its length.
@@ -62,6 +63,30 @@ class Control(NamedTuple):
     local: str | None = None
 
 
+class Decoder(Protocol):
+    """Reads control data: the first item of the tuple that comes with a packet at `commit`."""
+
+    def timestamp(self, control: tuple[Any, ...]) -> int | None:
+        """Return the timestamp in nanoseconds, if there is one.
+
+        Raises:
+            ValueError: The control data was cut.
+        """
+        ...
+
+    def timestamps(self, controls: Sequence[tuple[Any, ...]]) -> list[int | None]:
+        """Return `timestamp` of each."""
+        ...
+
+    def control(self, control: tuple[Any, ...]) -> Control:
+        """Return what else the control data says.
+
+        Raises:
+            ValueError: As for `timestamp`.
+        """
+        ...
+
+
 class _Fields:
     if TYPE_CHECKING:  # read-only for all but `_Blank`
 
@@ -74,7 +99,7 @@ class _Fields:
         __slots__ = ("_control", "_wire_size", "address", "data")
 
     _wire_size: int
-    _control: tuple[Any, int]  # who has its control data, and the slot; unset without any
+    _control: tuple[Any, ...] | None  # a `Decoder`, and what it decodes; None without any
 
 
 class _Blank(_Fields):
@@ -150,11 +175,10 @@ class Packet(_Fields):
             ValueError: The packet was released; its batch was made without ``ancillary=True``; or
                 its control data was cut.
         """
-        try:
-            source, slot = self._control
-        except AttributeError:
-            raise ValueError(NO_CONTROL) from None
-        timestamp: int | None = source.timestamp(slot)
+        control = self._control
+        if control is None:
+            raise ValueError(NO_CONTROL)
+        timestamp: int | None = control[0].timestamp(control)
         return timestamp
 
     @property
@@ -202,12 +226,11 @@ class Packet(_Fields):
         return self._ask().local
 
     def _ask(self) -> Control:
-        try:
-            source, slot = self._control
-        except AttributeError:
-            raise ValueError(NO_CONTROL) from None
-        control: Control = source.control(slot)
-        return control
+        control = self._control
+        if control is None:
+            raise ValueError(NO_CONTROL)
+        decoded: Control = control[0].control(control)
+        return decoded
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a Packet is read-only: its {name!r} can't be set")
@@ -249,40 +272,25 @@ def make_packets(
     views: Iterable[memoryview],
     addresses: Iterable[Address],
     wire_sizes: Iterable[int],
-    controls: Iterator[tuple[Any, int]] | None = None,
+    controls: Iterable[tuple[Any, ...] | None] | None = None,
 ) -> list[Packet]:
-    """Return a packet for each view, address and length as sent.
-
-    `controls` are the object that has the control data of each, and its slot.
-    """
+    """Return a packet for each view, sender, length as sent, and control data if there is any."""
     packets: list[Any] = []
-    for view, address, wire_size in zip(views, addresses, wire_sizes):  # noqa: B905
+    for view, address, wire_size, control in zip(  # noqa: B905
+        views, addresses, wire_sizes, repeat(None) if controls is None else controls
+    ):
         packet: Any = _Blank()
         packet.data = view
         packet.address = address
         packet._wire_size = wire_size
-        if controls is not None:
-            packet._control = next(controls)
+        packet._control = control
         packet.__class__ = Packet
         packets.append(packet)
     return packets
 
 
-# Of packets in any state.
-data_of = cast("Callable[[Packet], memoryview]", _Fields.__dict__["data"].__get__)
-address_of = cast("Callable[[Packet], Address]", _Fields.__dict__["address"].__get__)
-
 # Assigning to __class__ goes through __setattr__, which refuses.
 _set_class = cast("Callable[[Packet, type], None]", object.__dict__["__class__"].__set__)
-
-
-def is_dead(view: memoryview) -> bool:
-    """Whether `view` was released."""
-    try:
-        view.nbytes  # noqa: B018
-    except ValueError:
-        return True
-    return False
 
 
 _count_references: Callable[[object], int] = getattr(sys, "getrefcount", lambda _: 2**31)

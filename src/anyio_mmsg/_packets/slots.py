@@ -3,8 +3,8 @@
 A slot is in one of two states:
 
 =======  ===================================================================================
-free     Holds no packet. Engines write to it, in a run of `Slots.free_run`, until `commit`.
-held     Holds one packet. Nothing writes to it. Consumers read it through views.
+free     Holds nothing. Engines write to it, in a run of `Slots.free_run`, until `commit`.
+held     Holds a message: one packet, or with `gro` a train of them. Nothing writes to it.
 =======  ===================================================================================
 
 =============  ==================  ====================================================
@@ -14,28 +14,36 @@ free -> held   `Slots.commit`      an engine, right after it read
 held -> free   `Slots.take_back`   `PacketBatch.release`, `clear` and `close`
 =============  ==================  ====================================================
 
-Packets are numbered by arrival: `head` is the number of the oldest one held, `tail` the number
-that the next one gets, and packet number n lies in slot (n - base) % capacity. So one store moves
-a state: a signal handler may raise or run between any two bytecodes, and never sees half a step.
-Arrays are indexed by slot; they are written while the slots are free, then `tail` moves; views
-die, then `head` moves. The compiled twin is in _compiled/slots.c and handout.c.
+What a packet brings enters at `commit`: its bytes are in the slot, its length, sender and control
+data are arguments. The ring asks nobody afterwards.
+
+Messages are numbered by arrival: `head` is the number of the oldest one held, `tail` the number
+that the next one gets, and message n lies in slot (n - base) % capacity. Packets are numbered by
+arrival too; without `gro` the two are the same.
+
+A signal handler may raise between any two bytecodes, but may not use the batch that it
+interrupts. So arrays are written while slots are free, then one store moves `tail`; views die,
+then one store moves `_state`. The compiled twin is in _compiled/slots.c and handout.c.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import repeat
-from operator import attrgetter, getitem
+from bisect import bisect_right
+from collections.abc import Iterable
+from itertools import accumulate, repeat
+from operator import getitem
 from typing import Any, TypeVar
 
-from .packet import Address, Packet, address_of, data_of, is_dead, make_packets, mark_released
-from .source import Source
+from .packet import NO_CONTROL, Address, Packet, make_packets, mark_released
 
 _T = TypeVar("_T")
 
 SCRIBBLE = 0xDD
 """What released slots are filled with in Python's development mode: a byte that is neither text
 nor zero, as debug allocators use it."""
+
+LOST = 2**32 - 1
+"""The segment size of a train whose own was cut off: its packets can't be told apart."""
 
 _cut: Any = getitem  # a view, by a slice
 
@@ -50,46 +58,36 @@ class Slots:
         engine: The name of the engine that is to fill them.
         scribble: Whether to overwrite the bytes of released slots.
         ancillary: Whether packets give their control data.
+        gro: Whether a slot holds a message of many packets.
 
     Attributes:
-        head: The number of the oldest packet held.
-        tail: The number that the next packet gets.
-        source: What knows the senders, set by `plug`; None until the first fill.
-        record: What an engine reads, or has read and not committed, or None. While there is one,
-            no other engine is plugged: `Engine.settle` has to end it first.
-        filler: The coroutine that receives into these slots, or None. See `filling`.
-        checked: The last socket that the receive functions checked, by its `Outlook`.
-        engines: The one engine of each kind that fills these slots.
-        gro: Whether a slot holds a message of many packets: see `TrainSlots`.
+        tail: The number that the next message gets.
+        filler: What the receive functions keep with these slots, or None; see `Filler`.
+        reading: Whether a thread is in a system call that fills them; compiled only.
     """
 
     __slots__ = (
+        "_addresses",
         "_base",
-        "_dying",
-        "_packed",
-        "_packets",
-        "_plugged",
-        "_revivals",
+        "_controls",
+        "_ends",
+        "_handed",
         "_scribble",
-        "_viewed",
-        "_views",
+        "_segments",
+        "_state",
         "_whole",
         "_wire_sizes",
         "ancillary",
         "capacity",
-        "checked",
         "engine",
-        "engines",
         "filler",
-        "head",
+        "gro",
         "memory",
-        "record",
         "slot_size",
-        "source",
         "tail",
     )
 
-    gro = False
+    reading = False
 
     def __init__(
         self,
@@ -99,96 +97,113 @@ class Slots:
         engine: str = "auto",
         scribble: bool = False,
         ancillary: bool = False,
+        gro: bool = False,
     ) -> None:
         if len(memory) != capacity * slot_size:
             raise ValueError(f"{capacity} slots of {slot_size} bytes in {len(memory)}")
-        self.memory = memory
-        self.capacity = capacity
-        self.slot_size = slot_size
-        self.engine = engine
-        self.head = self.tail = self._base = 0
-        # Views and packets are made when asked for, oldest first; those below these numbers are.
-        self._viewed = self._packed = 0
-        # Views of packets below this number may be dead, since `take_back` was interrupted.
-        self._dying = 0
-        self._revivals = 0  # how often they were made again
-        # Only their `Packet`s know the senders of packets below this number.
-        self._plugged = 0
-        self.source: Any = None
-        self.record: Any = None
+        self.memory, self.capacity, self.slot_size = memory, capacity, slot_size
+        self.engine, self.ancillary, self.gro = engine, ancillary, gro
         self.filler: Any = None
-        self.checked: Any = None
-        self.engines: dict[object, Any] = {}
-        self.ancillary = ancillary
         self._scribble = scribble
+        self.tail = self._base = 0
         view = memoryview(memory).toreadonly()
         starts = range(0, len(view), slot_size)
-        # By slot: all of its memory; the length of its datagram as sent; what was handed out.
+        # By slot: all of its memory; bytes of its message as sent; the sender; control data.
         self._whole = [view[start : start + slot_size] for start in starts]
         self._wire_sizes = [0] * capacity
-        self._views = self._whole[:]
-        self._packets: list[Any] = [None] * capacity
+        self._addresses: list[Address] = [None] * capacity
+        self._controls: list[Any] = [None] * capacity
+        # By slot, for `gro`: bytes of each packet of a train but the last, 0 for a message that is
+        # one packet; the number of the first packet after the message.
+        self._segments, self._ends = [0] * capacity, [0] * capacity
+        # The oldest message held; how many of its packets were released; the number of the
+        # oldest packet held. One store changes them.
+        self._state = 0, 0, 0
+        # The number of the first packet in these lists; views, and `Packet`s, that were asked for.
+        self._handed: tuple[int, list[memoryview], list[Any]] = (0, [], [])
 
     @property
-    def filling(self) -> bool:
-        """Whether a task is receiving into these slots.
+    def head(self) -> int:
+        """The number of the oldest message held."""
+        return self._state[0]
 
-        The interpreter knows it: the task's coroutine is running, or suspended in an await. A
-        flag could stay set after an interrupt.
-        """
-        filler = self.filler
-        return filler is not None and (filler.cr_running or filler.cr_await is not None)
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest packet held."""
+        return self._state[2]
 
     @property
     def held(self) -> int:
         """How many packets are held."""
-        return self.tail - self.head
+        head, _, oldest = self._state
+        count = self.tail - head
+        if self.gro and count:
+            return self._ends[(self.tail - 1 - self._base) % self.capacity] - oldest
+        return count
 
     @property
     def free(self) -> int:
-        """How many slots can take a packet now."""
-        return self.capacity - (self.tail - self.head)
+        """How many slots can take a message now."""
+        return self.capacity - (self.tail - self._state[0])
 
     # free -> held, for engines
 
     def free_run(self, count: int) -> tuple[int, int]:
         """Return the next free slots that lie side by side: the first, and how many of `count`."""
-        tail, capacity = self.tail, self.capacity
-        free = capacity - (tail - self.head)
-        if free == capacity:  # an empty ring starts again at slot 0, to need one run
-            self._base = tail
-        first = (tail - self._base) % capacity
-        return first, min(count, free, capacity - first)
+        free = self.free
+        if free == self.capacity:  # an empty ring starts again at slot 0, to need one run
+            self._base = self.tail
+        first = (self.tail - self._base) % self.capacity
+        return first, min(count, free, self.capacity - first)
 
-    def commit(self, wire_sizes: list[int]) -> None:
-        """Take the next free slots as held; they have datagrams of these lengths, as sent."""
+    def commit(
+        self,
+        wire_sizes: list[int],
+        addresses: Iterable[Address],
+        controls: Iterable[Any] | None = None,
+        segments: list[int] | None = None,
+    ) -> None:
+        """Take the next free slots as held; they have messages of these lengths, as sent.
+
+        Args:
+            wire_sizes: The length of each message, as sent.
+            addresses: Its sender.
+            controls: Its control data, to be decoded when somebody asks; see `Packet._control`.
+            segments: The sizes of its packets, with `gro`; 0: the message is one packet.
+        """
         # Not by `free_run`: since the engine asked it, the ring may have become empty.
         first, count = (self.tail - self._base) % self.capacity, len(wire_sizes)
-        free = min(self.capacity - (self.tail - self.head), self.capacity - first)
+        free = min(self.free, self.capacity - first)
         if count > free:
             raise ValueError(f"commit of {count} packets into {free} free slots")
-        self._wire_sizes[first : first + count] = wire_sizes
+        run = slice(first, first + count)
+        self._wire_sizes[run], self._addresses[run] = wire_sizes, addresses
+        if self.ancillary:
+            self._controls[run] = [None] * count if controls is None else controls
+        if self.gro:
+            self._segments[run] = segments or [0] * count
+            counts = map(self._packets_in, range(first, first + count))
+            arrived = self._state[2] + self.held
+            self._ends[run] = list(accumulate(counts, initial=arrived))[1:]
         self.tail += count
+        if self.gro:  # free the oldest messages as long as they have no packets
+            self._state = self._state_at(self._state[2])
 
-    def plug(self, source: Source | None) -> None:
-        """Let `source` fill the free slots from now on."""
-        while self.source is not source:
-            tail = self.tail
-            self.hand_out(0)  # only the last source knows their senders
-            if self.tail == tail:
-                self._plugged = tail
-                self.source = source
+    def _packets_in(self, slot: int) -> int:
+        segment = self._segments[slot]
+        if segment == LOST:
+            return 0
+        return max(1, -(-self._size_in(slot) // segment)) if segment else 1
 
-    # What is held. Each method makes what is missing, for packets `start` to `stop`, counted from
-    # the oldest; to the last one if `stop` is None.
-    #
-    # A signal handler may use the same slots. The interpreter runs it after calls and before it
-    # jumps back. So nothing comes between an `if` that asks whether anything has changed, with no
-    # call after that question, and the stores under it. If something has, the step is repeated.
+    def _size_in(self, slot: int) -> int:
+        return min(self._wire_sizes[slot], self.slot_size)
+
+    # What is held, for packets `start` to `stop`, counted from the oldest; to the last one if
+    # `stop` is None.
 
     def wire_sizes(self) -> list[int]:
         """Return the lengths, as sent, of all packets held."""
-        return self._column(self._wire_sizes, *self._numbers(0, None))
+        return self._sizes(0, self.held)
 
     def tally(self) -> tuple[int, int, int]:
         """Return how many packets are held, their bytes, and how many of them were cut."""
@@ -199,31 +214,23 @@ class Slots:
 
     def addresses(self, start: int, stop: int | None = None) -> list[Address]:
         """Return the senders of held packets."""
-        return self._answers(*self._numbers(start, stop), "addresses", address_of)
+        return self._column(self._addresses, *self._range(start, stop))
 
     def timestamps(self) -> list[int | None]:
         """Return the timestamps of all packets held."""
-        return self._answers(*self._numbers(0, None), "timestamps", attrgetter("timestamp"))
-
-    def _answers(self, first: int, last: int, what: str, of: Callable[[Packet], _T]) -> list[_T]:
-        """Return what the source says of packets, or their `Packet`s, if it did not fill them."""
-        while first < last:
-            if first < self._plugged:
-                self._make_packets(last)
-                return list(map(of, self._column(self._packets, first, last)))
-            found: list[_T] = []
-            for run in self._runs(first, last):
-                found += getattr(self.source, what)(run.start, run.stop - run.start)
-            if self.head <= first and self._plugged <= first:
-                return found
-            first = self.head
-        return []
+        controls = self._column(self._controls, 0, self.held)
+        if None in controls:
+            raise ValueError(NO_CONTROL)
+        timestamps: list[int | None] = controls[0][0].timestamps(controls) if controls else []
+        return timestamps
 
     def payloads(self, start: int, stop: int | None = None) -> list[memoryview]:
         """Return the views of held packets."""
-        first, last = self._numbers(start, stop)
-        self._make_views(last)
-        return self._column(self._views, first, last)
+        first, last = self._range(start, stop)
+        self._make_views()
+        number, views, _ = self._handed
+        at = self._state[2] - number
+        return views[at + first : at + last]
 
     def copies(self) -> list[bytes]:
         """Return the bytes of all packets held."""
@@ -231,170 +238,157 @@ class Slots:
 
     def hand_out(self, start: int, stop: int | None = None) -> list[Packet]:
         """Return the `Packet`s of held packets."""
-        first, last = self._numbers(start, stop)
-        self._make_packets(last)
-        return self._column(self._packets, first, last)
+        first, last = self._range(start, stop)
+        self._make_views()
+        number, views, packets = self._handed
+        at = self._state[2] - number
+        if len(packets) < len(views):
+            packets += repeat(None, at - len(packets))  # for those that were released
+            old, held = len(packets) - at, len(views) - at
+            packets += make_packets(
+                views[at + old :],
+                self._column(self._addresses, old, held),
+                self._sizes(old, held),
+                self._column(self._controls, old, held) if self.ancillary else None,
+            )
+        return packets[at + first : at + last]
 
-    def _numbers(self, start: int, stop: int | None) -> tuple[int, int]:
-        head, tail = self.head, self.tail
-        last = tail if stop is None else head + stop
-        if not head <= head + start <= last <= tail:
-            raise IndexError(f"packets {start} to {stop} of {tail - head}")
-        return head + start, last
+    def _range(self, start: int, stop: int | None) -> tuple[int, int]:
+        held = self.held
+        last = held if stop is None else stop
+        if not 0 <= start <= last <= held:
+            raise IndexError(f"packets {start} to {stop} of {held}")
+        return start, last
 
-    def _runs(self, first: int, last: int) -> list[slice]:
-        """Return the slots of packets by number: one run, or two around the ring's end."""
-        start = (first - self._base) % self.capacity
-        stop = start + last - first
-        if stop <= self.capacity:
-            return [slice(start, stop)]
-        return [slice(start, self.capacity), slice(0, stop - self.capacity)]
+    def _make_views(self) -> None:
+        """Make the views that are missing of packets held."""
+        head, _, oldest = self._state
+        number, views, _ = self._handed
+        made = number + len(views)
+        if self.gro:
+            for slot, start, stop in self._spans(made - oldest, self.held):
+                segment, whole = self._segments[slot], self._whole[slot][: self._wire_sizes[slot]]
+                if not segment or whole.nbytes <= segment:
+                    views.append(whole)
+                    continue
+                starts = range(start * segment, stop * segment, segment)
+                ends = range(start * segment + segment, stop * segment + segment, segment)
+                views += map(_cut, repeat(whole), map(slice, starts, ends))
+        else:
+            for run in self._runs(made - oldest, self.tail - head):
+                # A slot's own view does the clamping: no length that an engine reports, however
+                # wrong, gives a slice beyond the slot. One slice serves for all if they are equal.
+                sizes = self._wire_sizes[run]
+                same = sizes and sizes.count(sizes[0]) == len(sizes)
+                cuts: Iterable[slice] = repeat(slice(sizes[0])) if same else map(slice, sizes)
+                views += map(_cut, self._whole[run], cuts)
 
-    def _column(self, by_slot: list[_T], first: int, last: int) -> list[_T]:
-        while first < last:
-            runs = self._runs(first, last)
-            one = len(runs) == 1
-            column = by_slot[runs[0]] if one else by_slot[runs[0]] + by_slot[runs[1]]
-            if self.head <= first:
-                return column
-            first = self.head  # some were released meanwhile
-        return []
+    def _sizes(self, start: int, stop: int) -> list[int]:
+        if not self.gro:
+            return self._column(self._wire_sizes, start, stop)
+        sizes: list[int] = []
+        for slot, first, last in self._spans(start, stop):
+            segment, inside = self._segments[slot], self._packets_in(slot)
+            # A packet of a train was sent as long as it is.
+            end = self._size_in(slot) - segment * (inside - 1)
+            found = [segment] * (inside - 1) + [end] if segment else [self._wire_sizes[slot]]
+            sizes += found[first:last]
+        return sizes
 
-    def _make_views(self, until: int) -> None:
-        while True:
-            head, viewed = self.head, self._viewed
-            if self._dying > head:
-                self._revive()
-            old = viewed if viewed > head else head
-            if old >= until:
-                return
-            run = self._runs(old, until)[0]
-            # A slot's own view does the clamping: no length that an engine reports, however
-            # wrong, gives a slice beyond the slot.
-            sizes = self._wire_sizes[run]
-            cuts: Iterable[slice] = map(slice, sizes)
-            if sizes.count(sizes[0]) == len(sizes):  # one slice object serves for all
-                cuts = repeat(slice(sizes[0]))
-            views = list(map(_cut, self._whole[run], cuts))
-            made = old + len(views)
-            if self._viewed == viewed and self.head == head:
-                self._views[run] = views
-                self._viewed = made
+    def _column(self, by_slot: list[_T], start: int, stop: int) -> list[_T]:
+        """Return what the slots have for each packet."""
+        found: list[_T] = []
+        if self.gro:
+            for slot, first, last in self._spans(start, stop):
+                found += repeat(by_slot[slot], last - first)
+            return found
+        for run in self._runs(start, stop):
+            found += by_slot[run]
+        return found
 
-    def _make_packets(self, until: int) -> None:
-        while True:
-            revivals = self._revivals
-            self._make_views(until)
-            head, packed = self.head, self._packed
-            old = packed if packed > head else head
-            if old >= until:
-                return
-            run = self._runs(old, until)[0]
-            addresses = self.source.addresses(run.start, run.stop - run.start)
-            views, sizes = self._views[run], self._wire_sizes[run]
-            controls = self._controls(run.start, run.stop)
-            packets: list[Any] = make_packets(views, addresses, sizes, controls)
-            made = old + len(packets)
-            if self._packed == packed and self.head == head and self._revivals == revivals:
-                self._packets[run] = packets
-                self._packed = made
+    def _runs(self, start: int, stop: int) -> list[slice]:
+        """Return the slots of packets, without `gro`: one run, or two around the ring's end."""
+        if start >= stop:
+            return []
+        first = (self._state[0] + start - self._base) % self.capacity
+        end = first + stop - start
+        if end <= self.capacity:
+            return [slice(first, end)]
+        return [slice(first, self.capacity), slice(0, end - self.capacity)]
 
-    def _controls(self, first: int, stop: int) -> Iterator[tuple[Any, int]] | None:
-        """Return the source that has each packet's control data, and the slot, for some slots."""
-        return zip(repeat(self.source), range(first, stop)) if self.ancillary else None
+    def _spans(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """Return the slots of packets, with `gro`, and a range of each slot's packets."""
+        oldest = self._state[2]
+        number, last = oldest + start, oldest + stop
+        message, _, _ = self._state_at(number)
+        spans = []
+        while number < last:
+            slot = (message - self._base) % self.capacity
+            end = self._ends[slot]
+            begin, until = end - self._packets_in(slot), min(end, last)
+            if until > number:
+                spans.append((slot, number - begin, until - begin))
+            number, message = max(number, until), message + 1
+        return spans
+
+    def _state_at(self, number: int) -> tuple[int, int, int]:
+        """Return what `_state` is when packet `number` is the oldest one held."""
+        if not self.gro:
+            return number, 0, number
+        messages = range(self._state[0], self.tail)
+        message = messages.start + bisect_right(messages, number, key=self._end_of)
+        if message == self.tail:
+            return message, 0, number
+        slot = (message - self._base) % self.capacity
+        return message, number - (self._ends[slot] - self._packets_in(slot)), number
+
+    def _end_of(self, message: int) -> int:
+        return self._ends[(message - self._base) % self.capacity]
 
     # held -> free
 
     def take_back(self, count: int | None) -> None:
         """Free the slots of the `count` oldest packets; what was handed out for them is dead then.
 
-        None takes all that are held.
+        None takes all that are held. After an interrupt it is done, or has to be done again.
 
         Raises:
             BufferError: Something looks into a packet's memory through its view. That packet and
                 those after it are still held, those before it are not. Its argument is their
                 number.
         """
-        first = head = self.head
-        tail = self.tail
-        last = tail if count is None else first + count
-        if last > tail:
-            raise ValueError(f"{count} of {tail - first} packets taken back")
-        while head < last:
-            if self._dying < last:
-                self._dying = last
-            dying, revivals = self._dying, self._revivals
-            number, error = head, None
-            runs = self._runs(head, last)
-            for run in runs:
-                number, error = self._kill(head, run, number)
-                if error is not None:
-                    break
-            if self.head == head and self._dying == dying and self._revivals == revivals:
-                self.head = number
-                if self._scribble:
-                    self._overwrite(runs, number - head, tail)
-                if error is not None:
-                    try:
-                        raise BufferError(number - first) from error
-                    finally:
-                        del error  # as in `_kill`
-            head = self.head
-
-    def _kill(self, head: int, run: slice, number: int) -> tuple[int, BufferError | None]:
-        """Have what was handed out for `run` raise ValueError, from packet `number` on.
-
-        Return the number of the packet where that ended, and the error if its memory is in use.
-        """
-        count, error = run.stop - run.start, None
-        views, packets = self._views[run], self._packets[run]
-        viewed, packed = self._viewed - number, self._packed - number
-        if self.head != head:
-            return number, None  # these are others: a signal's handler has released some
-        if viewed > 0:
-            dead: list[None] = []
-            try:
-                dead.extend(map(memoryview.release, views[:viewed]))
-            except BufferError as stuck:
-                error, count = stuck, len(dead)
-            if packed > 0:
-                del packets[min(count, packed) :]
-                mark_released(packets)
+        held = self.held
+        done = held if count is None else count
+        if done > held:
+            raise ValueError(f"{count} of {held} packets taken back")
+        oldest = self._state[2]
+        number, views, packets = self._handed
+        at = oldest - number
+        dead: list[None] = []
+        error = None
         try:
-            return number + count, error
-        finally:
-            del error  # else it and this frame keep each other alive
+            dead.extend(map(memoryview.release, views[at : at + done]))
+        except BufferError as stuck:
+            error, done = stuck, len(dead)
+        mark_released(packets[at : at + done])
+        if self._scribble:
+            self._overwrite(done)
+        self._state = self._state_at(oldest + done)
+        at += done
+        if 2 * at >= len(views):  # so that dead views are no more than those alive
+            self._handed = oldest + done, views[at:], packets[at:]
+        if error is not None:
+            try:
+                raise BufferError(done) from error
+            finally:
+                del error  # else it and this frame keep each other alive
 
-    def _overwrite(self, runs: list[slice], count: int, tail: int) -> None:
-        """Scribble over the first `count` slots in `runs`, unless they are in use again."""
-        for slot in [slot for run in runs for slot in range(run.start, run.stop)][:count]:
-            start = slot * self.slot_size
-            used = slice(start, start + min(self._wire_sizes[slot], self.slot_size))
-            junk = bytes([SCRIBBLE]) * (used.stop - used.start)
-            if self.tail == tail and self.record is None:
-                self.memory[used] = junk
-
-    def _revive(self) -> None:
-        """Replace what an interrupted `take_back` has killed: the packets are still held."""
-        self._revivals += 1
-        number = self.head
-        for run in self._runs(number, max(number, min(self._dying, self._viewed))):
-            for slot in range(run.start, run.stop):
-                view = self._views[slot]
-                if is_dead(view):
-                    fresh = self._whole[slot][: self._wire_sizes[slot]]
-                    if self._views[slot] is view:
-                        self._views[slot] = fresh
-                if number < self._packed:
-                    self._revive_packet(slot)
-                number += 1
-        self._dying = self.head
-
-    def _revive_packet(self, slot: int) -> None:
-        packet, view = self._packets[slot], self._views[slot]
-        if data_of(packet) is not view:
-            size, controls = self._wire_sizes[slot], self._controls(slot, slot + 1)
-            (fresh,) = make_packets([view], [address_of(packet)], [size], controls)
-            mark_released([packet])
-            if self._packets[slot] is packet and self._views[slot] is view:
-                self._packets[slot] = fresh
+    def _overwrite(self, count: int) -> None:
+        """Scribble over the bytes of the `count` oldest packets."""
+        runs = [] if self.gro else self._runs(0, count)
+        single = [(slot, 0, 1) for run in runs for slot in range(run.start, run.stop)]
+        for slot, start, stop in self._spans(0, count) if self.gro else single:
+            segment, size = self._segments[slot], self._size_in(slot)
+            begin = slot * self.slot_size + segment * start
+            end = slot * self.slot_size + (min(size, segment * stop) if segment else size)
+            self.memory[begin:end] = bytes([SCRIBBLE]) * (end - begin)

@@ -1,14 +1,14 @@
-"""What every engine promises, and which one a batch gets."""
+"""What every engine promises, which one a batch gets, and what is kept with a batch's slots."""
 
 from __future__ import annotations
 
 import socket
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from anyio import BusyResourceError
 
 from .._packets import Slots
-from .._packets.source import Source
 from .._system.addresses import ADDRESSES
 from .._system.control import CONTROLS
 from .._system.platform import (
@@ -22,7 +22,7 @@ from .._system.platform import (
 from .recvfrom_into import RecvfromInto
 
 
-class Engine(Source, Protocol):
+class Engine(Protocol):
     """Moves datagrams from a socket into one ring's slots. It does not wait.
 
     Every engine gives the same bytes, lengths, addresses, order and errors.
@@ -62,9 +62,56 @@ class Engine(Source, Protocol):
         """
         ...
 
+    def busy(self) -> bool:
+        """Return whether a fill was interrupted by the code that asks, a signal handler's."""
+        ...
+
     def settle(self, slots: Slots) -> None:
         """Commit what an interrupted fill has recorded, if it has."""
         ...
+
+
+class Filler:
+    """What the receive functions keep with the slots of one ring, as `Slots.filler`.
+
+    Attributes:
+        task: The coroutine that receives into them, or None.
+        engine: The engine that fills them, None before the first fill.
+        engines: The one engine of each kind.
+        checked: The last socket that was checked for them, by its `Outlook`.
+    """
+
+    __slots__ = ("checked", "engine", "engines", "task")
+
+    def __init__(self) -> None:
+        self.task: Coroutine[Any, Any, int] | None = None
+        self.engine: Engine | None = None
+        self.engines: dict[object, Engine] = {}
+        self.checked: object = None
+
+    def busy(self, slots: Slots) -> bool:
+        """See `anyio_mmsg._packets.batch.Filler`.
+
+        The interpreter knows it: a task's coroutine is running, or suspended in an await. A flag
+        could stay set after an interrupt.
+        """
+        task: Any = self.task
+        if task is not None and (task.cr_running or task.cr_await is not None):
+            return True
+        return self.engine is not None and self.engine.busy()
+
+    def settle(self, slots: Slots) -> None:
+        """See `anyio_mmsg._packets.batch.Filler`."""
+        if self.engine is not None:
+            self.engine.settle(slots)
+
+
+def filler_of(slots: Slots) -> Filler:
+    """Return what is kept with `slots`."""
+    if slots.filler is None:
+        slots.filler = Filler()
+    filler: Filler = slots.filler
+    return filler
 
 
 # Families whose addresses we decode as CPython does; the others' are left to `recvfrom_into`.
@@ -79,7 +126,6 @@ def engine_for(slots: Slots, sock: socket.socket) -> Engine:
         anyio.BusyResourceError: Another engine is filling them; a signal handler interrupted it.
     """
     check_engine(slots.engine)
-    ensure_settled(slots)
     portable = slots.engine == "recvfrom_into" or Refused.recvmmsg
     engine: Engine
     kind: object = RecvfromInto
@@ -87,22 +133,22 @@ def engine_for(slots: Slots, sock: socket.socket) -> Engine:
         engine = RecvfromInto(slots, RECEIVE_FLAGS, ASK_FOR_FLAGS)
     else:
         kind, engine = Recvmmsg, Recvmmsg(slots, ADDRESSES, _DECODED, CONTROLS, slots.ancillary)
-    # Two threads may come here at once. An engine lets one of them in at a time, so there is one.
-    engine = slots.engines.setdefault(kind, engine)
-    slots.plug(engine)
-    return engine
+    return adopt(slots, kind, engine)
 
 
-def ensure_settled(slots: Slots) -> None:
-    """Commit what an interrupted fill has recorded, before another engine fills.
+def adopt(slots: Slots, kind: object, engine: Engine) -> Engine:
+    """Have an engine fill `slots` from now on: the one of its kind that they have, or this one.
 
     Raises:
-        anyio.BusyResourceError: An engine is filling them; a signal handler interrupted it.
+        anyio.BusyResourceError: As for `engine_for`.
     """
-    if getattr(slots.source, "busy", False):
-        raise BusyResourceError("receiving into")
-    if slots.record is not None:
-        slots.source.settle(slots)
+    filler = filler_of(slots)
+    if filler.engine is not None:
+        if filler.engine.busy():
+            raise BusyResourceError("receiving into")
+        filler.engine.settle(slots)
+    filler.engine = engine = filler.engines.setdefault(kind, engine)
+    return engine
 
 
 def check_engine(name: str) -> None:

@@ -15,11 +15,11 @@ from anyio import BusyResourceError, ClosedResourceError, WouldBlock
 from .._arguments import whole_number
 from .._compat import checkpoint, checkpoint_if_cancelled, wait_socket_readable
 from .._packets import Slots
-from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, held_in
+from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, is_busy, settle
 from .._system.error_queue import errors_pending
 from .._system.options import has_gro
 from .._system.platform import Refused, family_of
-from .engine import check_engine, engine_for
+from .engine import check_engine, engine_for, filler_of
 from .errors import as_reported, back_off, raise_reported
 from .outlook import Outlook, outlook_for
 from .usable import ensure_open, ensure_usable
@@ -65,11 +65,12 @@ async def recv_mmsg(
             oldest that nobody has read, one each call.
     """
     slots, limit = _check(sock, batch, limit, "limit")
-    slots.filler = filler = receive_into(sock, slots, limit)
+    filler = filler_of(slots)
+    filler.task = task = receive_into(sock, slots, limit)
     try:
-        return await filler
+        return await task
     finally:
-        slots.filler = None
+        filler.task = None
 
 
 def recv_mmsg_nowait(
@@ -121,19 +122,20 @@ async def recv_mmsg_exact(
     """
     slots, wanted = _check(sock, batch, 1 if count is None else count, "count")
     if count is None:
-        filler = _fill_slots(sock, slots, slots.free)
+        task = _fill_slots(sock, slots, slots.free)
     elif wanted <= slots.free:
-        filler = _receive_exactly(sock, slots, wanted)
+        task = _receive_exactly(sock, slots, wanted)
     else:
         raise ValueError(
             f"count is {wanted}, but the batch has {slots.free} free slots of {slots.capacity}; "
             f"release packets first, ask for fewer, or make a larger batch"
         )
-    slots.filler = filler
+    filler = filler_of(slots)
+    filler.task = task
     try:
-        return await filler
+        return await task
     finally:
-        slots.filler = None
+        filler.task = None
 
 
 async def _receive_exactly(sock: socket.socket, slots: Slots, count: int) -> int:
@@ -188,12 +190,13 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
             raise _as_closed(as_reported(sock, deferred, outlook))
         finally:
             del deferred  # else the error, its traceback and this frame keep each other alive
-    engine = slots.source
+    filler = filler_of(slots)
+    engine = filler.engine
     if engine is None or not engine.takes(family_of(sock)):
         engine = engine_for(slots, sock)
-    if slots.checked is not outlook.options:
+    if filler.checked is not outlook.options:
         _check_gro(sock, slots)
-        slots.checked = outlook.options
+        filler.checked = outlook.options
     taken: int = engine.fill(slots, sock, limit)
     outlook.receive_calls += 1
     outlook.more = not engine.dry
@@ -252,11 +255,11 @@ def _check(
     if type(number) is not int or number < 1:
         number = whole_number(name, number, 1, "give the number of packets, at least 1")
     slots = batch._slots
-    if slots.filling:
+    if is_busy(slots):
         raise BusyResourceError("receiving into")
-    if slots.source is None:
+    if slots.filler is None:
         check_engine(slots.engine)  # before anything waits
-    held_in(slots)  # what an interrupted receive has recorded is held too
+    settle(slots)
     if not slots.free:  # not batch.free, which a subclass may override
         raise BatchFullError(
             f"all {slots.capacity} slots of the batch hold packets; give some back with "

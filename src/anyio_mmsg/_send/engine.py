@@ -11,7 +11,6 @@ from .._system.addresses import ADDRESSES
 from .._system.control import split
 from .._system.error_queue import ASKED
 from .._system.platform import (
-    Recvmmsg,
     Refused,
     Sendmmsg,
     why_no_batch_calls,
@@ -118,8 +117,7 @@ def sender_of(
     slots: Any = packets._slots if isinstance(packets, PacketBatch) else None
     items: Any = packets
     if slots is not None:
-        held = held_in(slots)
-        if best is not None and held and not replies and type(slots.source) is Recvmmsg:
+        if slots.held and best is not None and not replies:
             items = slots
         elif best is not None or replies:
             items = slots.hand_out(0)

@@ -30,8 +30,8 @@ from .._packets.batch import (
     NUM_RCVMMSGS,
     PACKET_DATA_SIZE,
     PacketBatch,
-    held_in,
     new_slots,
+    settle,
 )
 
 
@@ -351,7 +351,8 @@ class PacketBatchPool:
         if slots is not None and loan.begun:
             # They are taken back, and lent again, only after this was counted, by whomever. So
             # while the mark is there to be taken, they hold what was lost.
-            loan.count_dropped(held_in(slots))
+            settle(slots)  # what an interrupted receive has read
+            loan.count_dropped(slots.held)
             self._leaked.update(loan.leak)
 
     def _wake(self) -> None:

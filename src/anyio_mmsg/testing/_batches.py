@@ -10,9 +10,9 @@ from typing import Any, SupportsIndex, cast
 from anyio import BusyResourceError
 
 from .._packets import Slots
-from .._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, PacketBatch, held_in
+from .._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, PacketBatch, is_busy, settle
 from .._packets.packet import Address
-from .._receive.engine import ensure_settled
+from .._receive.engine import adopt, filler_of
 from .._receive.recvfrom_into import RecvfromInto
 from .._system.control import Ancillary
 from .._system.platform import ASK_FOR_FLAGS
@@ -91,11 +91,12 @@ def fill_batch(batch: PacketBatch, packets: Iterable[DatagramLike]) -> int:
     """
     if not isinstance(batch, PacketBatch):
         raise TypeError(f"batch is a {type(batch).__name__}, and has to be a PacketBatch")
+    given = datagrams(packets)  # which may run anything, so it comes first
     slots = batch._slots
-    messages = messages_for(datagrams(packets), slots.gro, slots.ancillary)
-    if slots.filling:
+    messages = messages_for(given, slots.gro, slots.ancillary)
+    if is_busy(slots):
         raise BusyResourceError("receiving into")
-    held_in(slots)  # what an interrupted receive has recorded is held too
+    settle(slots)
     if len(messages) > slots.free:
         raise ValueError(
             f"{len(messages)} packets, or trains, for a batch with {slots.free} free slots of "
@@ -113,10 +114,8 @@ def play(slots: Slots, messages: Sequence[Message]) -> int:
     Raises:
         anyio.BusyResourceError: The code that a signal handler has interrupted is receiving.
     """
-    ensure_settled(slots)
-    engine = slots.engines.get(_Playback)
-    if engine is None:
-        engine = slots.engines[_Playback] = _Playback(slots)
+    known = filler_of(slots).engines.get(_Playback)
+    engine = adopt(slots, _Playback, known or _Playback(slots))
     taken: int = engine.fill(slots, cast(socket.socket, _Reads(messages)), len(messages))
     return taken
 

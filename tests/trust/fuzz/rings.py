@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from anyio_mmsg._packets import compiled
-from anyio_mmsg._packets.packet import NO_CONTROL, Control
+from anyio_mmsg._packets.packet import Control
+from anyio_mmsg._packets.slots import LOST
 from anyio_mmsg._packets.slots import Slots as PlainSlots
-from anyio_mmsg._packets.trains import LOST, TrainSlots
 from anyio_mmsg._receive.recvfrom_into import RecvfromInto
 from anyio_mmsg._system.addresses import ADDRESSES
 from anyio_mmsg._system.control import CONTROLS, timestamp_of
@@ -158,35 +158,25 @@ class Ring:
 
 
 def new_slots(shape: Shape, is_compiled: bool) -> Any:
-    size = shape.capacity * shape.slot_size
-    if is_compiled:
-        return CompiledSlots(
-            bytearray(size), *shape[:2], "auto", False, shape.ancillary, shape.gro
-        )
-    kind = TrainSlots if shape.gro else PlainSlots
-    return kind(bytearray(size), *shape[:2], "auto", False, shape.ancillary)
+    kind = CompiledSlots if is_compiled else PlainSlots
+    memory = bytearray(shape.capacity * shape.slot_size)
+    return kind(memory, *shape[:2], "auto", False, shape.ancillary, shape.gro)
 
 
-# Without a kernel: lengths and segment sizes are said to the slots themselves.
+# Without a kernel: lengths, segment sizes and senders are said to the slots themselves.
 
 
 class Said:
-    """A source that knows of each slot what it was told."""
+    """Decodes control data that is a number."""
 
-    def __init__(self, shape: Shape) -> None:
-        self.ancillary = shape.ancillary
-        self.names: list[Any] = [None] * shape.capacity
+    def timestamp(self, control: tuple[Any, int]) -> int:
+        return control[1]
 
-    def addresses(self, first: int, count: int) -> list[Any]:
-        return self.names[first : first + count]
+    def timestamps(self, controls: list[tuple[Any, int]]) -> list[int]:
+        return [number for _, number in controls]
 
-    def timestamp(self, slot: int) -> Any:
-        return self.control(slot).hop_limit
-
-    def control(self, slot: int) -> Control:
-        if not self.ancillary:
-            raise ValueError(NO_CONTROL)
-        return Control(hop_limit=self.names[slot])
+    def control(self, control: tuple[Any, int]) -> Control:
+        return Control(hop_limit=control[1])
 
 
 def trains(data: bytes) -> None:
@@ -195,9 +185,6 @@ def trains(data: bytes) -> None:
     capacity, slot_size = 1 + reader.below(5), SLOT_SIZES[reader.below(4)]
     shape = Shape(capacity, slot_size, bool(reader.below(2)), True)
     rings = [Ring(shape, is_compiled) for is_compiled in ([False, True] if compiled else [False])]
-    sources = [Said(shape) for _ in rings]
-    for ring, source in zip(rings, sources, strict=True):
-        ring.slots.plug(source)
     held: deque[Held] = deque()
     for turn in range(20):
         if not reader.left:
@@ -209,11 +196,12 @@ def trains(data: bytes) -> None:
         assert len(runs) == 1
         ((first, count),) = runs
         filled = [bytes([65 + turn]) * slot_size] * count
-        for ring, source in zip(rings, sources, strict=True):
+        names = range(turn * 10, turn * 10 + count)
+        for ring in rings:
             start = first * slot_size
             ring.slots.memory[start : start + count * slot_size] = b"".join(filled)
-            source.names[first : first + count] = range(turn * 10, turn * 10 + count)
-            ring.slots.commit(sizes[:count], segments[:count])
+            said = zip(itertools.repeat(Said()), names)
+            ring.slots.commit(sizes[:count], names, said, segments[:count])
         for number, (slot, size, segment) in enumerate(zip(filled, sizes, segments)):  # noqa: B905
             name = turn * 10 + number
             attributes: Any = (name, None, None, None, name, None)
@@ -264,7 +252,6 @@ class Filled(Ring):
             self.engine: Any = Recvmmsg(self.slots, ADDRESSES, known, CONTROLS, shape.ancillary)
         else:
             self.engine = RecvfromInto(self.slots)
-        self.slots.plug(self.engine)
 
     def fill(self, messages: list[Message]) -> tuple[int, int, str | None]:
         """Read; return how many packets and messages came, and the error."""
