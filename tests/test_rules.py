@@ -34,7 +34,7 @@ DOORS = {
     "_lease": "_packets",  # of a PacketBatch: what ends its loan
     "_local": "_packets",  # of a Packet: the address of this machine to answer from
 }
-MOST_LINES = {".py": 400, ".c": 500, ".h": 500}
+MOST_LINES = {".py": 450, ".c": 500, ".h": 500}
 
 
 def wing_of(module: str) -> str:

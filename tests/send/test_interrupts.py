@@ -204,10 +204,10 @@ async def test_a_wait_for_room(sending: str, narrow: tuple[socket.socket, socket
     assert received(receiver) == [b"x"]
 
 
-def test_a_read_that_is_interrupted_is_read_by_the_send(
+def test_what_an_interrupted_receive_read_is_sent_after_the_next(
     sending: str, engine: str, inet: Family
 ) -> None:
-    """A batch that an interrupted receive has filled goes back, whole or in part."""
+    """A batch that an interrupted receive has filled goes back."""
     server, client = inet.open(), inet.open()
     for point in every_bytecode(stride=3):
         batch = PacketBatch(4, 16, engine)
@@ -215,11 +215,12 @@ def test_a_read_that_is_interrupted_is_read_by_the_send(
             client.sendto(data, server.getsockname())
         with point, contextlib.suppress(Interrupt):
             recv_mmsg_nowait(server, batch)
+        with contextlib.suppress(anyio.WouldBlock):
+            recv_mmsg_nowait(server, batch)
         result = send_mmsg_nowait(server, batch, engine=sending)
         assert result.sent == len(batch)
         assert received(client) == batch.payloads()
-        rest = received(server)
-        assert batch.payloads() + rest == [b"1", b"2"]
+        assert batch.payloads() == [b"1", b"2"]
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this platform")

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from .._packets.batch import PacketBatch, held_in
+from .._packets.batch import PacketBatch
 from .._system.addresses import ADDRESSES
 from .._system.control import split
 from .._system.error_queue import ASKED

@@ -13,7 +13,7 @@ from anyio import WouldBlock
 
 from .._compat import checkpoint
 from .._packets import Slots
-from .._packets.batch import held_in
+from .._packets.batch import settle
 from .._stream.pool import PacketBatchPool
 from .._stream.receiver import PacketReceiver
 from .._system.memory import Discarded, SocketMemory
@@ -190,7 +190,7 @@ class _ScriptPort:
         """Take as read what was committed to a ring."""
         if self._reading is not None:
             arrival, read, slots, tail = self._reading
-            held_in(slots)  # commits what an interrupted read has recorded
+            settle(slots)  # commits what an interrupted read has recorded
             arrival.read = read + slots.tail - tail
             self._reading = None
 
