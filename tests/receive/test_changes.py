@@ -11,7 +11,7 @@ import pytest
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait, send_mmsg_nowait
 from anyio_mmsg._receive.engine import engine_for
 from anyio_mmsg._receive.recvfrom_into import RecvfromInto
-from anyio_mmsg._system.control import ask_for
+from anyio_mmsg._system.options import ask_for
 from anyio_mmsg._system.platform import ON_LINUX, Recvmmsg, Refused
 from anyio_mmsg.testing import Datagram, fill_batch
 

@@ -189,9 +189,13 @@ def test_a_send_of_the_rest_in_a_callback_of_the_release(
     with contextlib.suppress(BufferError):
         batch.clear()
     if not waiting:
-        pytest.skip("the plain ring ends no view within a release")
+        pytest.skip("plain Python keeps the view until the packet goes")
     del watch
     (given,) = waiting
+    if not compiled:  # where nothing runs before all are released
+        assert (len(batch), given.count) == (0, 0)
+        given.release()
+        return
     assert (len(batch), given.handled, given.count) == (2, 0, 2)
     assert len(received(receiver)) == filled
     assert given.send(sender, None, True) == 0
@@ -217,7 +221,7 @@ def test_a_packet_just_released_is_no_destination(sending: str, engine: str, ine
     batch.release()
     del watch
     if not seen:
-        pytest.skip("the plain ring ends no view within a release")
+        pytest.skip("plain Python keeps the view until the packet goes")
     assert seen == ["refused"] * 2
     assert received(asking) == []
 
