@@ -21,7 +21,7 @@ from anyio_mmsg import (
     send_mmsg,
     send_mmsg_nowait,
 )
-from anyio_mmsg._packets import Packet
+from anyio_mmsg._packets import Packet, compiled
 from anyio_mmsg._send import engine as senders
 from anyio_mmsg._send.options import Controls
 
