@@ -89,6 +89,16 @@ def raise_reported(sock: socket.socket, outlook: Outlook) -> None:
             del reported  # or the error, its traceback and this frame keep each other alive
 
 
+def defer_reported(sock: socket.socket, outlook: Outlook) -> None:
+    """Have the next receive raise the oldest error of the queue, after one that took packets.
+
+    Else a socket that always has packets would hide its errors: the kernel has each strike only
+    once, and then it may strike a send.
+    """
+    for reported in read_errors(sock, 1):
+        outlook.defer_error(sock, reported)
+
+
 def pause_after(empty_wakes: int) -> float:
     """Return for how many seconds to pause after a number of waits that brought no packet.
 

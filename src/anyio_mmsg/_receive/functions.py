@@ -20,7 +20,7 @@ from .._system.error_queue import errors_pending
 from .._system.options import has_gro
 from .._system.platform import Refused, family_of
 from .engine import check_engine, engine_for, filler_of
-from .errors import as_reported, back_off, raise_reported
+from .errors import as_reported, back_off, defer_reported, raise_reported
 from .outlook import Outlook, outlook_for
 from .usable import ensure_open, ensure_usable
 
@@ -200,7 +200,11 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
     taken: int = engine.fill(slots, sock, limit)
     outlook.receive_calls += 1
     outlook.more = not engine.dry
-    if outlook.more:
+    if taken:
+        outlook.woken = False
+        if outlook.reports_errors and engine.error is None:
+            defer_reported(sock, outlook)
+    if not engine.dry:
         return taken
     if not taken:
         outlook.empty_calls += 1
@@ -222,8 +226,6 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
         if outlook.woken or outlook.reports_errors:
             raise_reported(sock, outlook)
         outlook.woken = True
-        return 0
-    outlook.woken = False
     return taken
 
 
