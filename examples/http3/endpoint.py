@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from aioquic._buffer import Buffer
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # it is public there
 from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionIdIssued, ConnectionIdRetired
