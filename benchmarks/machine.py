@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio_mmsg
 
-DISTRIBUTIONS = ("anyio-mmsg", "anyio", "trio", "uvloop", "aiofastnet")
+DISTRIBUTIONS = ("anyio-mmsg", "anyio", "trio", "uvloop", "aiofastnet", "qh3")
 
 
 def _processor() -> str:

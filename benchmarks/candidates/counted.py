@@ -20,7 +20,7 @@ from anyio_mmsg import PACKET_DATA_SIZE, PacketBatch, recv_mmsg_nowait, send_mms
 from benchmarks import example, udp
 from benchmarks.spec import LOOPS, PLAIN, Kind, Spec, UnavailableError
 
-from . import servers
+from . import qh3_sockets, servers
 from .receivers import Ours, Receiver, Stream, Use, opened
 from .receiving_peers import (
     ROOM,
@@ -28,10 +28,11 @@ from .receiving_peers import (
     FastnetReceiver,
     Naive,
     ProtocolReceiver,
+    Qh3ProtocolReceiver,
     ServedReceiver,
 )
 from .servers import OurServer
-from .serving_peers import FastnetServer, NaiveServer, ProtocolServer, open_server
+from .serving_peers import FastnetServer, NaiveServer, ProtocolServer, Qh3Server, open_server
 
 Run: TypeAlias = Callable[[int], Awaitable[None]]
 """Makes a number of turns, each with the packets that `Spec.limit` says."""
@@ -290,7 +291,7 @@ def _spec(
     needs: Sequence[str] = (),
 ) -> CountedSpec:
     environment = PLAIN if whose == "plain" else {}
-    names = (*needs, *(("aiofastnet",) if kind == "aiofastnet" else ()))
+    names = (*needs, *((kind,) if kind in ("aiofastnet", "qh3") else ()))
     return Spec(
         key(what, kind, loop),
         label,
@@ -315,12 +316,14 @@ _RECEIVERS: dict[str, tuple[str, Callable[[socket.socket], Receiver], Sequence[s
     "plain": ("recv_mmsg, plain Python", _mine, LOOPS, "plain"),
     "protocol": ("DatagramProtocol", ProtocolReceiver, BOTH, "peer"),
     "aiofastnet": ("aiofastnet DatagramProtocol", FastnetReceiver, BOTH, "peer"),
+    "qh3": (qh3_sockets.TRANSPORT, Qh3ProtocolReceiver, BOTH, "peer"),
 }
 _SERVERS: dict[str, tuple[str, type[servers.Server], Sequence[str], Kind]] = {
     "naive": (SIX_LINES, NaiveServer, LOOPS, "peer"),
     "ours": ("anyio-mmsg, PacketReceiver", OurServer, LOOPS, "ours"),
     "protocol": ("DatagramProtocol", ProtocolServer, BOTH, "peer"),
     "aiofastnet": ("aiofastnet DatagramProtocol", FastnetServer, BOTH, "peer"),
+    "qh3": (qh3_sockets.TRANSPORT, Qh3Server, BOTH, "peer"),
 }
 
 ROWS: list[CountedSpec] = [

@@ -13,7 +13,7 @@ from anyio.abc import UDPSocket
 from anyio_mmsg import NUM_RCVMMSGS, PACKET_DATA_SIZE, serve_protocol
 from benchmarks.spec import FRESH, LOOPS, WARM, Spec, UnavailableError
 
-from . import receivers
+from . import qh3_sockets, receivers
 from .receivers import WORKER, Address, Receiver, ReceiverSpec, Use, opened
 
 ROOM = 2048
@@ -187,6 +187,52 @@ class FastnetReceiver(ProtocolReceiver):
         )
 
 
+class ReadingBatches(Reading):
+    """The same protocol, which also takes lists of one sender's datagrams."""
+
+    def datagrams_received(self, datagrams: list[bytes], addr: Address) -> None:
+        """Count and read."""
+        receiver, octets = self.receiver, 0
+        for data in datagrams:
+            octets += len(data)
+        receiver.octets += octets
+        before = receiver.got
+        receiver.got += len(datagrams)
+        if before < receiver.wanted <= receiver.got:
+            receiver.done.set()
+
+
+class Qh3ProtocolReceiver(ProtocolReceiver):
+    """qh3's transport, with a protocol that takes the lists that it has."""
+
+    async def open(self) -> None:
+        """See `Receiver`."""
+        self.done = asyncio.Event()
+        self.wanted = 0
+        self.transport = await qh3_sockets.open_transport(self.sock, lambda: ReadingBatches(self))
+
+
+class Qh3Receiver(Receiver):
+    """The wait that everyone has, then qh3's ``recv`` until the socket is dry."""
+
+    async def open(self) -> None:
+        """See `Receiver`."""
+        self.state = qh3_sockets.open_state(self.sock)
+
+    async def receive(self, count: int, use: Use) -> None:
+        """See `Receiver`."""
+        sock, receive = self.sock, self.state.recv
+        while self.got < count:
+            await anyio.wait_readable(sock)
+            got = octets = 0
+            while packets := receive():  # an empty list: there are no more
+                for data, _address in packets:
+                    octets += len(data)
+                    got += 1
+            self.octets += octets
+            self.got += got
+
+
 class ServedReceiver(ProtocolReceiver):
     """The same protocol by `serve_protocol`."""
 
@@ -212,6 +258,11 @@ def naive_key(loop: str) -> str:
 def naive64_key(loop: str) -> str:
     """Return the key of the same, 64 a wake."""
     return f"naive64-{loop}"
+
+
+def qh3_key(loop: str) -> str:
+    """Return the key of qh3's calls behind the wait that everyone has."""
+    return f"qh3-{loop}"
 
 
 SIX_LINES = "six-line recvfrom loop"
@@ -256,6 +307,22 @@ PEERS = [
     _peer("anyio-trio", "AnyIO UDPSocket", "trio", AnyioReceiver),
     _peer("socket-trio", "trio.socket recvfrom_into", "trio", TrioReceiver),
 ]
+QH3_TRANSPORT = [
+    _peer(
+        f"qh3-transport-{loop}",
+        qh3_sockets.TRANSPORT,
+        loop,
+        Qh3ProtocolReceiver,
+        needs=qh3_sockets.NEEDS,
+    )
+    for loop in ("asyncio", "uvloop")
+]
+QH3 = [
+    _peer(
+        qh3_key(loop), f"a wait, {qh3_sockets.CALLS}", loop, Qh3Receiver, None, qh3_sockets.NEEDS
+    )
+    for loop in LOOPS
+]
 SERVED: list[ReceiverSpec] = [
     Spec(
         f"served-{loop}",
@@ -292,6 +359,8 @@ SPECS = {
         + receivers.PLAINS
         + SERVED
         + PEERS
+        + QH3
+        + QH3_TRANSPORT
         + COLD
     )
 }

@@ -22,6 +22,7 @@ from anyio_mmsg import (
 )
 from benchmarks.spec import LOOPS, PLAIN, WARM, Kind, Spec, UnavailableError
 
+from . import qh3_sockets
 from .receivers import Address
 
 Pairs: TypeAlias = list[tuple[bytes, Address]]
@@ -231,6 +232,35 @@ class TransportSender(Sender):
         await asyncio.sleep(0)  # it closes the socket in the loop's next pass
 
 
+class Qh3Sender(Sender):
+    """qh3's ``send`` of a list of payloads to one address, of which it makes trains."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock, self.state = sock, qh3_sockets.open_state(sock)
+
+    def prepare(self, calls: list[Pairs], sinks: Sinks) -> None:
+        """See `Sender`. All pairs of a call have one address."""
+        self.lists: list[tuple[list[bytes], Any]] = [
+            ([data for data, _ in pairs], pairs[0][1]) for pairs in calls
+        ]
+
+    async def send(self) -> None:
+        """See `Sender`."""
+        send = self.state.send
+        for datagrams, address in self.lists:
+            if send(datagrams, address) < len(datagrams):
+                raise RuntimeError("the socket's buffer is too small to measure qh3")
+
+    async def aclose(self) -> None:
+        """See `Sender`."""
+        self.sock.close()
+
+
+async def open_qh3(sock: socket.socket) -> Sender:
+    """qh3's calls, which need no event loop."""
+    return Qh3Sender(sock)
+
+
 async def open_fastnet(sock: socket.socket) -> Sender:
     """The transport of aiofastnet on the running loop, asyncio's or uvloop's."""
     import aiofastnet  # here: the other senders' processes do without
@@ -301,9 +331,18 @@ OURS = [
     )
     for loop in LOOPS
 ]
-LOOP = "send-sendto"
+LOOP, QH3 = "send-sendto", "send-qh3"
 PEERS = [
     _spec(LOOP, "sendto loop", "", "peer", open_loop),
+    _spec(
+        QH3,
+        f"{qh3_sockets.CALLS}, GSO",
+        "",
+        "peer",
+        open_qh3,
+        MANY,
+        needs=qh3_sockets.NEEDS,
+    ),
     _spec("send-transport-asyncio", "transport.sendto", "asyncio", "peer", open_transport),
     _spec("send-transport-uvloop", "transport.sendto", "uvloop", "peer", open_transport),
     *(

@@ -16,6 +16,7 @@ from anyio_mmsg import NUM_RCVMMSGS, serve_protocol
 from benchmarks import example
 from benchmarks.spec import FRESH, LOOPS, PLAIN, WARM, Kind, Spec, UnavailableError
 
+from . import qh3_sockets
 from .receivers import Address
 from .receiving_peers import ROOM, SIX_LINES
 from .servers import (
@@ -199,6 +200,16 @@ class FastnetServer(ProtocolServer):
         )
 
 
+class Qh3Server(ProtocolServer):
+    """qh3's transport, on asyncio or uvloop."""
+
+    async def start(self) -> None:
+        """See `Server`."""
+        self.transport = await qh3_sockets.open_transport(
+            self.sock, lambda: Responding(self.respond)
+        )
+
+
 async def open_server(
     sock: socket.socket, kind: type[Server], load: Callable[[], Respond] | None
 ) -> Server:
@@ -229,6 +240,7 @@ KINDS: dict[str, tuple[str, type[Server], Sequence[str], Kind]] = {
     "protocol": ("DatagramProtocol", ProtocolServer, BOTH, "peer"),
     "protocol-fresh": ("DatagramProtocol, fresh process", ProtocolServer, ("asyncio",), "peer"),
     "aiofastnet": ("aiofastnet DatagramProtocol", FastnetServer, BOTH, "peer"),
+    "qh3": (qh3_sockets.TRANSPORT, Qh3Server, BOTH, "peer"),
     "sock": ("loop.sock_recvfrom", SockServer, ("asyncio",), "peer"),
     "anyio": ("AnyIO UDPSocket", AnyioServer, LOOPS, "peer"),
     "socket": ("trio.socket", TrioServer, ("trio",), "peer"),
@@ -264,7 +276,10 @@ def _specs(
             "serve",
             1 if whose == "peer" else BATCH if load else NUM_RCVMMSGS,
             environment=_environment(kind, loop),
-            needs=(*(["aiofastnet"] if kind == "aiofastnet" else []), *(["dns"] if load else [])),
+            needs=(
+                *([kind] if kind in ("aiofastnet", "qh3") else []),
+                *(["dns"] if load else []),
+            ),
         )
         for kind, (label, server, loops, whose) in KINDS.items()
         if kind in kinds
@@ -276,7 +291,7 @@ ECHO = _specs("echo", None, list(KINDS))
 DNS = _specs(
     "dns",
     example.load_answer,
-    ("ours", "plain", "naive", "naive64", "protocol", "aiofastnet", "anyio", "socket"),
+    ("ours", "plain", "naive", "naive64", "protocol", "aiofastnet", "qh3", "anyio", "socket"),
 )
 SPECS = {spec.key: spec for spec in ECHO + DNS}
 

@@ -21,6 +21,8 @@ from anyio_mmsg import PACKET_DATA_SIZE, PacketBatch, recv_mmsg_nowait
 from benchmarks import udp
 from benchmarks.spec import PLAIN, Kind, Spec, UnavailableError
 
+from . import qh3_sockets
+
 SOL_UDP, UDP_SEGMENT, UDP_GRO = 17, 103, 104  # linux/udp.h
 
 # Options by level and number (asm-generic/socket.h, linux/in.h), for a socket over IPv4.
@@ -115,6 +117,20 @@ def messages(sock: socket.socket) -> Take:
     return take
 
 
+def qh3_lists(sock: socket.socket) -> Take:
+    """qh3's ``recv``, lists of bytes and addresses, until nothing is left."""
+    receive = qh3_sockets.open_state(sock).recv
+
+    def take() -> int:
+        taken = 0
+        while packets := receive():
+            for _data, _address in packets:
+                taken += 1
+        return taken
+
+    return take
+
+
 TrainSpec: TypeAlias = Spec[Open]
 
 
@@ -140,6 +156,7 @@ TRAINS: list[TrainSpec] = [
     _spec("recvfrom", "socket.recvfrom", "peer", one_by_one),
     *_ours("batch", "a batch", batches),
     *_ours("gro", "a batch with gro=True", _GRO),
+    Spec("qh3", qh3_sockets.CALLS, "", "peer", qh3_lists, "trains", needs=qh3_sockets.NEEDS),
     Spec("c", "C, recvmmsg, nothing read", "", "floor", None, "trains", arguments=("0",)),
     Spec("c-gro", "C, recvmmsg with UDP_GRO, nothing read", "", "floor", None, "trains",
          arguments=("1",)),

@@ -38,6 +38,7 @@ ALL = echoes(
     "protocol",
     "protocol-fresh",
     "aiofastnet",
+    "qh3",
     "sock",
     "anyio",
     "socket",

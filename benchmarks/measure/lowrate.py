@@ -29,6 +29,7 @@ ALL = echoes(
     "naive",
     "protocol",
     "aiofastnet",
+    "qh3",
     "anyio",
     "socket",
 )

@@ -29,6 +29,8 @@ from benchmarks.candidates.receiving_peers import (
     COLD,
     NAIVE,
     PEERS,
+    QH3,
+    QH3_TRANSPORT,
     SERVED,
     SIX_LINES,
     naive64_key,
@@ -69,7 +71,7 @@ CROWD_CUT = Scene("1,000 senders, cut slots", least=LEAST, senders=MANY)
 LONG = Scene("8,192 queued", queued=DEEP)
 SCENES = (USUAL, CUT, CROWD, CROWD_CUT, LONG)
 
-ALL = FLOORS + OURS + STREAMS + PORTABLE + PLAINS + SERVED + PEERS + COLD
+ALL = FLOORS + OURS + STREAMS + PORTABLE + PLAINS + SERVED + PEERS + QH3 + QH3_TRANSPORT + COLD
 
 
 def uses(spec: AnySpec, scene: Scene) -> list[Use]:

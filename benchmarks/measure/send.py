@@ -27,6 +27,7 @@ from benchmarks.candidates.senders import (
     OURS,
     PAIRS,
     PEERS,
+    QH3,
     ours_key,
 )
 from benchmarks.result import Context, Figures, Goal, Result, Table, per_loop
@@ -65,7 +66,7 @@ ALL = FLOORS + OURS + PEERS
 def measured(spec: AnySpec, scene: Scene) -> bool:
     """Whether a sender is measured in a scene."""
     if scene is CROWD:  # nothing goes to one destination in a row: no GSO
-        return spec.key not in (FLOOR_GSO, *(ours_key(GSO, loop) for loop in LOOPS))
+        return spec.key not in (FLOOR_GSO, QH3, *(ours_key(GSO, loop) for loop in LOOPS))
     return scene is ONE or spec.limit > 1
 
 
@@ -100,7 +101,7 @@ def goals(found: Figures) -> list[Goal]:
         return lambda loop: found.ratio((ours_key(what, loop), scene), (base, scene))
 
     listed: list[Goal] = []
-    for scene, bound in ((ONE, 0.85), (CROWD, 0.9)):
+    for scene, bound in ((ONE, 0.8), (CROWD, 0.9)):
         listed += per_loop(
             f"`send_mmsg(pairs)`, {CALL} a call, {scene.text}",
             "`sendto` loop",
@@ -112,6 +113,12 @@ def goals(found: Figures) -> list[Goal]:
         "C, `sendmmsg(2)`, without GSO",
         0.6,
         compared(GSO, FLOOR, ONE),
+    )
+    listed += per_loop(
+        f"`send_mmsg(pairs, gso=True)`, {CALL} a call",
+        "qh3's `UdpSocketState.send` (internal there)",
+        0.95,
+        compared(GSO, QH3, ONE),
     )
     return listed
 
@@ -130,7 +137,7 @@ def run(context: Context) -> Result:
     batch = next(spec.label for spec in OURS if BATCH in spec.key)
     result.notes = [
         f"{PAYLOAD:,} bytes a packet, {COUNT:,} by the clock, {CALL} a call unless a column says "
-        "otherwise (peers: one a call).",
+        "otherwise (peers: one a call, but for qh3, which takes a list to one destination).",
         "The sendto loop needs no event loop, and gives no other task a turn.",
         f"multi_target_send sends one payload, which stays in the processor's cache. {batch} "
         "sends back what was just received, as an echo server does, so its payloads and "

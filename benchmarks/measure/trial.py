@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.candidates.receivers import OURS, PLAINS
-from benchmarks.candidates.receiving_peers import PEERS
+from benchmarks.candidates.receiving_peers import PEERS, QH3_TRANSPORT
 from benchmarks.result import Context
 from benchmarks.spec import AnySpec
 from benchmarks.workers.load import LATE
 
 PAYLOAD = 1232
 
-CHOSEN = [spec for spec in OURS if spec.limit == 64] + PLAINS + PEERS
+CHOSEN = [spec for spec in OURS if spec.limit == 64] + PLAINS + PEERS + QH3_TRANSPORT
 """Those in these trials: ours with the default limit, compiled and plain, and every peer."""
 
 SLACK = 0.1
