@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import inspect
 import os
 import pkgutil
@@ -32,7 +31,8 @@ import anyio_mmsg.testing
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
-REPOSITORY = re.findall(r'^REPOSITORY = "([^"]*)"', (ROOT / "setup.py").read_text(), re.M)[0]
+OWNER = dict(re.findall(r'^([A-Z_]+) = "([^"]*)"', (ROOT / "setup.py").read_text(), re.M))
+REPOSITORY = OWNER["REPOSITORY"] and f"{OWNER['REPOSITORY']}/blob/main"
 
 # Files outside docs/ that are pages of the site, and the pages that stand for them. The latter
 # have a line for those who browse the repository; the site shows the file instead.
@@ -43,9 +43,9 @@ PAGES_ABOVE = {
 }
 
 project = "anyio-mmsg"
-author = "the authors of anyio-mmsg"
+author = OWNER["AUTHOR"]
 copyright = author  # noqa: A001  # as Sphinx names it
-release = version = importlib.metadata.version("anyio-mmsg")
+release = version = anyio_mmsg.__version__
 
 extensions = [
     "myst_parser",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,25 @@ pytest.register_assert_rewrite(
 )
 
 from .helpers import Family, have_ipv6, without_trio, without_uvloop  # noqa: E402
+
+# A test that waits longer has lost what it waits for. Threads and processes end with it.
+SECONDS = float(os.environ.get("ANYIO_MMSG_TEST_SECONDS", "600"))
+_errors = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the real stderr, which pytest replaces while a test runs."""
+    config.stash[_errors] = os.dup(2)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """End the run with a traceback of each thread if a test never ends."""
+    faulthandler.dump_traceback_later(SECONDS, exit=True, file=item.config.stash[_errors])
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ import errno
 import functools
 import os
 import socket
+import time
 import types
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,14 @@ def have_ipv6() -> bool:
     except OSError:
         return False
     return True
+
+
+def attempts(seconds: float = 60) -> Iterator[None]:
+    """Have a `for` loop try until it leaves; fail if it is still there after a long time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield
+    raise AssertionError(f"it did not come within {seconds} seconds")
 
 
 def link_local() -> tuple[str, str] | None:

@@ -24,7 +24,7 @@ ROWS = ["anyio-mmsg", "compiled", "Python", "anyio", "trio", "uvloop", "system",
 ROWS += ["sendmmsg", "GRO", "GSO", "control data", "IPv6", "limits", "buffers"]
 
 
-@pytest.mark.parametrize("wanted", ["1", "0"], ids=["compiled", "plain"])
+@pytest.mark.parametrize("wanted", ["", "0"], ids=["as it is", "plain"])
 def test_it_prints_a_table(wanted: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "anyio_mmsg"],

@@ -1,154 +1,242 @@
-"""Rules about the source itself: who imports whom, the doors between the wings, what may warn."""
+"""Rules about the source itself, and that each of them sees what breaks it (tests/rules.py)."""
 
 from __future__ import annotations
 
 import abc
-import ast
 import importlib.metadata
 import inspect
-import re
 import subprocess
 import sys
 import typing
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import anyio_mmsg
 
+from . import rules
 from .helpers import each_loop
+from .rules import SOURCE, Sources
 
-SOURCE = Path(anyio_mmsg.__file__).parent
-MODULES = {
-    ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in SOURCE.rglob("*.py")
-}
-
-# From the top of the house down: a module imports from wings above its own, and from its own.
-WINGS = ["_arguments", "_compat", "_compiled", "_packets", "_system", "_receive", "_send"]
-WINGS += ["_stream", "_protocol", "testing", "__init__", "__main__"]
-
-# The doors: private names that modules of other wings may use, and whose they are.
-DOORS = {
-    "_slots": "_packets",  # of a PacketBatch: its ring
-    "_lease": "_packets",  # of a PacketBatch: what ends its loan
-    "_local": "_packets",  # of a Packet: the address of this machine to answer from
-}
-MOST_LINES = {".py": 450, ".c": 500, ".h": 500}
+SOURCES = rules.read_sources()
+RULES = [
+    rules.modules_without_a_wing,
+    rules.wrong_imports,
+    rules.wrong_reaches,
+    rules.unused_doors,
+    rules.starters_of_tasks,
+]
 
 
-def wing_of(module: str) -> str:
-    return module.partition(".")[0]
-
-
-def imports(module: str) -> tuple[set[str], set[str]]:
-    """What a module imports: wings of the package, and packages from elsewhere."""
-    path = MODULES[module]
-    here = [*path.relative_to(SOURCE).parts[:-1]]
-    ours, others = set(), set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = here[: len(here) - (node.level - 1)]
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            # In the package's own folder a name is a module; in a wing's it is the wing's.
-            ours |= {(base or [name])[0].partition(".")[0] for name in names if name}
-        elif isinstance(node, ast.ImportFrom):
-            others.add((node.module or "").partition(".")[0])
-        elif isinstance(node, ast.Import):
-            others |= {alias.name.partition(".")[0] for alias in node.names}
-    return ours, others - {"__future__", "_typeshed"}  # the latter for type checkers alone
-
-
-def private_names(module: str) -> set[str]:
-    """Private attributes that a module reads or writes, but for those of `self` and `cls`."""
-    found = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
-        if (
-            isinstance(node, ast.Attribute)
-            and node.attr.startswith("_")
-            and not node.attr.endswith("__")
-            and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
-        ):
-            found.add(node.attr)
-    return found
-
-
-def defined_in(wing: str) -> set[str]:
-    """Private names that a wing's classes and modules have."""
-    text = "".join(
-        path.read_text(encoding="utf-8") for name, path in MODULES.items() if wing_of(name) == wing
-    )
-    return set(re.findall(r"\b(_[a-z]\w*)\b", text))
-
-
-def test_every_module_has_its_wing() -> None:
-    assert {wing_of(module) for module in MODULES if module} <= set(WINGS)
-
-
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_a_module_imports_from_wings_above_it_alone(module: str) -> None:
-    ours, others = imports(module)
-    wing = wing_of(module) or "__init__"
-    assert ours <= set(WINGS[: WINGS.index(wing) + 1])
-    assert others <= set(sys.stdlib_module_names) | {"anyio", "exceptiongroup", "sniffio"}
-    if wing in ("_packets", "_system"):
-        assert "anyio" not in others
-    if wing == "_packets":
-        assert "socket" not in others
-    assert "ctypes" not in others
-
-
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_private_names_cross_wings_by_the_doors_alone(module: str) -> None:
-    wing = wing_of(module) or "__init__"
-    strangers = private_names(module) - defined_in(wing)
-    used = {name for name in private_names(module) if DOORS.get(name, wing) != wing}
-    assert strangers <= set(DOORS)
-    assert used <= set(DOORS)
-
-
-@pytest.mark.parametrize("folder", [SOURCE, Path(__file__).parent])
-def test_no_file_needs_much_scrolling(folder: Path) -> None:
-    files = [path for path in folder.rglob("*") if path.suffix in MOST_LINES]
-    most = 500 if folder != SOURCE else 0
-    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
-    assert {p: n for p, n in lines.items() if n > max(most, MOST_LINES[p.suffix])} == {}
+@pytest.mark.parametrize("rule", RULES)
+def test_the_source_keeps_the_rule(rule: Callable[[Sources], list[str]]) -> None:
+    assert rule(SOURCES) == []
 
 
 def test_one_module_asks_for_the_platform() -> None:
-    asking = [
-        name
-        for name, path in MODULES.items()
-        if "sys.platform" in path.read_text(encoding="utf-8")
-    ]
-    assert asking == ["_system.platform"]
+    assert rules.askers_for_the_platform(SOURCES) == ["_system.platform"]
+
+
+def test_few_private_names_cross_wings() -> None:
+    assert len({name for _, name in rules.reaches(SOURCES)}) <= 5
+
+
+@pytest.mark.parametrize(
+    ("rule", "module", "code", "found"),
+    [
+        (rules.modules_without_a_wing, "_attic.box", "", "_attic.box"),
+        (rules.modules_without_a_wing, "attic", "", "attic"),
+        (
+            rules.wrong_imports,
+            "_packets.slots",
+            "from .._receive.engine import Engine",
+            "_packets.slots imports from _receive",
+        ),
+        (
+            rules.wrong_imports,
+            "_packets.slots",
+            "def late():\n    from .. import _send",
+            "_packets.slots imports from _send",
+        ),
+        (
+            rules.wrong_imports,
+            "_arguments",
+            "from ._stream.pool import PacketBatchPool",
+            "_arguments imports from _stream",
+        ),
+        (
+            rules.wrong_imports,
+            "_packets",
+            "from .._system import memory",
+            "_packets imports from _system",
+        ),
+        (rules.wrong_imports, "_packets.batch", "import anyio", "_packets.batch imports anyio"),
+        (
+            rules.wrong_imports,
+            "_packets.batch",
+            "from socket import socket",
+            "_packets.batch imports socket",
+        ),
+        (
+            rules.wrong_imports,
+            "_system.control",
+            "import anyio.lowlevel",
+            "_system.control imports anyio",
+        ),
+        (rules.wrong_imports, "_send.sendto", "import ctypes", "_send.sendto imports ctypes"),
+        (rules.wrong_imports, "testing", "import numpy as np", "testing imports numpy"),
+        (
+            rules.wrong_reaches,
+            "_stream.port",
+            "def look(slots):\n    return slots._dying",
+            "_stream uses _dying of _packets",
+        ),
+        (
+            rules.wrong_reaches,
+            "_stream.port",
+            "def change(slots):\n    slots._dying = 1",
+            "_stream uses _dying of _packets",
+        ),
+        (
+            rules.wrong_reaches,
+            "_stream.port",
+            "def look(slots):\n    return getattr(slots, '_dying')",
+            "_stream uses _dying of _packets",
+        ),
+        (
+            rules.wrong_reaches,
+            "_protocol.serve",
+            "from .._packets.slots import _hidden",
+            "_protocol uses _hidden of _packets",
+        ),
+        (
+            rules.wrong_reaches,
+            "_protocol.serve",
+            "def look(batch):\n    return batch._lease",
+            "_protocol uses _lease of _packets",
+        ),
+        (
+            rules.wrong_reaches,
+            "testing",
+            "class Own(PacketBatch):\n    def look(self):\n        return self._dying",
+            "testing uses _dying of _packets",
+        ),
+        (
+            rules.wrong_reaches,
+            "_stream.port",
+            "def look(sock):\n    return sock._io_refs",
+            "_stream uses _io_refs of others",
+        ),
+        (
+            rules.starters_of_tasks,
+            "_stream.feed",
+            "def go(nursery):\n    nursery.start_soon(print)",
+            "_stream.feed",
+        ),
+        (
+            rules.starters_of_tasks,
+            "_stream.feed",
+            "def go(loop):\n    return loop.create_task",
+            "_stream.feed",
+        ),
+        (
+            rules.starters_of_tasks,
+            "_protocol.serve",
+            "from asyncio import ensure_future\nensure_future(None)",
+            "_protocol.serve",
+        ),
+        (
+            rules.askers_for_the_platform,
+            "_send.sendto",
+            "import sys\nsys.platform",
+            "_send.sendto",
+        ),
+        (
+            rules.askers_for_the_platform,
+            "_send.sendto",
+            "from sys import platform as here",
+            "_send.sendto",
+        ),
+        (rules.askers_for_the_platform, "_send.sendto", "import os\nos.name", "_send.sendto"),
+    ],
+)
+def test_what_breaks_a_rule_is_found(
+    rule: Callable[[Sources], list[str]], module: str, code: str, found: str
+) -> None:
+    """Plant it behind the module's own code."""
+    # Something private of _packets, whatever its names are today.
+    slots = SOURCES["_packets.slots"] + "\n\n_hidden = 0\nclass Held:\n    _dying = 0\n"
+    sources = {**SOURCES, "_packets.slots": slots}
+    planted = {**sources, module: f"{sources.get(module, '')}\n\n{code}\n"}
+    assert set(rule(planted)) - set(rule(sources)) == {found}
+
+
+def test_a_door_that_nobody_uses_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(rules.DOORS, "_attic", ("_packets", {"_send"}))
+    assert rules.unused_doors(SOURCES) == ["_attic for _send"]
+
+
+def test_no_file_needs_much_scrolling() -> None:
+    files = {
+        path: path.read_text(encoding="utf-8")
+        for path in SOURCE.rglob("*")
+        if path.suffix in rules.MOST_LINES
+    }
+    assert rules.too_long(files, rules.MOST_LINES) == []
+    longest = {Path("a.py"): "\n" * 450, Path("a.c"): "\n" * 500}
+    assert rules.too_long(longest, rules.MOST_LINES) == []
+    longest = {path: text + "\n" for path, text in longest.items()}
+    assert rules.too_long(longest, rules.MOST_LINES) == ["a.py has 451 lines", "a.c has 501 lines"]
+
+
+def test_no_test_needs_much_scrolling() -> None:
+    files = {
+        path: path.read_text(encoding="utf-8")
+        for path in Path(__file__).parent.rglob("*")
+        if path.suffix in rules.MOST_LINES
+    }
+    assert rules.too_long(files, dict.fromkeys(rules.MOST_LINES, 500)) == []
 
 
 def test_the_only_dependency_is_anyio() -> None:
     required = importlib.metadata.requires("anyio-mmsg") or []
-    assert [re.split("[^a-z]", r)[0] for r in required if "extra ==" not in r] == ["anyio"]
+    assert "anyio>=4.4" in required
+    assert rules.requirements(required) == []
+    more = ["anyio>=4.4", "anyio[trio]>=4.4; extra == 'trio'", "anyioless>=4", "numpy"]
+    assert rules.requirements(more) == ["anyioless>=4", "numpy"]
 
 
 def test_public_names() -> None:
-    for name in anyio_mmsg.__all__:
-        thing = getattr(anyio_mmsg, name)
-        if type(thing) in (type, abc.ABCMeta) or inspect.isfunction(thing):
-            assert thing.__doc__
-            for member, value in vars(thing).items():
-                if not member.startswith("_") and callable(value):
-                    assert value.__doc__, member
+    public = {name: getattr(anyio_mmsg, name) for name in anyio_mmsg.__all__}
+    assert undocumented(public) == []
     assert typing.get_type_hints(anyio_mmsg.PacketBatch)["capacity"] is int
     assert (SOURCE / "py.typed").exists()
 
 
-def test_nothing_starts_a_task() -> None:
-    starting = {"create_task", "create_task_group", "ensure_future", "open_nursery", "start_soon"}
-    called = set()
-    for path in MODULES.values():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                called.add(getattr(node.func, "attr", getattr(node.func, "id", "")))
-    assert called & (starting | {"TaskGroup"}) == set()
+def undocumented(public: dict[str, typing.Any]) -> list[str]:
+    """Return the classes, functions and public members that have no docstring."""
+    found = []
+    for name, thing in public.items():
+        if type(thing) in (type, abc.ABCMeta) or inspect.isfunction(thing):
+            found += [name] * (not thing.__doc__)
+            for member, value in vars(thing).items():
+                if not member.startswith("_") and (callable(value) or hasattr(value, "fget")):
+                    found += [f"{name}.{member}"] * (not inspect.getdoc(value))
+    return found
+
+
+def test_what_has_no_docstring_is_found() -> None:
+    class Silent:
+        def method(self) -> None: ...
+
+        @property
+        def value(self) -> None: ...
+
+    def function() -> None: ...
+
+    planted = {"Silent": Silent, "function": function}
+    assert undocumented(planted) == ["Silent", "Silent.method", "Silent.value", "function"]
 
 
 @each_loop

@@ -24,6 +24,7 @@ Sending: `send_mmsg`, `send_mmsg_nowait`, `multi_target_send`; they return a `Se
 ``python -m anyio_mmsg`` tries out what this machine has.
 """
 
+from ._build import __version__ as __version__
 from ._packets import Packet, compiled
 from ._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, PacketBatch
 from ._packets.packet import Address

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import socket
+import sys
 import warnings
 from collections.abc import Awaitable, Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any
 
 import anyio
 
-from ._packets import why_not_compiled
+from ._build import __version__
+from ._load import build_helps, why_not_compiled
 from ._packets.batch import PacketBatch
 from ._receive.functions import recv_mmsg
 from ._send.functions import send_mmsg
-from ._send.sendto import has_segmentation
+from ._send.sendto import SOL_UDP, UDP_SEGMENT, has_segmentation
 from ._stream.open import open_udp_socket
 from ._system.platform import ON_LINUX, Refused, why_no_batch_calls
 
@@ -41,6 +44,32 @@ def installed(distribution: str) -> str:
         return "not installed"
 
 
+def compiled() -> str:
+    """Whether the compiled module is in use, and if a command can help, which."""
+    if not why_not_compiled:
+        return "yes"
+    if not build_helps:
+        return f"no: {why_not_compiled}"
+    return (
+        f"no: {why_not_compiled}. With a C compiler and CPython's headers, this builds it: "
+        f"ANYIO_MMSG_COMPILED=1 {command_to_build()}"
+    )
+
+
+def command_to_build() -> str:
+    """Return how to install the package anew from where it came, past pip's cache of wheels."""
+    pip = "python -m pip install"
+    root = Path(__file__).parents[2]
+    if (root / "setup.py").exists() and (root / "src" / "anyio_mmsg").exists():
+        return f"{pip} -e {root}"
+    try:
+        origin = json.loads(distribution("anyio-mmsg").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        origin = {}
+    what = origin.get("url", "--no-binary anyio-mmsg anyio-mmsg")
+    return f"{pip} --force-reinstall --no-deps --no-cache-dir {what}"
+
+
 async def to_itself(sock: socket.socket, batch: PacketBatch) -> None:
     """Have a socket send a packet to itself, and receive it into `batch`."""
     sent = await send_mmsg(sock, [(b"anyio_mmsg", sock.getsockname())])
@@ -59,16 +88,26 @@ async def batch_call(name: str) -> str:
 
 
 async def gro() -> str:
-    """Whether the kernel coalesces what arrives."""
+    """Whether the kernel hands over as one what belongs together."""
     with await open_udp_socket("127.0.0.1", gro=True) as sock:
-        await to_itself(sock, PacketBatch(1, gro=True))
-    return "yes"
+        batch = PacketBatch(2, gro=True)
+        sent = await send_mmsg(sock, [(b"anyio_mmsg", sock.getsockname())] * 2, gso=True)
+        sent.raise_for_failures()
+        await recv_mmsg(sock, batch)
+    return "yes" if (len(batch), batch.free) == (2, 1) else "no: what was sent as one came in two"
 
 
 async def gso() -> str:
     """Whether the kernel cuts what is sent."""
     with await open_udp_socket("127.0.0.1") as sock:
-        return "yes" if has_segmentation(sock) else "no"
+        if not has_segmentation(sock):
+            return "no: it needs Linux 4.18"
+        size = (5).to_bytes(2, sys.byteorder)
+        segments = [(SOL_UDP, UDP_SEGMENT, size)]
+        sock.sendmsg([b"anyio_mmsg"], segments, 0, sock.getsockname())
+        batch = PacketBatch(2)
+        await recv_mmsg(sock, batch)
+        return "yes" if batch.sizes() == [5, 5] else "no: what was to be cut came in one piece"
 
 
 async def control_data() -> str:
@@ -134,8 +173,8 @@ async def report() -> list[tuple[str, str]]:
     """Return what to print, line by line: a name, and what there is to say."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return [
-        ("anyio-mmsg", installed("anyio-mmsg")),
-        ("compiled", f"no: {why_not_compiled}" if why_not_compiled else "yes"),
+        ("anyio-mmsg", __version__),
+        ("compiled", compiled()),
         ("Python", python),
         *((name, installed(name)) for name in ("anyio", "trio", "uvloop")),
         ("system", platform.platform()),

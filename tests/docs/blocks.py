@@ -29,6 +29,8 @@ import pytest
 
 import anyio_mmsg
 
+from ..helpers import attempts
+
 ROOT = Path(__file__).parent.parent.parent
 _OF_THE_SITE = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -175,7 +177,7 @@ def as_child(
 def catches(child: subprocess.Popen[str], number: signal.Signals) -> None:
     """Wait until a program has a handler for a signal that Python itself has none for (Linux)."""
     status = Path(f"/proc/{child.pid}/status")
-    while True:
+    for _ in attempts():
         assert child.poll() is None, child.communicate()
         caught = re.findall(r"^SigCgt:\s*(\w+)$", status.read_text(), re.M)[0]
         if int(caught, 16) >> (number - 1) & 1:
@@ -211,8 +213,10 @@ def client(port: int, child: subprocess.Popen[str], hello: bytes) -> Iterator[so
         sock.bind(("127.0.0.1", 0))
         sock.connect(("127.0.0.1", port))
         sock.settimeout(0.02)
-        while not _takes(sock, hello):
+        for _ in attempts():
             assert child.poll() is None, child.communicate()
+            if _takes(sock, hello):
+                break
         sock.settimeout(30)
         yield sock
 

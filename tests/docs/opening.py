@@ -9,6 +9,8 @@ from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import open_udp_socket
 
+from ..helpers import attempts
+
 
 class Opening:
     """`open_udp_socket` that opens free ports, where some packets wait already.
@@ -39,12 +41,13 @@ class Opening:
 
     async def address(self) -> tuple[str, int]:
         """Wait until the program has opened a socket; return where it is reached."""
-        while not self.opened:
-            await checkpoint()
+        await until(lambda: self.opened)
         return "127.0.0.1", self.opened[0].getsockname()[1]
 
 
 async def until(condition: Any) -> None:
     """Let others run until a function returns something true."""
-    while not condition():
+    for _ in attempts():
+        if condition():
+            return
         await checkpoint()

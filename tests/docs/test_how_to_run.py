@@ -19,6 +19,7 @@ import pytest
 
 from anyio_mmsg import PacketReceiver
 
+from ..helpers import attempts
 from .blocks import (
     Block,
     as_child,
@@ -156,22 +157,47 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc says who
 
 
 def wait_until_ready(port: int, parent: subprocess.Popen[str], *pids: int) -> None:
-    """Wait until processes, a parent's children if none is named, listen and handle SIGTERM."""
+    """Wait until two processes, a parent and its children or `pids`, listen and handle SIGTERM.
+
+    A parent may have other children, which do neither: since 3.14 `multiprocessing` starts a fork
+    server and a resource tracker.
+    """
     mask = 1 << (signal.SIGTERM - 1)
-    while True:
+    for _ in attempts():
         assert parent.poll() is None, parent.communicate()
         lines = Path("/proc/net/udp").read_text().splitlines()[1:]
-        ports = [int(line.split()[1].partition(":")[2], 16) for line in lines]
-        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
-        caught = [
-            int(
-                re.findall(r"^SigCgt:\t(.*)$", Path(f"/proc/{pid}/status").read_text(), re.M)[0],
-                16,
-            )
-            for pid in (parent.pid, *children, *pids)
-        ]
-        if ports.count(port) == 2 and all(signals & mask for signals in caught):
+        inodes = {
+            line.split()[9] for line in lines if int(line.split()[1].partition(":")[2], 16) == port
+        }
+        ours = {parent.pid, *pids, *descendants(parent.pid)}
+        listening = [pid for pid in ours if inodes & set(sockets(pid))]
+        needed = {parent.pid, *pids, *listening}
+        if len(inodes) == len(listening) == 2 and all(caught(pid) & mask for pid in needed):
             return
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """Give the processes that a process has started, and those that these have."""
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, children.read_text().split()):
+                yield child
+                yield from descendants(child)
+
+
+def sockets(pid: int) -> Iterator[str]:
+    """Give the numbers of a process's sockets."""
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # it was closed meanwhile
+            yield from re.findall(r"^socket:.([0-9]+).$", str(file.readlink()))
+
+
+def caught(pid: int) -> int:
+    """Return the set of signals that a process handles."""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(re.findall(r"^SigCgt:\t(.*)$", status, re.M)[0], 16)
+    return 0
 
 
 @needs_linux

@@ -198,9 +198,11 @@ async def test_views_that_live_on(inet: Family) -> None:
 
 def test_the_long_description_has_no_relative_links(monkeypatch: pytest.MonkeyPatch) -> None:
     """An index shows it without the files around it."""
-    setuptools = types.ModuleType("setuptools")
-    vars(setuptools)["setup"] = None
-    monkeypatch.setitem(sys.modules, "setuptools", setuptools)
+    for command in ("", ".command.bdist_wheel", ".command.build_ext", ".command.build_py"):
+        module = types.ModuleType(f"setuptools{command}")  # which users lack
+        for name in ("Extension", "setup", "bdist_wheel", "build_ext", "build_py"):
+            vars(module)[name] = object
+        monkeypatch.setitem(sys.modules, module.__name__, module)
     names = runpy.run_path(str(ROOT / "setup.py"), run_name="setup")
     repository = "https://example.org/anyio-mmsg/blob/main"
     text = "![A picture](a/b.svg) [text](docs/c.md) [d.md](d.md) [there](https://example.org/e)"

@@ -19,6 +19,7 @@ from .flow import Flow
 from .world import World
 
 pytestmark = [
+    pytest.mark.thorough,
     of_cpython,
     pytest.mark.skipif(compiled, reason="is of the plain path; run with ANYIO_MMSG_COMPILED=0"),
 ]

@@ -13,6 +13,8 @@ from ..helpers import Family
 from ..interrupts import every_bytecode, unreported
 from .hand_loop import Loop, served_by
 
+pytestmark = pytest.mark.thorough
+
 
 class Collector(asyncio.DatagramProtocol):
     def __init__(self) -> None:

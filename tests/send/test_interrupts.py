@@ -26,6 +26,8 @@ from ..interrupts import PACKAGE, Interrupt, every_bytecode
 from .helpers import fill, fill_buffer, received
 from .wildcard import ask, client, linux, sources, wildcard
 
+pytestmark = pytest.mark.thorough
+
 # Of several sizes, so that there are runs of several lengths.
 DATAS = [b"%d" % number * (1 + number // 4) for number in range(7)]
 

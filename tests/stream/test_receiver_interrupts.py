@@ -17,7 +17,7 @@ from anyio_mmsg._system import memory
 from ..helpers import Family, read_and_close
 from ..interrupts import every_bytecode, fail, unreported
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.thorough, pytest.mark.anyio]
 MODULES = [functions, outlook, linger, pool, port, receiver, statistics, memory]
 
 

@@ -15,6 +15,8 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+from anyio_mmsg._build import fingerprint
+
 ROOT = Path(__file__).parent.parent.parent
 FLAGS = ["-std=c11", "-g", "-O1", "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -29,6 +31,7 @@ def build(source: Path, to: Path, *more: str) -> None:
         *more,
         "-fPIC",
         "-shared",
+        f"-DANYIO_MMSG_SOURCES={fingerprint(source / '_compiled')}",
         f"-I{sysconfig.get_paths()['include']}",
         *map(str, sorted((source / "_compiled").glob("*.c"))),
         "-o",
@@ -64,7 +67,8 @@ def main(arguments: list[str]) -> int:
             "ANYIO_MMSG_SANITIZED": "1",
         }
         tests = arguments or [f"tests/{wing}" for wing in TESTS]
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        command += ["-m", "thorough or not thorough", *tests]
         print(*command, flush=True)
         check = "import anyio_mmsg as a; assert a.compiled; print(a.__file__)"
         subprocess.run([sys.executable, "-c", check], check=True, env=environment)

@@ -19,7 +19,7 @@ from anyio_mmsg import PacketBatch, compiled, recv_mmsg_nowait
 from ..interrupts import NEVER, BeforeOpcode, Interrupt, of_cpython
 from .world import Sockets, World, sockets
 
-pytestmark = of_cpython
+pytestmark = [pytest.mark.thorough, of_cpython]
 
 # What a step finds
 

@@ -14,9 +14,10 @@ import anyio_mmsg
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = str(Path(anyio_mmsg.__file__).parent.parent)
 
-pytestmark = pytest.mark.skipif(
-    sys.implementation.name != "cpython", reason="counts what CPython counts"
-)
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(sys.implementation.name != "cpython", reason="counts what CPython counts"),
+]
 
 
 def exercise(*arguments: str, **environment: str) -> None:

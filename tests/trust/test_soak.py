@@ -15,6 +15,7 @@ from anyio_mmsg import compiled
 from ..helpers import by_pythons_allocator
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.skipif(sys.platform != "linux", reason="the soak needs Linux"),
     by_pythons_allocator,
 ]

@@ -12,6 +12,8 @@ import pytest
 
 import anyio_mmsg
 
+pytestmark = pytest.mark.thorough
+
 PACKAGE = str(Path(anyio_mmsg.__file__).parent.parent)
 
 

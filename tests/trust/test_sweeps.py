@@ -33,7 +33,7 @@ from ..interrupts import (
 )
 from .scenarios import SCENARIOS, Scenario
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.thorough, pytest.mark.anyio]
 
 STRIDE = 23
 """One of so many bytecodes is tried; with ``ANYIO_MMSG_TRUST_ROUNDS=10`` each."""

@@ -25,6 +25,7 @@ from .test_interrupts import ask_addresses, does_it_all, read, reads, receives, 
 from .world import World, sockets
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.skipif(
         not hasattr(signal, "setitimer"), reason="no interval timers on this platform"
     ),

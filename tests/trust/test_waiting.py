@@ -19,7 +19,7 @@ from ..interrupts import NEVER, BeforeOpcode, Interrupt, of_cpython
 from .test_interrupts import raises, uses_others
 from .world import World, sockets
 
-pytestmark = [pytest.mark.anyio, of_cpython]
+pytestmark = [pytest.mark.thorough, pytest.mark.anyio, of_cpython]
 
 
 async def some(world: World) -> None:

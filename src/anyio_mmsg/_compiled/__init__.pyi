@@ -9,6 +9,8 @@ from .._packets.packet import Packet as Packet
 from .._packets.slots import Slots as Slots
 from .._send.result import SendResult
 
+sources: str  # the fingerprint of the C files, for _load.py
+
 @final
 class Recvmmsg:
     error: OSError | None

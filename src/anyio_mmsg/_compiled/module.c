@@ -45,9 +45,19 @@ descriptor_of(const State *state, PyObject *sock, int *fd)
     return *fd == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
+/* The fingerprint of these C files, which setup.py gives: _load.py compares it. */
+#ifndef ANYIO_MMSG_SOURCES
+#define ANYIO_MMSG_SOURCES unknown
+#endif
+#define TEXT_OF(name) #name
+#define TEXT(macro) TEXT_OF(macro)
+
 static int
 compiled_exec(PyObject *module)
 {
+    if (PyModule_AddStringConstant(module, "sources", TEXT(ANYIO_MMSG_SOURCES)) < 0) {
+        return -1;
+    }
     State *state = PyModule_GetState(module);
     state->fileno = PyUnicode_InternFromString("fileno");
     state->progress = PyUnicode_InternFromString("_progress");

@@ -6,25 +6,19 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
-from .._packets import why_not_compiled
+from .._load import module, why_not_compiled
 
 ON_LINUX = sys.platform == "linux"
 ON_WINDOWS = sys.platform == "win32"
 
 
-def _batch_call(name: str) -> Any:
-    if not ON_LINUX or why_not_compiled:
-        return None
-    return getattr(import_module("anyio_mmsg._compiled"), name)
-
-
-Recvmmsg: Any = _batch_call("Recvmmsg")
+# The compiled module has them on Linux alone.
+Recvmmsg: Any = getattr(module, "Recvmmsg", None)
 """The engine that calls recvmmsg(2), or None if it is unavailable."""
 
-Sendmmsg: Any = _batch_call("Sendmmsg")
+Sendmmsg: Any = getattr(module, "Sendmmsg", None)
 """The sender that calls sendmmsg(2), or None if it is unavailable."""
 
 MSG_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))

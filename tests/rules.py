@@ -1,0 +1,270 @@
+"""The rules about the source, each a function of the modules' texts that returns what breaks it.
+
+`Sources` maps the name of each module, seen from the package ("_packets.slots"; "" is the package
+itself), to its text. So a test can plant a violation and see it found.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import anyio_mmsg
+
+SOURCE = Path(anyio_mmsg.__file__).parent
+Sources: TypeAlias = Mapping[str, str]
+
+# From the top of the house down: a module imports from wings above its own, and from its own.
+WINGS = [
+    "_arguments",
+    "_compat",
+    "_build",
+    "_compiled",
+    "_load",
+    "_packets",
+    "_system",
+    "_receive",
+]
+WINGS += ["_send", "_stream", "_protocol", "testing", "__init__", "__main__"]
+
+# The doors: private names that modules of other wings may use; whose they are, and for whom.
+DOORS = {
+    "_slots": ("_packets", {"_receive", "_send", "testing"}),  # of a PacketBatch: its ring
+    "_lease": ("_packets", {"_stream"}),  # of a PacketBatch: what ends its loan
+    "_local": ("_packets", {"_send"}),  # of a Packet: the address of this machine to answer from
+    "_CLOSED": ("_packets", {"_stream"}),  # the ring of a closed PacketBatch
+    "_begin": ("_stream", {"testing"}),  # of a PacketReceiver: how one over any port begins
+}
+
+# What has no business in a wing, though it may be imported elsewhere.
+UNWANTED = {
+    "_packets": {"anyio", "asyncio", "socket"},  # the ring knows no socket
+    "_system": {"anyio", "asyncio"},
+}
+# Public, but for their names: methods of a namedtuple; modules.
+NO_REACH = {"_asdict", "_fields", "_make", "_replace", *WINGS, *sys.stdlib_module_names}
+MOST_LINES = {".py": 450, ".c": 500, ".h": 500}
+STARTING = {"create_task", "create_task_group", "ensure_future", "open_nursery", "start_soon"}
+STARTING |= {"TaskGroup", "run_coroutine_threadsafe", "start_new_thread", "spawn_system_task"}
+
+
+def read_sources() -> dict[str, str]:
+    """Return the modules as they are."""
+    return {
+        name_of(path): path.read_text(encoding="utf-8") for path in sorted(SOURCE.rglob("*.py"))
+    }
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def wing_of(module: str) -> str:
+    return module.partition(".")[0] or "__init__"
+
+
+def trees(sources: Sources) -> Iterator[tuple[str, ast.Module]]:
+    for module, text in sources.items():
+        yield module, parse(text)
+
+
+@functools.cache
+def parse(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
+def modules_without_a_wing(sources: Sources) -> list[str]:
+    return [module for module in sources if wing_of(module) not in WINGS]
+
+
+def imports(module: str, tree: ast.Module, sources: Sources) -> tuple[set[str], set[str]]:
+    """Return what a module imports: wings of the package, and packages from elsewhere."""
+    is_folder = any(name.startswith(f"{module}.") for name in sources) or not module
+    here = module.split(".") if module else []
+    if not is_folder:
+        here = here[:-1]
+    ours, others = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = here[: len(here) - (node.level - 1)]
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            # In the package's own folder a name is a module; in a wing's it is the wing's.
+            ours |= {(base or [name])[0].partition(".")[0] for name in names if name}
+        elif isinstance(node, ast.ImportFrom):
+            others.add((node.module or "").partition(".")[0])
+        elif isinstance(node, ast.Import):
+            others |= {alias.name.partition(".")[0] for alias in node.names}
+    return ours, others - {"__future__", "_typeshed"}  # the latter for type checkers alone
+
+
+def wrong_imports(sources: Sources) -> list[str]:
+    """Return imports from below, and of packages that are not wanted there."""
+    allowed = set(sys.stdlib_module_names) - {"ctypes"} | {"anyio", "exceptiongroup", "sniffio"}
+    found = []
+    for module, tree in trees(sources):
+        wing = wing_of(module)
+        ours, others = imports(module, tree, sources)
+        above = WINGS[: WINGS.index(wing) + 1] if wing in WINGS else []
+        found += [f"{module} imports from {name}" for name in sorted(ours - set(above))]
+        unwanted = others - allowed | others & UNWANTED.get(wing, set())
+        found += [f"{module} imports {name}" for name in sorted(unwanted)]
+    return found
+
+
+def is_private(name: str) -> bool:
+    return name.isidentifier() and name.strip("_") != "" and name[0] == "_" and name[-2:] != "__"
+
+
+def defined(tree: ast.Module) -> Iterator[str]:
+    """Give the names that a module's code defines: in it, in its classes, on `self`.
+
+    A declaration without a value, as for an attribute that a base class has, defines nothing.
+    """
+    declared = {
+        id(node.target)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and node.value is None
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.ClassDef(name=name):
+                yield name
+            case ast.Name(id=name, ctx=ast.Store()) if id(node) not in declared:
+                yield name
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
+                yield name
+            case ast.Assign(targets=[ast.Name(id="__slots__")], value=value):
+                yield from strings(value)
+
+
+def strings(tree: ast.AST) -> Iterator[str]:
+    """Give the strings in code that could be names; the parts of an f-string can't."""
+    parts = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
+    }
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in parts
+        ):
+            yield node.value
+
+
+def used(tree: ast.Module) -> Iterator[str]:
+    """Give the names that a module's code uses of anything.
+
+    By attribute, by import from another module, and by a string, as for `getattr`.
+    """
+    yield from strings(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names)
+
+
+@functools.cache
+def private_names(text: str) -> tuple[set[str], set[str]]:
+    """Return the private names that a module's code defines, and those that it uses."""
+    return set(filter(is_private, defined(parse(text)))), set(
+        filter(is_private, used(parse(text)))
+    )
+
+
+def reaches(sources: Sources) -> dict[tuple[str, str], set[str]]:
+    """Return private names that a wing uses and doesn't define: the wing, the name, and whose.
+
+    Nobody's are names of other packages.
+    """
+    owners: dict[str, set[str]] = {}
+    for module, text in sources.items():
+        for name in private_names(text)[0]:
+            owners.setdefault(name, set()).add(wing_of(module))
+    found = {}
+    for module, text in sources.items():
+        wing = wing_of(module)
+        for name in private_names(text)[1]:
+            whose = owners.get(name, set())
+            if wing not in whose and name not in NO_REACH:
+                found[wing, name] = whose
+    return found
+
+
+def wrong_reaches(sources: Sources) -> list[str]:
+    """Return those that don't go through a door."""
+    doors = {(wing, name): owner for name, (owner, users) in DOORS.items() for wing in users}
+    return [
+        f"{wing} uses {name} of {' or '.join(sorted(whose)) or 'others'}"
+        for (wing, name), whose in sorted(reaches(sources).items())
+        if doors.get((wing, name)) not in whose
+    ]
+
+
+def unused_doors(sources: Sources) -> list[str]:
+    found = reaches(sources)
+    return [
+        f"{name} for {wing}"
+        for name, (_, users) in DOORS.items()
+        for wing in sorted(users)
+        if (wing, name) not in found
+    ]
+
+
+def too_long(files: Mapping[Path, str], most: Mapping[str, int]) -> list[str]:
+    return [
+        f"{path} has {len(text.splitlines())} lines"
+        for path, text in files.items()
+        if len(text.splitlines()) > most[path.suffix]
+    ]
+
+
+def askers_for_the_platform(sources: Sources) -> list[str]:
+    """Return the modules that look at what the system is, by any of the usual ways."""
+    asking = {("sys", "platform"), ("os", "name"), ("os", "uname"), ("platform", "system")}
+    found = []
+    for module, tree in trees(sources):
+        pairs = {
+            (node.value.id, node.attr)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        }
+        pairs |= {
+            (node.module or "", alias.name)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        if pairs & asking:
+            found.append(module)
+    return found
+
+
+def starters_of_tasks(sources: Sources) -> list[str]:
+    """Return the modules that name what starts a task or a thread, called or handed on."""
+    return [
+        module
+        for module, tree in trees(sources)
+        if STARTING
+        & {
+            name
+            for node in ast.walk(tree)
+            for name in (getattr(node, key, None) for key in ("attr", "id", "name"))
+        }
+    ]
+
+
+def requirements(required: list[str]) -> list[str]:
+    """Return what an installation requires beside AnyIO."""
+    plain = [requirement for requirement in required if "extra ==" not in requirement]
+    return [requirement for requirement in plain if not requirement.startswith("anyio>=")]
