@@ -120,23 +120,24 @@ def is_private(name: str) -> bool:
     return name.isidentifier() and name.strip("_") != "" and name[0] == "_" and name[-2:] != "__"
 
 
-def defined(tree: ast.Module) -> Iterator[str]:
-    """Give the names that a module's code defines: in it, in its classes, on `self`.
+def declared(tree: ast.Module) -> Iterator[ast.Name]:
+    """Give declarations without a value, as for an attribute that a base class has, or gets."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.AnnAssign(target=ast.Name() as name, value=None):
+                yield name
 
-    A declaration without a value, as for an attribute that a base class has, defines nothing.
-    """
-    declared = {
-        id(node.target)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.AnnAssign) and node.value is None
-    }
+
+def defined(tree: ast.Module) -> Iterator[str]:
+    """Give the names that a module's code defines: in it, in its classes, on `self`."""
+    declarations = set(map(id, declared(tree)))
     for node in ast.walk(tree):
         match node:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
                 yield name
             case ast.ClassDef(name=name):
                 yield name
-            case ast.Name(id=name, ctx=ast.Store()) if id(node) not in declared:
+            case ast.Name(id=name, ctx=ast.Store()) if id(node) not in declarations:
                 yield name
             case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
                 yield name
@@ -175,11 +176,12 @@ def used(tree: ast.Module) -> Iterator[str]:
 
 
 @functools.cache
-def private_names(text: str) -> tuple[set[str], set[str]]:
-    """Return the private names that a module's code defines, and those that it uses."""
-    return set(filter(is_private, defined(parse(text)))), set(
-        filter(is_private, used(parse(text)))
-    )
+def private_names(text: str) -> tuple[set[str], set[str], set[str]]:
+    """Return the private names that a module's code defines, uses, and declares."""
+    tree = parse(text)
+    names = defined(tree), used(tree), (node.id for node in declared(tree))
+    one, two, three = (set(filter(is_private, found)) for found in names)
+    return one, two, three
 
 
 def reaches(sources: Sources) -> dict[tuple[str, str], set[str]]:
@@ -188,16 +190,17 @@ def reaches(sources: Sources) -> dict[tuple[str, str], set[str]]:
     Nobody's are names of other packages.
     """
     owners: dict[str, set[str]] = {}
-    for module, text in sources.items():
-        for name in private_names(text)[0]:
-            owners.setdefault(name, set()).add(wing_of(module))
+    for where in (0, 2):  # what is only declared belongs to who declares it
+        for module, text in sources.items():
+            for name in private_names(text)[where]:
+                if where == 0 or not owners.get(name):
+                    owners.setdefault(name, set()).add(wing_of(module))
     found = {}
     for module, text in sources.items():
         wing = wing_of(module)
-        for name in private_names(text)[1]:
-            whose = owners.get(name, set())
-            if wing not in whose and name not in NO_REACH:
-                found[wing, name] = whose
+        for name in private_names(text)[1] - NO_REACH:
+            if wing not in owners.get(name, set()):
+                found[wing, name] = owners.get(name, set())
     return found
 
 
