@@ -32,6 +32,7 @@ from ._protocol.loops import batched_loop_factory
 from ._protocol.serve import serve_protocol
 from ._receive.errors import recv_errors_nowait
 from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
+from ._send.ancillary import SendOptions
 from ._send.functions import multi_target_send, send_mmsg, send_mmsg_nowait
 from ._send.outgoing import Destination, Packets, Payload
 from ._send.result import SendFailure, SendResult, UnusableSocketError
@@ -64,6 +65,7 @@ __all__ = [
     "PoolStatistics",
     "ReceiverStatistics",
     "SendFailure",
+    "SendOptions",
     "SendResult",
     "UnusableSocketError",
     "batched_loop_factory",

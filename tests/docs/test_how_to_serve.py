@@ -14,7 +14,7 @@ import dns.message
 import dns.rcode
 import pytest
 
-from anyio_mmsg import PacketBatch, PacketReceiver, recv_mmsg, send_mmsg
+from anyio_mmsg import PacketBatch, PacketReceiver, open_udp_socket, recv_mmsg, send_mmsg
 
 from ..helpers import Family
 from .blocks import as_child, as_module, client, free_port, interrupt, python_blocks, runs
@@ -22,7 +22,7 @@ from .opening import Opening, until
 
 (DNS,) = python_blocks("docs/how-to/dns-server.md")
 CLIENT, ASK = python_blocks("docs/how-to/request-answer.md")
-REPLY, ANNOUNCE = python_blocks("docs/how-to/reply-address.md")
+REPLY, ANNOUNCE, SAME_CARD = python_blocks("docs/how-to/reply-address.md")
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="control data")
 
@@ -251,6 +251,23 @@ async def test_a_missing_part_is_named(missing: str) -> None:
     page["open_udp_socket"] = Opening(b"question")
     with anyio.fail_after(10), pytest.raises(ValueError, match=missing):
         await page["main"]()
+
+
+@needs_linux
+@pytest.mark.anyio
+@runs(SAME_CARD)
+async def test_an_answer_by_the_same_card() -> None:
+    answer: Any = as_module(SAME_CARD)["answer_by_the_same_card"]
+    batch = PacketBatch(ancillary=True)
+    with (
+        await open_udp_socket("0.0.0.0", destinations=True) as server,
+        await open_udp_socket("127.0.0.1") as asking,
+    ):
+        asking.sendto(b"?", ("127.0.0.5", server.getsockname()[1]))
+        await recv_mmsg(server, batch)
+        result = await send_mmsg(server, [answer(batch[0], b"!")])
+        result.raise_for_failures()
+        assert asking.recvfrom(9) == (b"!", ("127.0.0.5", server.getsockname()[1]))
 
 
 @needs_linux

@@ -19,7 +19,14 @@ from anyio import WouldBlock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyio_mmsg import PacketBatch, SendResult, UnusableSocketError, send_mmsg, send_mmsg_nowait
+from anyio_mmsg import (
+    PacketBatch,
+    SendOptions,
+    SendResult,
+    UnusableSocketError,
+    send_mmsg,
+    send_mmsg_nowait,
+)
 from anyio_mmsg._packets.packet import Control
 from anyio_mmsg._send.engine import sender_of
 from anyio_mmsg._system.control import Ancillary
@@ -249,6 +256,34 @@ def test_one_run_with_control_data(under: Under, sock: socket.socket) -> None:
     assert kernel.taken == [[data for data, _ in PACKETS]]
     ((source, ecn),) = kernel.controls
     assert (source[:2], ecn) == ((0, 8), (0, 1, struct.pack("=i", 1)))
+
+
+def test_equal_options_share_a_run(under: Under, sock: socket.socket) -> None:
+    kernel = Kernel()
+    under(kernel)
+    options = [SendOptions(ecn=1, hop_limit=9)] * 2 + [SendOptions(ecn=1, hop_limit=9)]
+    options += [SendOptions(ecn=1), SendOptions(ecn=1)]
+    packets: list[Any] = [
+        (data, address, own)
+        for (data, address), own in zip(PACKETS, [*options, None], strict=True)
+    ]
+    assert send_mmsg_nowait(sock, packets, gso=True).sent == 6
+    assert kernel.taken == [[b"0", b"1", b"2"], [b"3", b"4"], [b"5"]]
+    ecn, hops = (0, 1, struct.pack("=i", 1)), (0, 2, struct.pack("=i", 9))
+    assert kernel.controls == [[ecn, hops], [ecn], []]
+
+
+def test_options_fall_back(under: Under, inet: Family) -> None:
+    """What was laid out for sendmmsg goes by sendmsg, each packet with its own."""
+    under(Kernel("ENOSYS", "ENOSYS"))
+    receiver, sock = inet.open(), inet.unbound()
+    packets: list[Any] = [
+        (b"%d" % n, receiver.getsockname(), SendOptions(f"127.0.0.{n + 2}")) for n in range(3)
+    ]
+    assert send_mmsg_nowait(sock, packets) == SendResult(3)
+    assert [(data, host) for data, (host, _) in arrived(receiver)] == [
+        (b"%d" % n, f"127.0.0.{n + 2}") for n in range(3)
+    ]
 
 
 def test_a_call_that_seems_to_be_missing_once(sock: socket.socket, under: Under) -> None:

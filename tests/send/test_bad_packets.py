@@ -119,7 +119,7 @@ def test_bad_unix_addresses(address: Any, error: type[Exception], text: str) -> 
         (5, "packets is 5; give .data, address. pairs"),
         ([b"x", ("127.0.0.1", 9)], "packet 0: b'x' is not a pair"),
         ((b"x", ("127.0.0.1", 9)), "packet 0: b'x' is not a pair"),
-        ([(b"", INET), (b"", INET, 0)], "packet 1: .* is not a pair"),
+        ([(b"", INET), (b"", INET, None, 0)], "packet 1: .* is not a pair"),
         ([(b"", INET), (b"",)], "packet 1: .* is not a pair"),
         ([(b"", INET), None], "packet 1: None is not a pair"),
         (b"bytes", "packet 0: 98 is not a pair"),

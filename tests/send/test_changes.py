@@ -23,7 +23,7 @@ from anyio_mmsg import (
 )
 from anyio_mmsg._packets import Packet, compiled
 from anyio_mmsg._send import engine as senders
-from anyio_mmsg._send.options import Controls
+from anyio_mmsg._send.ancillary import Controls
 
 from ..helpers import Family
 from .helpers import fill, fill_buffer, received

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from anyio_mmsg import PacketBatch, SendFailure, SendResult, send_mmsg_nowait
-from anyio_mmsg._send.options import pack
+from anyio_mmsg._send.ancillary import pack
 from anyio_mmsg._system.addresses import sockaddrs_of
 from anyio_mmsg._system.platform import Sendmmsg, why_no_batch_calls
 
@@ -58,7 +58,7 @@ def test_every_reference_is_given_back(inet: Family) -> None:
     wrong: list[list[Any]] = [
         [*lists[0], (data, ("name", 9))],
         [*lists[1], (5, address)],
-        [*lists[2], (data, address, 5)],
+        [*lists[2], (data, address, None, 5)],
         [*lists[2], None],
     ]
 

@@ -204,9 +204,9 @@ async def test_unix_sockets_and_waiting(
 
 @pytest.mark.parametrize("option", [*OPTIONS, REPLY], ids=str)
 def test_other_platforms(option: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from anyio_mmsg._send import options
+    from anyio_mmsg._send import ancillary
 
-    monkeypatch.setattr(options, "ON_LINUX", False)
+    monkeypatch.setattr(ancillary, "ON_LINUX", False)
     (name,) = option
     with wildcard("inet") as sock, pytest.raises(ValueError, match=f"^{name}= needs Linux"):
         send_mmsg_nowait(sock, [], **option)

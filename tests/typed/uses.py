@@ -35,6 +35,7 @@ from anyio_mmsg import (
     PoolStatistics,
     ReceiverStatistics,
     SendFailure,
+    SendOptions,
     SendResult,
     UnusableSocketError,
     batched_loop_factory,
@@ -184,6 +185,13 @@ async def sending(sock: socket.socket, batch: PacketBatch) -> None:
     await send_mmsg(sock, [(packet.data, packet.address) for packet in batch], gso=True)
     await send_mmsg(sock, ((b"x", ("127.0.0.1", port)) for port in range(1, 3)), ecn=1)
     await send_mmsg(sock, [batch[0], (bytearray(b"y"), None)], reply_from_destination=True)
+    own = SendOptions("192.0.2.9", interface=2, ecn=1, hop_limit=64)
+    await send_mmsg(sock, [(b"x", ("192.0.2.1", 1), own), (b"y", None, None)], ecn=1)
+    for packet in batch:
+        same = SendOptions(source=packet.destination, interface=packet.interface)
+        send_mmsg_nowait(sock, [(packet.data, packet, same)])
+    triples = [(b"x", ("192.0.2.1", 1), own if port else None) for port in range(2)]
+    await send_mmsg(sock, triples)
     pairs = [(b"a", ("192.0.2.1", 1)), (b"b", ("192.0.2.1", 2))]
     result = SendResult()
     with anyio.move_on_after(1):

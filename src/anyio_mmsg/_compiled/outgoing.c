@@ -20,6 +20,7 @@ typedef struct {
     PyObject *address;   /* owned: the last one that was looked up, or NULL; and its sockaddr, */
     const char *name;    /* kept by the packet for which that was done */
     uint32_t length;
+    int each;            /* whether the control data of each packet is given */
 } Laying;
 
 static void
@@ -226,36 +227,38 @@ lay_destination(Laying *laying, Py_ssize_t i, PyObject *address)
     return lay_address(laying, i, address);
 }
 
-/* Fill in packet `i`: a Packet, or a pair of data and address. */
+/* Fill in packet `i`: a Packet, or a tuple of data, address and perhaps options. Returns 1 if it has
+ * options, and nobody has read those. */
 static int
 lay_item(Laying *laying, Py_ssize_t i, PyObject *item)
 {
-    PyObject *pair;
+    PyObject *tuple;
+    Py_ssize_t size;
     int done;
-    if (PyTuple_CheckExact(item) && PyTuple_GET_SIZE(item) == 2) {
-        pair = item;
+    if (PyTuple_CheckExact(item)) {
+        tuple = Py_NewRef(item);
     }
     else if (PyObject_TypeCheck(item, laying->self->state->packet)) {
         return lay_packet(laying, i, (Packet *)item);
     }
+    else if ((tuple = PySequence_Tuple(item)) == NULL) {
+        return -1;
+    }
+    size = PyTuple_GET_SIZE(tuple);
+    if (size == 3 && PyTuple_GET_ITEM(tuple, 2) != Py_None && !laying->each) {
+        done = 1;
+    }
+    else if (size != 2 && size != 3) {
+        PyErr_SetString(PyExc_TypeError, "not a pair");
+        done = -1;
+    }
     else {
-        pair = PySequence_Tuple(item);
-        if (pair == NULL) {
-            return -1;
-        }
-        if (PyTuple_GET_SIZE(pair) != 2) {
-            Py_DECREF(pair);
-            PyErr_SetString(PyExc_TypeError, "not a pair");
-            return -1;
+        done = lay_data(laying, i, PyTuple_GET_ITEM(tuple, 0));
+        if (done == 0) {
+            done = lay_destination(laying, i, PyTuple_GET_ITEM(tuple, 1));
         }
     }
-    done = lay_data(laying, i, PyTuple_GET_ITEM(pair, 0));
-    if (done == 0) {
-        done = lay_destination(laying, i, PyTuple_GET_ITEM(pair, 1));
-    }
-    if (pair != item) {
-        Py_DECREF(pair);
-    }
+    Py_DECREF(tuple);
     return done;
 }
 
@@ -283,8 +286,8 @@ lay_list(Laying *laying, PyObject *list, PyObject *data)
             done = done < 0 ? done : lay_destination(laying, i, item);
         }
         Py_DECREF(item);
-        if (done < 0) {
-            return -1;
+        if (done != 0) {
+            return done;
         }
     }
     return 0;
@@ -331,9 +334,9 @@ lay_ring(Laying *laying, Slots *slots)
 
 int
 sendmmsg_lay(Sendmmsg *self, PyObject *packets, PyObject *sockaddrs, int family, Py_ssize_t most,
-             PyObject *data)
+             PyObject *data, int each)
 {
-    Laying laying = {self, sockaddrs, family, most, NULL, NULL, 0};
+    Laying laying = {self, sockaddrs, family, most, NULL, NULL, 0, each};
     struct mmsghdr *header;
     struct iovec *iovec;
     Py_ssize_t i;

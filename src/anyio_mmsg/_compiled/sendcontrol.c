@@ -1,4 +1,4 @@
-/* Control data that goes out with packets. What it says is made by _send/options.py, as bytes:
+/* Control data that goes out with packets. What it says is made by _send/ancillary.py, as bytes:
  * whole control messages, each padded to whole words (cmsg(3)). Here it is only pointed to.
  *
  * `Sendmmsg.controls` is bytes, for all packets, or a tuple of bytes, one for each. Neither changes,

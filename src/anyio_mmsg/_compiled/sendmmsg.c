@@ -101,7 +101,8 @@ sendmmsg_dealloc(Sendmmsg *self)
 
 /* Sendmmsg(failure, packets, sockaddrs, family, most, flags, data=<one payload for addresses>,
  * controls=<control data>); the last two may be None. Flags: 1 for segmentation offload, 2 if the
- * socket's errors come by its error queue. A vectorcall, as for one packet this is a
+ * socket's errors come by its error queue. None if packets have options, and `controls` is not a
+ * tuple of what each has. A vectorcall, as for one packet this is a
  * good part of the cost. */
 static PyObject *
 sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *names)
@@ -110,7 +111,8 @@ sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *na
     Py_ssize_t most, nargs = PyVectorcall_NARGS(nargsf);
     long family, flags;
     Sendmmsg *self;
-    PyObject *data = NULL;
+    PyObject *data = NULL, *controls;
+    int done;
     if (state == NULL) {
         return NULL;
     }
@@ -136,10 +138,15 @@ sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *na
     if (nargs > 6 && args[6] != Py_None) {
         data = args[6];
     }
-    if (sendmmsg_lay(self, args[1], args[2], (int)family, most, data) < 0
-        || (nargs > 7 && sendmmsg_lay_control(self, args[7]) < 0)) {
+    controls = nargs > 7 ? args[7] : Py_None;
+    done = sendmmsg_lay(self, args[1], args[2], (int)family, most, data,
+                        PyTuple_CheckExact(controls));
+    if (done == 0) {
+        done = sendmmsg_lay_control(self, controls);
+    }
+    if (done != 0) {
         Py_DECREF(self);
-        return NULL;
+        return done < 0 ? NULL : Py_NewRef(Py_None);
     }
     PyObject_GC_Track(self);
     return (PyObject *)self;

@@ -50,12 +50,14 @@ typedef struct {
     char refused;            /* whether the system refuses the call */
 } Sendmmsg;
 
-/* outgoing.c: fill in headers for all packets; -1 and an error if one of them can't be sent. */
+/* outgoing.c: fill in headers for all packets; -1 and an error if one of them can't be sent; 1 if
+ * one has options, unless the control data of each is given. */
 int sendmmsg_lay(Sendmmsg *self, PyObject *packets, PyObject *sockaddrs, int family,
-                 Py_ssize_t most, PyObject *data);
+                 Py_ssize_t most, PyObject *data, int each);
 
-/* Bytes of a packet's control data that _send/options.py gives, at most: where it comes from over
- * IPv6 (40), and its ECN codepoint in the form of IPv6 and of IPv4 (24 each). */
+/* Bytes of a packet's control data that _send/ancillary.py gives, at most: where it comes from over
+ * IPv6 (40), and two numbers (24 each): its ECN codepoint in the form of IPv6 and of IPv4, or that
+ * and its hop limit in one form. */
 #define MOST_CONTROL 88
 
 /* Bytes of the control message that says the size of segments, a 16-bit number. */

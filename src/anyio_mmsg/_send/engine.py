@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from .._packets.batch import PacketBatch
 from .._system.addresses import ADDRESSES
@@ -15,8 +15,8 @@ from .._system.platform import (
     Sendmmsg,
     why_no_batch_calls,
 )
+from .ancillary import Controls, pack
 from .known import Known, known_of
-from .options import Controls, pack
 from .outgoing import (
     GIVE,
     WRONG,
@@ -128,15 +128,23 @@ def sender_of(
         if best is None:
             if items is packets:
                 return _plain(known, batch_columns(family, slots), gso, controls, ())
-            return _plain(known, columns(family, most, items), gso, controls, items)
+            made = columns(family, most, items)
+            if made.has_options and controls is None:
+                controls = Controls(sock)
+            return _plain(known, made, gso, controls, items)
         sockaddrs, flags = known.sockaddrs, gso | known.reports << 1
-        sender: Sender
-        if controls is None:
-            sender = best(SendFailure, items, sockaddrs, family, most, flags)
-        else:
-            packed = tuple(controls.each(items, pack)) if controls.replies else pack(controls.same)
+        packed: Any = None
+        if controls is not None:
+            packed = tuple(controls.each(items, pack)) if replies else pack(controls.same)
+        sender: Sender | None = best(
+            SendFailure, items, sockaddrs, family, most, flags, None, packed
+        )
+        if sender is None:  # some packets have options
+            items = list(items)
+            controls = controls or Controls(sock)
+            packed = tuple(controls.each(items, pack))
             sender = best(SendFailure, items, sockaddrs, family, most, flags, None, packed)
-        return sender
+        return cast(Sender, sender)
     except WRONG as error:
         refuse(family, most, items if slots is None else slots.hand_out(0), error, controls)
 
@@ -154,7 +162,7 @@ def _plain(
 ) -> Sendto:
     """Return the sender of columns, with control data for what they were made of."""
     if controls is not None:
-        if controls.replies:
+        if controls.replies or columns.has_options:
             columns.controls = controls.each(items, tuple)
         else:
             columns.controls = [controls.same] * len(columns.datas)

@@ -18,8 +18,8 @@ from .._receive.errors import back_off
 from .._receive.usable import ensure_usable
 from .._system.error_queue import errors_pending
 from .._system.platform import type_of
+from .ancillary import Controls
 from .engine import Sender, check_sender, fall_back, fan_sender_of, sender_of
-from .options import Controls
 from .outgoing import Destination, Packets, Payload
 from .result import NOTHING, UNUSABLE, SendResult, UnusableSocketError, result_of
 from .turns import until_writable
@@ -61,9 +61,11 @@ async def send_mmsg(
             the cost of a processor, and packets for other receivers wait behind that one.
         packets: ``(data, address)`` pairs. The data is bytes-like. The address has the form of
             `socket.socket.sendto`, with a numeric host; or it is a `Packet`, for its sender; or
-            None, for the peer of a connected socket. Or `Packet`s, or a `PacketBatch`: they go
-            back to their senders as they are. No payload is copied. Until the call ends,
-            payloads can't be released or resized, nor a batch that is sent: BufferError.
+            None, for the peer of a connected socket. A third part may say what this packet alone
+            is sent with: `SendOptions`, or None. Or `Packet`s, or a `PacketBatch`: they go
+            back to their senders as they are. No payload is copied, unless it is memory of
+            ctypes. Until the call ends, payloads can't be released or resized, nor a batch that
+            is sent: BufferError.
         gso: Have runs of packets of one size to one destination cut by the kernel or the network
             card (UDP_SEGMENT, Linux 4.18), at a fraction of the cost. The last of a run may be
             shorter, and with `reply_from_destination` they share their source too. If the kernel
@@ -74,7 +76,7 @@ async def send_mmsg(
             another one than they asked. Answers to packets for a multicast or broadcast address
             come from the machine's own address there; over IPv6, and for plain addresses, from
             the one that the kernel chooses. The batch needs ``ancillary=True``, its socket
-            ``destinations=True`` (Linux).
+            ``destinations=True`` (Linux). The source in a packet's options wins.
         source: The address that all packets come from, on a socket bound to all addresses: a
             numeric one of this machine, on a dual-stack socket of either version; with a
             ``%scope`` if it is a link-local one. One that is not this machine's is reported for
@@ -95,7 +97,8 @@ async def send_mmsg(
             unavailable here; a payload is above what a datagram can carry (65,507 bytes over
             IPv4, 65,527 over IPv6), or not contiguous; an address is of another family than the
             socket, out of range, or a name; a packet, or its view, was released; a packet to be
-            answered from its destination came without it. The message has the packet's index. Or
+            answered from its destination came without it; its options are impossible. The message
+            has the packet's index. Or
             `source` or `ecn` is invalid, or impossible on this socket or platform. Nothing was
             sent.
         UnusableSocketError: The socket is closed, or was closed meanwhile. It is an

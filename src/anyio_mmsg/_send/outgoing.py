@@ -15,7 +15,7 @@ from .._packets import Packet, Slots
 from .._packets.packet import Address
 from .._system.addresses import ADDRESSES, sockaddrs_of
 from .._system.sockaddr import encode_sockaddr
-from .options import Controls, Messages
+from .ancillary import Controls, Messages, SendOptions, parts
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -32,13 +32,15 @@ Destination: TypeAlias = _InetAddress | str | bytes | Packet | None
 scope id; for AF_UNIX a path, or an abstract name as bytes; a `Packet`, for its sender; None, for
 the peer of a connected socket."""
 
-Packets: TypeAlias = Iterable[Packet | tuple[Payload, Destination]]
+Packets: TypeAlias = Iterable[
+    Packet | tuple[Payload, Destination] | tuple[Payload, Destination, SendOptions | None]
+]
 """What can be sent; a `PacketBatch` is one too."""
 
 WRONG = (TypeError, ValueError, BufferError)
 """What is raised for a packet that can't be sent."""
 
-GIVE = "give (data, address) pairs, Packets, or a PacketBatch"
+GIVE = "give (data, address) pairs or (data, address, SendOptions), Packets, or a PacketBatch"
 
 
 class Columns:
@@ -54,9 +56,10 @@ class Columns:
 
     Attributes:
         controls: The control messages of each, or None if no packet has any.
+        has_options: Whether some packets have options of their own.
     """
 
-    __slots__ = ("_pins", "addresses", "controls", "datas")
+    __slots__ = ("_pins", "addresses", "controls", "datas", "has_options")
 
     def __init__(
         self, datas: Sequence[Payload], addresses: Sequence[Address], only_bytes: bool = False
@@ -66,6 +69,7 @@ class Columns:
         self.datas = datas
         self.addresses = addresses
         self.controls: list[Messages] | None = None
+        self.has_options = False
         # An export of each. A memoryview of a memoryview is not one: it would outlive its release.
         # Bytes can't change.
         self._pins = () if only_bytes else list(map(PickleBuffer, datas))
@@ -94,17 +98,19 @@ def columns(family: int, most: int, items: list[Any]) -> Columns:
         datas: Sequence[Payload] = [packet.data for packet in items]
         addresses: Sequence[Address] = [packet.address for packet in items]
         return Columns(datas, _canonical(family, addresses))
+    options: Sequence[Any] = ()
     try:
         datas, addresses = zip(*items, strict=True)
-    except TypeError:
-        items = [(item.data, item) if isinstance(item, Packet) else item for item in items]
-        datas, addresses = zip(*items, strict=True)
+    except (TypeError, ValueError):  # there are `Packet`s, or options
+        datas, addresses, options = zip(*map(parts, items), strict=True)
     only_bytes = set(map(type, datas)) == {bytes}
     if not only_bytes:
         datas = [_checked(most, data) for data in datas]
     elif max(set(map(len, cast(Sequence[bytes], datas)))) > most:
         raise ValueError(f"a payload of more than {most} bytes")
-    return Columns(datas, _canonical(family, addresses), only_bytes)
+    made = Columns(datas, _canonical(family, addresses), only_bytes)
+    made.has_options = options.count(None) < len(options)
+    return made
 
 
 def batch_columns(family: int, slots: Slots) -> Columns:
@@ -176,20 +182,19 @@ def refuse(
     """Raise `error`, which came from one of `items`, with the index of that one."""
     for index, item in enumerate(items):
         try:
-            if isinstance(item, Packet):
-                data, address = item.data, item
-            else:
-                try:
-                    data, address = item
-                except (TypeError, ValueError):
-                    raise TypeError(f"{item!r} is not a pair; {GIVE}") from None
+            try:
+                data, address, options = parts(item)
+            except (TypeError, ValueError):
+                if isinstance(item, Packet):
+                    raise
+                raise TypeError(f"{item!r} is not a pair; {GIVE}") from None
             _checked(most, data)
             if isinstance(address, Packet):
                 _check_sender(family, address)
             else:
                 encode_sockaddr(family, address)
             if controls is not None:
-                controls.of(address)
+                controls.of(address, options)
         except (TypeError, ValueError) as culprit:
             raise type(culprit)(f"packet {index}: {culprit}") from None
     raise error

@@ -18,8 +18,8 @@ from .._system.control import Ancillary
 from .._system.error_queue import reports_errors
 from .._system.icmp import ICMP_ERRORS
 from .._system.platform import MSG_DONTWAIT, ON_LINUX
+from .ancillary import Messages
 from .known import MAX_PAYLOAD, Known
-from .options import Messages
 from .outgoing import Columns, Payload
 from .result import UNUSABLE, SendFailure, SendResult
 

@@ -10,7 +10,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Any
 
 from anyio_mmsg._packets.packet import Control
-from anyio_mmsg._send.options import pack
+from anyio_mmsg._send.ancillary import pack
 from anyio_mmsg._system import addresses, control
 
 # The modules, not their functions: a test puts faults into them.
