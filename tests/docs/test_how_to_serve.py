@@ -257,7 +257,7 @@ async def test_a_missing_part_is_named(missing: str) -> None:
 @pytest.mark.anyio
 @runs(SAME_CARD)
 async def test_an_answer_by_the_same_card() -> None:
-    answer: Any = as_module(SAME_CARD)["answer_by_the_same_card"]
+    same_card: Any = as_module(SAME_CARD)["same_card"]
     batch = PacketBatch(ancillary=True)
     with (
         await open_udp_socket("0.0.0.0", destinations=True) as server,
@@ -265,7 +265,7 @@ async def test_an_answer_by_the_same_card() -> None:
     ):
         asking.sendto(b"?", ("127.0.0.5", server.getsockname()[1]))
         await recv_mmsg(server, batch)
-        result = await send_mmsg(server, [answer(batch[0], b"!")])
+        result = await send_mmsg(server, [(b"!", batch[0], same_card(batch[0]))])
         result.raise_for_failures()
         assert asking.recvfrom(9) == (b"!", ("127.0.0.5", server.getsockname()[1]))
 

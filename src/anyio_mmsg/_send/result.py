@@ -64,12 +64,8 @@ class SendResult:
     It only reports: changing it does not change the send.
 
     Args:
-        sent: See the attributes.
-        failures: See the attributes.
-
-    Attributes:
-        sent: How many packets the system took. It can't be set.
-        failures: Those that it refused, in order; a new list each time.
+        sent: See the property.
+        failures: See the property.
     """
 
     __slots__ = ("_progress",)
@@ -82,13 +78,13 @@ class SendResult:
 
     @property
     def sent(self) -> int:
-        """How many packets the system took."""
+        """How many packets the system took. It can't be set."""
         progress = self._progress
         return progress.handled - len(progress.failures)
 
     @property
     def failures(self) -> list[SendFailure]:
-        """Those that it refused, in order."""
+        """The packets that it refused, in order; a new list each time."""
         return list(self._progress.failures)
 
     @property
