@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +26,7 @@ from anyio_mmsg._system.options import ask_for
 
 from ..helpers import Family, drain, have_ipv6
 from .helpers import received
+from .test_network import MISSING, own_network
 from .wildcard import (
     PLACES,
     ask,
@@ -326,3 +330,16 @@ def test_packets_and_batches_have_none(answer: Any, sending: str, engine: str) -
         ask(server, asking, batch, ["127.0.0.2"] * 2)
         assert answer(server, batch, engine=sending).sent == 2
         assert len(sources(asking)) == 2
+
+
+@pytest.mark.parametrize("gso", ["", "gso"], ids=["single", "gso"])
+def test_in_a_network(gso: str, sending: str) -> None:
+    """By which of two cards, over each version of IP."""
+    command = [*own_network(), sys.executable, "-W", "error", "-m"]
+    command += ["tests.send.options_network", sending, gso]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2]
+    )
+    if done.returncode == MISSING:
+        pytest.skip(done.stdout.strip())
+    assert (done.stdout, done.stderr, done.returncode) == ("played\n", "", 0)
