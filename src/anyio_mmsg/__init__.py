@@ -36,6 +36,7 @@ from ._send.ancillary import SendOptions
 from ._send.functions import multi_target_send, send_mmsg, send_mmsg_nowait
 from ._send.outgoing import Destination, Packets, Payload
 from ._send.result import SendFailure, SendResult, UnusableSocketError
+from ._stream.closing import aclose_udp_socket
 from ._stream.configure import configure_udp_socket
 from ._stream.feed import OverloadPolicy, feed
 from ._stream.multicast import MulticastGroup
@@ -68,6 +69,7 @@ __all__ = [
     "SendOptions",
     "SendResult",
     "UnusableSocketError",
+    "aclose_udp_socket",
     "batched_loop_factory",
     "compiled",
     "configure_udp_socket",

@@ -222,7 +222,7 @@ async def assert_not_heard(sock: socket.socket, group: Group) -> None:
             ValueError,
             "no interface 'no-such'; there are ",
         ),
-        ({"local_host": "no.such.host.invalid"}, socket.gaierror, "."),
+        ({"local_host": "no.such.host.invalid"}, socket.gaierror, "no.such.host.invalid"),
     ],
 )
 async def test_bad_arguments(

@@ -38,6 +38,7 @@ from anyio_mmsg import (
     SendOptions,
     SendResult,
     UnusableSocketError,
+    aclose_udp_socket,
     batched_loop_factory,
     compiled,
     configure_udp_socket,
@@ -70,6 +71,7 @@ async def sockets() -> None:
     plain = await open_udp_socket("127.0.0.1", 9999)
     assert_type(plain, socket.socket)
     configure_udp_socket(plain, timestamps=True, gro=None, icmp_errors=True)
+    await aclose_udp_socket(plain)
     configure_udp_socket(plain, receive_buffer_size=1 << 20, dont_fragment=False)
     for error in recv_errors_nowait(plain, limit=8):
         assert_type(error, IcmpError)

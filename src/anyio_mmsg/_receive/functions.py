@@ -41,9 +41,8 @@ async def recv_mmsg(
     A checkpoint, always. If it is cancelled, no packet is lost: nothing has been read.
 
     Args:
-        sock: A bound or connected datagram socket, nonblocking. Close it in this order, or a
-            waiting receive may hang: ``anyio.notify_closing(sock)`` (AnyIO 4.10), then
-            ``sock.close()``.
+        sock: A bound or connected datagram socket, nonblocking. Close it by
+            `aclose_udp_socket`, or a waiting receive hangs.
         batch: Where the packets go.
         limit: The most packets to take, at least 1; the batch's free slots are a limit too.
 

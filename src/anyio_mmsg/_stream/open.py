@@ -231,7 +231,12 @@ async def _resolve(
 
 
 async def _look_up(host: str, port: int, family: int, flags: int) -> list[_Found]:
-    found = await anyio.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM, flags=flags)
+    try:
+        found = await anyio.getaddrinfo(
+            host, port, family=family, type=socket.SOCK_DGRAM, flags=flags
+        )
+    except socket.gaierror as error:
+        raise socket.gaierror(error.errno, f"{error.strerror}: {host!r}") from None
     # They are all addresses of that host; the first is the system's preference (RFC 6724). AnyIO
     # writes an IPv6 scope into the host, where bind(2) and connect(2) understand it too.
     return [(kind, address) for kind, _, _, _, address in found]

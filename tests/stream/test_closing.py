@@ -1,0 +1,75 @@
+"""aclose_udp_socket: tasks that wait for a socket learn that it was closed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from anyio_mmsg import PacketBatch, aclose_udp_socket, recv_mmsg, send_mmsg
+
+from ..helpers import Family, assert_others_run
+
+pytestmark = pytest.mark.anyio
+
+wakes = pytest.mark.skipif(
+    not hasattr(anyio, "notify_closing"), reason="anyio.notify_closing came with AnyIO 4.10"
+)
+
+
+@wakes
+async def test_who_waits_for_a_packet_is_woken(family: Family) -> None:
+    sock = family.open()
+
+    async def receive() -> None:
+        with pytest.raises(anyio.ClosedResourceError):
+            await recv_mmsg(sock, PacketBatch())
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await anyio.wait_all_tasks_blocked()
+            await aclose_udp_socket(sock)
+    assert sock.fileno() == -1
+
+
+@wakes
+async def test_a_new_socket_very_likely_with_its_number_works(inet: Family) -> None:
+    sock = inet.open()
+
+    async def receive() -> None:
+        with pytest.raises(anyio.ClosedResourceError):
+            await recv_mmsg(sock, PacketBatch())
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await anyio.wait_all_tasks_blocked()
+            await aclose_udp_socket(sock)
+            again = inet.open()
+            batch = PacketBatch()
+            tasks.start_soon(recv_mmsg, again, batch)
+            await anyio.wait_all_tasks_blocked()
+            await send_mmsg(inet.open(), [(b"x", again.getsockname())])
+    assert len(batch) == 1
+
+
+async def test_a_checkpoint_that_closes_even_if_cancelled(
+    inet: Family, anyio_backend_name: str
+) -> None:
+    sock = inet.open()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await aclose_udp_socket(sock)
+    assert scope.cancelled_caught
+    assert sock.fileno() == -1
+    with assert_others_run(anyio_backend_name):  # closing it again does nothing
+        await aclose_udp_socket(sock)
+
+
+async def test_something_else() -> None:
+    wrong: Any
+    for wrong in (3, None, anyio.Event()):
+        with pytest.raises(TypeError, match=r"and has to be a socket\.socket"):
+            await aclose_udp_socket(wrong)
