@@ -13,7 +13,7 @@ import pytest
 
 from .blocks import as_module, executed, python_blocks, runs
 
-COLLECTOR, TESTS, CONTROL, ANSWER = python_blocks("docs/how-to/testing.md")
+COLLECTOR, TESTS, CONTROL, TICKER, ANSWER = python_blocks("docs/how-to/testing.md")
 
 
 @runs(COLLECTOR, TESTS)
@@ -67,6 +67,30 @@ async def test_the_tests_find_what_is_wrong(
                 failed.append(name)
     assert failed if fails else not failed
     assert all(name.startswith(f"test_{fails}") for name in failed[:1])
+
+
+@runs(TICKER)
+@pytest.mark.parametrize(
+    ("right", "wrong", "fails"),
+    [
+        ("", "", set()),
+        ("self.paused = True", "pass", {"test_it_stops_when_it_is_paused"}),
+        ("self.paused = False\n", "pass\n", {"test_it_stops_when_it_is_paused"}),
+        ("self.errors += 1", "pass", {"test_it_bears_errors"}),
+        (", address)\n\n    def pause", ", None)\n\n    def pause", {"test_it_answers"}),
+    ],
+    ids=["right", "goes on", "never again", "errors", "to nobody"],
+)
+def test_tests_of_a_protocol(right: str, wrong: str, fails: set[str]) -> None:
+    failed = set()
+    program = as_module(TICKER.replace(right, wrong) if right else TICKER)
+    for name, test in program.items():
+        if name.startswith("test_"):
+            try:
+                test()
+            except AssertionError:
+                failed.add(name)
+    assert failed == fails
 
 
 @runs(CONTROL)

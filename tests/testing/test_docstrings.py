@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 import socket
@@ -15,7 +16,7 @@ import anyio_mmsg
 from anyio_mmsg import testing
 
 pytestmark = pytest.mark.anyio
-NAMES = {"anyio": anyio, "pytest": pytest, "socket": socket}
+NAMES = {"anyio": anyio, "asyncio": asyncio, "pytest": pytest, "socket": socket}
 for module in (anyio_mmsg, testing):
     NAMES |= {name: getattr(module, name) for name in module.__all__}
 
@@ -29,7 +30,8 @@ PROGRAMS = [
 
 def test_there_are_some() -> None:
     names = [name for name, _ in PROGRAMS]
-    assert names == ["anyio_mmsg.testing"] * 2 + ["ScriptedReceiver", "fill_batch", "make_batch"]
+    functions = ["ScriptedReceiver", "ScriptedTransport", "fill_batch", "make_batch"]
+    assert names == ["anyio_mmsg.testing"] * 2 + functions
 
 
 @pytest.mark.parametrize("program", [program for _, program in PROGRAMS])
@@ -42,6 +44,8 @@ async def test_it_runs(program: str) -> None:
         for name, function in made.items():
             if name in ("main", "test_my_server"):
                 await function()
+            elif name == "test_capitals":
+                function()
 
 
 def test_public_names_say_that_they_are_from_here() -> None:

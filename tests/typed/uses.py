@@ -57,6 +57,7 @@ from anyio_mmsg.testing import (
     Datagram,
     DatagramLike,
     ScriptedReceiver,
+    ScriptedTransport,
     Sender,
     Step,
     fill_batch,
@@ -285,6 +286,15 @@ async def protocols(sock: socket.socket) -> None:
 
 
 async def tests_of_users() -> None:
+    transport = ScriptedTransport(Echo(), peername=("192.0.2.1", 9), extra={"cipher": None})
+    transport.receive([b"x", Datagram(b"x")])
+    transport.receive_error(ConnectionRefusedError)
+    transport.refuse(OSError(1, "no"))
+    transport.block()
+    transport.unblock(3)
+    await transport.play([[b"x"], OSError, anyio.Event(), anyio.sleep_forever])
+    assert_type(transport.sent, list[tuple[bytes, Address]])
+    assert_type(transport.closed, bool)
     batch = make_batch([b"x", bytearray(b"x"), (b"x", ("::1", 9)), Datagram(b"", None, ecn=1)])
     assert_type(batch, PacketBatch)
     assert_type(fill_batch(batch, batch), int)

@@ -16,6 +16,9 @@ batch that you have, and `ScriptedReceiver` is a `PacketReceiver` that plays a s
 What they hand out went through the same code as what is received, so consumers see the same types,
 errors and states. Nothing here needs pytest.
 
+`ScriptedTransport` is the transport of an `asyncio.DatagramProtocol`: a test says what arrives,
+and reads what was sent.
+
 What a server sends can be read from the other end of a pair of sockets. Packets from None, the
 peer of a connected socket, are answered there::
 
@@ -29,17 +32,20 @@ peer of a connected socket, are answered there::
 from .._send.outgoing import Payload  # noqa: F401  # for typing.get_type_hints
 from ._batches import fill_batch, make_batch
 from ._datagrams import Datagram, DatagramLike, Sender
-from ._receiver import ScriptedReceiver, Step
+from ._receiver import ScriptedReceiver
+from ._steps import Step
+from ._transport import ScriptedTransport
 
 __all__ = [
     "Datagram",
     "DatagramLike",
     "ScriptedReceiver",
+    "ScriptedTransport",
     "Sender",
     "Step",
     "fill_batch",
     "make_batch",
 ]
 
-for _thing in (Datagram, ScriptedReceiver, fill_batch, make_batch):
+for _thing in (Datagram, ScriptedReceiver, ScriptedTransport, fill_batch, make_batch):
     _thing.__module__ = __name__

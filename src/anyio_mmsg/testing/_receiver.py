@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Literal, cast
 
 from anyio import WouldBlock
 
@@ -18,26 +17,8 @@ from .._stream.pool import PacketBatchPool
 from .._stream.receiver import PacketReceiver
 from .._system.memory import Discarded, SocketMemory
 from ._batches import play
-from ._datagrams import Datagram, DatagramLike, datagrams, messages_for
-
-
-class _Event(Protocol):
-    """What `anyio.Event`, `trio.Event` and `asyncio.Event` have in common."""
-
-    def is_set(self) -> bool:
-        """Return whether it has happened."""
-        ...
-
-    async def wait(self) -> object:
-        """Wait until it has."""
-        ...
-
-
-Step: TypeAlias = (
-    Iterable[DatagramLike] | BaseException | type[BaseException] | _Event | Callable[[], object]
-)
-"""A step of a script: packets that arrive together; an error; an event to wait for; or a function,
-async or not, to call first."""
+from ._datagrams import messages_for
+from ._steps import READY, Arrival, Event, Ready, Step, checked, is_event, step_named, wait_for
 
 
 class ScriptedReceiver(PacketReceiver):
@@ -117,21 +98,6 @@ class _Reads:
         self.receive_calls = self.empty_calls = 0
 
 
-class _Arrival:
-    """Packets that arrive together. How many were read is one number: one store moves it."""
-
-    def __init__(self, packets: list[Datagram]) -> None:
-        self.packets = packets
-        self.read = 0
-
-    @property
-    def left(self) -> list[Datagram]:
-        return self.packets[self.read :]
-
-
-_Ready: TypeAlias = "_Arrival | BaseException | type[BaseException]"
-
-
 class _ScriptPort:
     """A script as a `Port`."""
 
@@ -139,11 +105,11 @@ class _ScriptPort:
 
     def __init__(self, script: Iterable[Step], at_end: Callable[[], None]) -> None:
         self.outlook = _Reads()
-        self._steps = deque(_checked(script))
+        self._steps = deque(checked(script))
         self._at_end = at_end
         # What is read, and from where on: the ring says how much of it was committed, so an
         # interrupt neither loses nor doubles a packet.
-        self._reading: tuple[_Arrival, int, Slots, int] | None = None
+        self._reading: tuple[Arrival, int, Slots, int] | None = None
 
     def has_trains(self) -> bool:
         """Return whether some packets arrive in trains."""
@@ -153,35 +119,35 @@ class _ScriptPort:
     def check(self, gro: bool, ancillary: bool) -> None:
         """Raise ValueError for packets that batches of a kind have no room for."""
         for index, step in enumerate(self._steps):
-            if isinstance(step, _Arrival):
-                with _step_named(index):
+            if isinstance(step, Arrival):
+                with step_named(index):
                     messages_for(step.packets, gro, ancillary)
 
-    def _arrivals(self) -> list[_Arrival]:
-        return [step for step in self._steps if isinstance(step, _Arrival)]
+    def _arrivals(self) -> list[Arrival]:
+        return [step for step in self._steps if isinstance(step, Arrival)]
 
-    def _arrived(self) -> list[_Ready]:
+    def _arrived(self) -> list[Ready]:
         """Return the steps up to the next that has to be waited for. In any thread."""
-        arrived: list[_Ready] = []
+        arrived: list[Ready] = []
         for step in tuple(self._steps):  # of which another thread may take some meanwhile
-            if issubclass(type(step), _READY):
-                arrived.append(cast(_Ready, step))
-            elif not _is_event(step) or not cast(_Event, step).is_set():
+            if issubclass(type(step), READY):
+                arrived.append(cast(Ready, step))
+            elif not is_event(step) or not cast(Event, step).is_set():
                 break
-        return [step for step in arrived if not isinstance(step, _Arrival) or step.left]
+        return [step for step in arrived if not isinstance(step, Arrival) or step.left]
 
-    def _first(self) -> _Ready | None:
+    def _first(self) -> Ready | None:
         """Return what has arrived and is first, if there is something."""
         self._settle()
         steps = self._steps  # from which `stop`, in another thread, makes others
         while steps:
             step = steps[0]
-            if isinstance(step, _Arrival):
+            if isinstance(step, Arrival):
                 if step.left:
                     return step
-            elif issubclass(type(step), _READY):
-                return cast(_Ready, step)
-            elif not _is_event(step) or not cast(_Event, step).is_set():
+            elif issubclass(type(step), READY):
+                return cast(Ready, step)
+            elif not is_event(step) or not cast(Event, step).is_set():
                 return None
             steps.popleft()
         return None
@@ -200,7 +166,7 @@ class _ScriptPort:
         if step is None:
             self.outlook.empty_calls += 1
             return 0
-        if not isinstance(step, _Arrival):
+        if not isinstance(step, Arrival):
             self._steps.popleft()
             raise step
         count = min(limit, slots.free)
@@ -220,9 +186,7 @@ class _ScriptPort:
                 return 0
             step: Any = steps[0]
             try:
-                waiting = step.wait() if _is_event(step) else step()
-                if inspect.isawaitable(waiting):
-                    await waiting
+                await wait_for(step)
             except Exception:  # not a cancellation
                 self._end_of(step)
                 raise
@@ -240,7 +204,7 @@ class _ScriptPort:
     def stop(self) -> int:
         arrived = self._arrived()
         self._steps = deque(arrived)
-        return sum(len(step.left) if isinstance(step, _Arrival) else 1 for step in arrived)
+        return sum(len(step.left) if isinstance(step, Arrival) else 1 for step in arrived)
 
     def discard(self, discarded: list[Discarded]) -> None:
         self._settle()
@@ -257,62 +221,3 @@ class _ScriptPort:
 
     def attributes(self) -> Mapping[Any, Callable[[], Any]]:
         return {}
-
-
-_READY = (_Arrival, BaseException, type)  # of the types, only classes of exceptions are steps
-
-
-def _is_event(step: object) -> bool:
-    """Whether a step is an event.
-
-    Its class says so: an object that answers to every name, such as a `Mock`, is a function.
-    """
-    return all(callable(getattr(type(step), name, None)) for name in ("is_set", "wait"))
-
-
-def _checked(script: Iterable[Step]) -> list[Any]:
-    """Return the steps of a script, with an `_Arrival` for packets.
-
-    Raises:
-        TypeError: A step can't be one; with its index.
-        ValueError: A packet can't be a datagram; likewise.
-    """
-    try:
-        given: list[Any] = list(script)
-    except TypeError:
-        raise TypeError(f"script is {script!r}; give a list of steps") from None
-    return [_step(index, step) for index, step in enumerate(given)]
-
-
-def _step(index: int, step: Any) -> Any:
-    kind: Any = type(step)  # not step.__class__, which a mock borrows
-    if issubclass(kind, BaseException):
-        return step
-    if _is_event(step):
-        if not inspect.iscoroutinefunction(kind.wait):
-            raise TypeError(
-                f"step {index} is a {kind.__module__}.{kind.__qualname__}, whose wait() is "
-                f"not an async function, so it would stop the event loop; give an anyio.Event"
-            )
-        return step
-    if inspect.isgeneratorfunction(step) or inspect.isasyncgenfunction(step):
-        raise TypeError(f"step {index} is {step!r}, and calling it runs nothing; give a list")
-    if issubclass(kind, type):
-        if issubclass(step, BaseException):
-            return step
-    elif callable(step):
-        return step
-    with _step_named(index):
-        arrived = _Arrival(datagrams(cast("Iterable[DatagramLike]", step)))
-    if not arrived.packets:
-        raise ValueError(f"step {index} has no packets; leave it out: no receive returns none")
-    return arrived
-
-
-@contextlib.contextmanager
-def _step_named(index: int) -> Iterator[None]:
-    """Have what is raised in the block say which step of the script is wrong."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"step {index}, {error}") from None
