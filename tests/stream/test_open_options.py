@@ -302,7 +302,11 @@ async def test_a_peer_without_a_route_is_named() -> None:
         ({"remote_host": "::1", "remote_port": 0}, ValueError, "remote_port is 0; give 1 to 65"),
         ({"remote_host": "::1", "remote_port": 65536}, ValueError, "remote_port is 65536"),
         ({"remote_host": "::1", "remote_port": "9"}, TypeError, "remote_port is a str"),
-        ({"remote_host": "no.such.host.invalid", "remote_port": 9}, socket.gaierror, "no.such.host.invalid"),
+        (
+            {"remote_host": "no.such.host.invalid", "remote_port": 9},
+            socket.gaierror,
+            "no.such.host.invalid",
+        ),
         ({"v6only": True}, ValueError, "v6only is for IPv6 sockets"),
         ({"v6only": 1, "family": socket.AF_INET6}, TypeError, "v6only is a int; give a bool"),
         ({"multicast_ttl": 256}, ValueError, "multicast_ttl is 256; give 0"),
