@@ -26,6 +26,9 @@
 /* Bytes of sockaddr_storage: room for the address of any family (RFC 3493 section 3.10). */
 #define SOCKADDR_SIZE 128
 
+/* In `wire_sizes`: the message was longer than its slot, and its length is unknown. */
+#define UNKNOWN_WIRE_SIZE UINT32_MAX
+
 /* Bytes of a slot's control data. Measured: segment size, timestamp, destination, ECN and hop
  * limit take 176 on a dual-stack socket; the rest is for options that an inherited socket brings. */
 #define CONTROL_SIZE 256
@@ -151,6 +154,7 @@ typedef struct {
     PyObject *error;         /* the OSError that ended the last fill, or None */
     char wanted;             /* whether anyone ever asked a packet for its address */
     char refused;            /* whether the system refuses the call */
+    char cut;                /* whether it brought a message that is longer than a slot */
     char dry;                /* whether the last fill took all packets, or ended by an error */
     char ancillary;          /* whether packets give their control data */
 } Recvmmsg;

@@ -5,7 +5,6 @@
 
 #include "compiled.h"
 
-#define UNKNOWN_WIRE_SIZE UINT32_MAX
 
 static const char RELEASED[] =
     "this packet was released: its slot may hold another one by now. "

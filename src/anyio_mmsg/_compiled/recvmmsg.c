@@ -141,7 +141,7 @@ static Py_ssize_t
 take(Recvmmsg *self, Slots *slots, Py_ssize_t first, Py_ssize_t count)
 {
     struct mmsghdr *headers = self->headers;
-    Py_ssize_t slot, packets;
+    Py_ssize_t slot, packets, size;
     int lost = 0;
     for (slot = first; slot < first + count; slot++) {
         Handed *handed = &slots->handed[slot];
@@ -154,7 +154,12 @@ take(Recvmmsg *self, Slots *slots, Py_ssize_t first, Py_ssize_t count)
             Py_XDECREF(sender);
             Py_XDECREF(control);
         }
-        slots->wire_sizes[slot] = headers[slot].msg_len;
+        size = headers[slot].msg_len;
+        if ((headers[slot].msg_hdr.msg_flags & MSG_TRUNC) && size <= slots->slot_size) {
+            size = UNKNOWN_WIRE_SIZE; /* a ping socket, which ignores MSG_TRUNC as an argument */
+        }
+        self->cut |= size > slots->slot_size;
+        slots->wire_sizes[slot] = (uint32_t)size;
         if (slots->segments != NULL) {
             int segment = control_segment(self, slot);
             slots->segments[slot] = segment < 0 ? LOST : (uint32_t)segment;
@@ -219,7 +224,7 @@ recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
     }
     Py_INCREF(Py_None);
     Py_XSETREF(self->error, Py_None);
-    self->dry = 0;
+    self->cut = self->dry = 0;
     while (taken < limit) {
         int got;
         if (slots->reading) {
@@ -382,6 +387,7 @@ static PyMethodDef recvmmsg_methods[] = {
 static PyMemberDef recvmmsg_members[] = {
     {"error", T_OBJECT, offsetof(Recvmmsg, error), 0, NULL},
     {"refused", T_BOOL, offsetof(Recvmmsg, refused), READONLY, NULL},
+    {"cut", T_BOOL, offsetof(Recvmmsg, cut), READONLY, NULL},
     {"dry", T_BOOL, offsetof(Recvmmsg, dry), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };

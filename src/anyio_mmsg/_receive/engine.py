@@ -30,11 +30,13 @@ class Engine(Protocol):
     Attributes:
         error: The error that ended the last `fill`, or None. EINTR does not count, the call is
             made again. The code that raises it sets this to None, or its frames would live on.
+        cut: Whether the last `fill` brought a message that is longer than a slot.
         dry: Whether the last `fill` ended because there were no more packets, or by an error.
         refused: Whether the system refuses the engine's call, which it has been asked twice.
     """
 
     error: OSError | None
+    cut: bool
     dry: bool
     refused: bool
 
@@ -78,7 +80,7 @@ class Filler:
         task: The coroutine that receives into them, or None.
         engine: The engine that fills them, None before the first fill.
         engines: The one engine of each kind.
-        checked: The last socket that was checked for them, by its `Outlook`.
+        checked: The last socket that was checked for them, by its `Outlook.options`.
     """
 
     __slots__ = ("checked", "engine", "engines", "task")

@@ -201,6 +201,8 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
     outlook.more = not engine.dry
     if taken:
         outlook.woken = False
+        if engine.cut:  # by a train, perhaps, if somebody has switched UDP_GRO on since then
+            filler.checked = None
         if outlook.reports_errors and engine.error is None:
             defer_reported(sock, outlook)
     if not engine.dry:

@@ -21,6 +21,7 @@ from .._system.control import (
     timestamp_of,
     timestamps_of,
 )
+from .._system.platform import hides_cuts
 
 WSAEMSGSIZE = 10040
 """Windows' error for a datagram that is longer than the buffer, which it has filled. Elsewhere
@@ -31,8 +32,12 @@ _Control: TypeAlias = tuple[Any, list[Ancillary], int]  # `_DECODER`, of a messa
 
 _ZEROS, _CONTROL_SIZES = repeat(0), repeat(CONTROL_SIZE)
 
-# Not the flag of `socket`, an enum: to combine it costs as much as all the rest of an attribute.
+# Not the flags of `socket`, enums: to combine one costs as much as all the rest of an attribute.
 _MSG_CTRUNC = int(getattr(socket, "MSG_CTRUNC", 0))
+_MSG_TRUNC = int(getattr(socket, "MSG_TRUNC", 0))
+
+_OF_A_MESSAGE = 4
+"""Items of what `recvmsg_into` returns."""
 
 _CONTROL_CUT = (
     f"the control data of this packet was cut: it had more than the {CONTROL_SIZE} bytes there "
@@ -92,6 +97,7 @@ class RecvfromInto:
 
     Attributes:
         error: What ended the last fill, if it was an error.
+        cut: Whether it brought a message that is longer than a slot.
         dry: Whether it ended because there were no more packets, or by an error.
         refused: Whether the system refuses the call; never.
 
@@ -107,7 +113,6 @@ class RecvfromInto:
         starts = range(0, len(view), slots.slot_size)
         self._memory = [view[start : start + slots.slot_size] for start in starts]
         self._flags = repeat(flags)
-        self._ask_for_flags = ask_for_flags
         self._by_message = ask_for_flags or slots.ancillary or slots.gro
         if self._by_message and not hasattr(socket.socket, "recvmsg_into"):
             raise ValueError(
@@ -117,7 +122,7 @@ class RecvfromInto:
         # The number of the first message that was read and not committed; and what was read.
         self._record: tuple[int, list[_Got]] = (0, [])
         self.error: OSError | None = None
-        self.dry = False
+        self.cut = self.dry = False
 
     def takes(self, family: int) -> bool:
         """See `anyio_mmsg._receive.engine.Engine`."""
@@ -142,17 +147,19 @@ class RecvfromInto:
         """See `anyio_mmsg._receive.engine.Engine`."""
         tail, got = self._record
         if got and tail == slots.tail:  # else an interrupt came after the commit
-            if self._by_message:
+            if len(got[0]) == _OF_A_MESSAGE:
                 self._commit_messages(slots, *zip(*got))  # noqa: B905
             else:
                 sizes, addresses = zip(*got)  # noqa: B905
                 slots.commit(list(sizes), addresses)
+                self.cut = self.cut or max(sizes) > slots.slot_size
         self._record = 0, []
 
     def _fill(self, slots: Slots, sock: socket.socket, limit: int) -> Generator[int, None, None]:
         """Yield the result of `fill`: a generator, so that `busy` can ask the interpreter."""
-        self.error, self.dry = None, False
+        self.error, self.cut, self.dry = None, False, False
         self.settle(slots)
+        by_message = self.asks_by_message(sock)
         taken, held = 0, slots.held
         while taken < limit and not self.dry:
             first, count = slots.free_run(limit - taken)
@@ -161,19 +168,25 @@ class RecvfromInto:
             got: list[_Got] = []
             self._record = slots.tail, got
             try:
-                self._read(sock, first, count, got)
+                self._read(sock, first, count, got, by_message)
             finally:  # whatever was raised; if this is interrupted too, the next receive does it
                 self.settle(slots)
             taken += len(got)
             self.dry = self.dry or len(got) < count
         yield slots.held - held
 
-    def _read(self, sock: socket.socket, first: int, count: int, got: list[_Got]) -> None:
+    def asks_by_message(self, sock: socket.socket) -> bool:
+        """Return whether a socket has to be read by `recvmsg_into`."""
+        return self._by_message or hides_cuts(sock)
+
+    def _read(
+        self, sock: socket.socket, first: int, count: int, got: list[_Got], by_message: bool
+    ) -> None:
         """Read into a run of free slots until all are filled, or nothing more can be read."""
         while len(got) < count:
             memory = self._memory[first + len(got) : first + count]
             try:
-                if self._by_message:  # zip makes of each a list of one buffer
+                if by_message:  # zip makes of each a list of one buffer
                     got.extend(map(sock.recvmsg_into, zip(memory), _CONTROL_SIZES, self._flags))
                 else:
                     got.extend(map(sock.recvfrom_into, memory, _ZEROS, self._flags))
@@ -184,7 +197,7 @@ class RecvfromInto:
             except OSError as error:
                 if WSAEMSGSIZE in (error.errno, getattr(error, "winerror", None)):
                     cut: _Got = (UNKNOWN_WIRE_SIZE, [], 0, None)
-                    got.append(cut if self._by_message else cut[::3])
+                    got.append(cut if by_message else cut[::3])
                     continue
                 self.error = error.with_traceback(None)  # whose frames hold the socket
                 return
@@ -192,10 +205,11 @@ class RecvfromInto:
     def _commit_messages(
         self, slots: Slots, sizes: Any, messages: Any, flags: Any, addresses: Any
     ) -> None:
-        sizes = list(sizes)
-        if self._ask_for_flags:
-            cut = [bool(seen & socket.MSG_TRUNC) for seen in flags]
-            sizes = [UNKNOWN_WIRE_SIZE if c else size for c, size in zip(cut, sizes)]  # noqa: B905
+        sizes = [
+            UNKNOWN_WIRE_SIZE if seen & _MSG_TRUNC and size <= slots.slot_size else size
+            for size, seen in zip(sizes, flags)  # noqa: B905
+        ]
+        self.cut = self.cut or max(sizes) > slots.slot_size
         controls = zip(repeat(_DECODER), messages, flags) if slots.ancillary else None
         if not slots.gro:
             slots.commit(sizes, addresses, controls)

@@ -42,6 +42,27 @@ else:
 # Not socket.socket.family and .type, which build an enum at each access: the ints beneath them.
 family_of: Callable[[socket.socket], int] = socket.SocketType.family.__get__
 type_of: Callable[[socket.socket], int] = socket.SocketType.type.__get__
+proto_of: Callable[[socket.socket], int] = socket.SocketType.proto.__get__
+
+
+# Families and protocols of Linux that take MSG_TRUNC as an argument (recv(2)); without a number
+# of its own, a socket of AF_INET or AF_INET6 is one for UDP.
+_REPORT_LENGTHS = {
+    getattr(socket, f"AF_{name}", None) for name in ("INET", "INET6", "UNIX", "NETLINK", "PACKET")
+}
+_PING = {socket.IPPROTO_ICMP, getattr(socket, "IPPROTO_ICMPV6", 58), 115}  # and L2TP
+
+
+def hides_cuts(sock: socket.socket) -> bool:
+    """Whether a socket of Linux says that a datagram was cut only in the flags of recvmsg(2).
+
+    Ping sockets do (SOCK_DGRAM with IPPROTO_ICMP), and families that few use.
+    """
+    if not ON_LINUX:
+        return False
+    if family_of(sock) not in _REPORT_LENGTHS:
+        return True
+    return proto_of(sock) in _PING and type_of(sock) == socket.SOCK_DGRAM
 
 
 def inode_of(sock: socket.socket) -> int:

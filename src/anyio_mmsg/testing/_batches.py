@@ -133,6 +133,10 @@ class _Playback(RecvfromInto):
         """No: for a socket, `engine_for` finds another engine."""
         return False
 
+    def asks_by_message(self, sock: socket.socket) -> bool:
+        """Return what the slots want; no socket is asked."""
+        return self._by_message
+
 
 class _Reads:
     """What `RecvfromInto` reads from; of a socket it has these two methods."""
@@ -153,4 +157,5 @@ class _Reads:
         size = min(len(message.data), len(buffer))
         buffer[:size] = message.data[:size]
         cut = _MSG_TRUNC if len(message.data) > size else 0
-        return len(message.data), message.control, cut, message.address
+        length = size if ASK_FOR_FLAGS else len(message.data)  # as such a platform reports it
+        return length, message.control, cut, message.address
