@@ -10,7 +10,8 @@ import weakref
 
 import pytest
 
-from anyio_mmsg import Packet, PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import Packet, PacketBatch, compiled, recv_mmsg_nowait
+from anyio_mmsg._packets import Slots
 
 from .flow import Flow, check, drain, numbered
 
@@ -186,3 +187,23 @@ def test_development_mode_overwrites_the_bytes_used(engine: str) -> None:
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM, engine]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("ok\n", "")
+
+
+@pytest.mark.skipif(not compiled, reason="plain Python keeps no spare objects")
+def test_spares_are_bounded() -> None:
+    """A slot keeps objects for as many packets as Linux puts into a train, whatever came."""
+    slots = Slots(bytearray(2 * 3000), 2, 3000, gro=True)
+
+    def views() -> int:
+        return sum(type(thing) is memoryview for thing in gc.get_objects())
+
+    gc.collect()
+    before = views()
+    slots.commit([3000, 3000], [None, None], None, [1, 1])
+    assert len(slots.hand_out(0)) == 6000
+    slots.take_back(None)
+    gc.collect()
+    assert before < views() <= before + 2 * 130
+    slots.commit([3000], [None], None, [1])
+    assert [bytes(view) for view in slots.payloads(0)] == [b"\0"] * 3000
+    assert [slots.payloads(at, at + 1)[0] for at in (2999, 7, 0, 2998)] == [b"\0"] * 4

@@ -17,13 +17,10 @@ from anyio_mmsg import (
     Packet,
     PacketBatch,
     PacketBatchPool,
-    SendResult,
     recv_mmsg_exact,
     recv_mmsg_nowait,
-    send_mmsg_nowait,
 )
 from anyio_mmsg._packets import compiled
-from anyio_mmsg._send.engine import sender_of
 
 from ..helpers import Family, contents, drain
 from .world import SLOT_SIZE, World, sockets
@@ -302,45 +299,6 @@ def test_an_index_that_closes_the_batch(engine: str, inet: Family) -> None:
     with pytest.raises(ValueError, match="was closed"):
         batch[Unwilling(0, close)]
     assert contents(lent[0]) == [b"another's"]
-
-
-def test_a_callback_sends_what_is_being_released(world: World) -> None:
-    """A release frees no packet that a send has begun with; the send goes on."""
-    begun: list[Any] = []
-
-    def begin() -> None:
-        if world.batch and not begun:
-            begun.append(sender_of(world.sockets.receiver, world.batch, False, "auto"))
-
-    world.check()
-    expected = [bytes(data) for data in world.batch.payloads()]
-    callbacks = [weakref.ref(view, partial(_call, begin)) for view in world.batch.payloads()]
-    with contextlib.suppress(BufferError):  # of those that the send has
-        world.batch.clear()
-    del callbacks
-    for one in begun:
-        assert [bytes(data) for data in world.batch.payloads()] == expected[-one.count :]
-        one.send(world.sockets.receiver, SendResult())
-        one.release()
-    world.finish()
-
-
-def test_a_callback_answers_the_packet_that_is_being_released(world: World) -> None:
-    outcomes: list[Any] = []
-    packet = world.batch[0]
-
-    def answer() -> None:
-        try:
-            outcomes.append(send_mmsg_nowait(world.sockets.receiver, [(b"answer", packet)]))
-        except ValueError as error:
-            outcomes.append(str(error))
-
-    callback = weakref.ref(packet.data, partial(_call, answer))
-    world.batch.release()
-    gc.collect()
-    assert callback() is None or not compiled
-    assert all("was released" in outcome for outcome in outcomes)
-    world.finish()
 
 
 def test_a_spare_view_is_nobody_s(world: World) -> None:

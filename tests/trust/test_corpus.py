@@ -130,7 +130,7 @@ FAULTS: list[tuple[str, Callable[[], Any], str, Any]] = [
     ("control", lambda: control, "_TWO_LONGS", struct.Struct("=QQ").unpack),
     ("control", lambda: control, "IP_PKTINFO", 9),
     ("control", lambda: control, "_HEADER", struct.Struct("@nI4x")),
-    ("trains", lambda: PlainSlots, "_packets_in", lambda self, slot: 1),
+    ("trains", lambda: PlainSlots, "_count", lambda self, slot: 1),
     ("receive", lambda: PlainSlots, "addresses", lambda self, *range: [None] * self.held),
     ("receive", lambda: recvfrom_into, "segment_of", lambda messages, cut: 0),
     ("syslog", lambda: example("trio_nursery").Message, "__str__", lambda self: self.text),

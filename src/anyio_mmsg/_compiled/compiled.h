@@ -88,6 +88,12 @@ typedef struct {
  * that Linux makes (UDP_MAX_SEGMENTS, 128 since 6.9), some 35 KB of objects. */
 #define MOST_SPARES 128
 
+/* Where a packet lies: in which slot, and which of its packets it is. */
+typedef struct {
+    Py_ssize_t slot;
+    Py_ssize_t index;
+} Place;
+
 /* What came with the message in a slot, and what was handed out for it. */
 typedef struct {
     PyObject *sender;  /* owned: its address, or the Recvmmsg that has it; NULL: never filled */
@@ -110,6 +116,8 @@ typedef struct {
     long long oldest;     /* the number of the oldest packet held, counted by arrival */
     Py_ssize_t held;      /* packets */
     Py_ssize_t skip;      /* packets of the oldest message that were released */
+    long long near;       /* the number of a packet whose place was looked up; if it is held, */
+    Place near_place;     /* this is its place: who asks for one after another finds each at once */
     uint32_t *wire_sizes; /* by slot: bytes of its message as sent */
     uint32_t *segments;   /* by slot: bytes of each packet but the last, 0: it is one packet,
                            * LOST: it is none; NULL: every message is one */
@@ -126,12 +134,6 @@ typedef struct {
 /* The attributes of a packet that are read from control data, in the order of `Control` in
  * _packets/packet.py; that has no timestamp. */
 enum control { TIMESTAMP = -1, DESTINATION, INTERFACE, ECN, HOP_LIMIT, LOCAL };
-
-/* Where a packet lies: in which slot, and which of its packets it is. */
-typedef struct {
-    Py_ssize_t slot;
-    Py_ssize_t index;
-} Place;
 
 /* The Linux engine: one recvmmsg(2) a call. The twin of RecvfromInto. */
 typedef struct {
@@ -239,7 +241,7 @@ Py_ssize_t slots_hold(Slots *self, Py_ssize_t first, Py_ssize_t count);
 
 /* handout.c */
 /* The place of a held packet, by its number. */
-Place place_of(const Slots *self, long long number);
+Place place_of(Slots *self, long long number);
 /* The place of the next packet. Without one it means nothing, but is within the slots. */
 Place next_place(const Slots *self, Place place);
 /* The live packet at a place, a borrowed reference, or NULL. */

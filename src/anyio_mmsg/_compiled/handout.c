@@ -41,7 +41,7 @@ is_ours_alone(PyObject *view)
 }
 
 Place
-place_of(const Slots *self, long long number)
+place_of(Slots *self, long long number)
 {
     Py_ssize_t position = (Py_ssize_t)(number - self->oldest), count, tries;
     Place place = {slot_of(self, self->head), self->skip + position};
@@ -50,6 +50,10 @@ place_of(const Slots *self, long long number)
         place.index = 0;
         return place;
     }
+    if (self->near >= self->oldest && self->near <= number) {
+        place = self->near_place;
+        place.index += (Py_ssize_t)(number - self->near);
+    }
     for (tries = 0; tries < self->capacity; tries++) {
         count = packets_in(self, place.slot);
         if (place.index < count) {
@@ -57,6 +61,10 @@ place_of(const Slots *self, long long number)
         }
         place.index -= count;
         place.slot = place.slot + 1 == self->capacity ? 0 : place.slot + 1;
+    }
+    if (number < self->oldest + self->held) {
+        self->near = number;
+        self->near_place = place;
     }
     return place;
 }

@@ -38,6 +38,7 @@ slots_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     }
     self->capacity = capacity;
     self->slot_size = slot_size;
+    self->near = -1;
     self->scribble = (char)scribble;
     self->ancillary = (char)ancillary;
     self->gro = (char)gro;

@@ -70,6 +70,7 @@ class Slots:
         "_addresses",
         "_base",
         "_controls",
+        "_counts",
         "_ends",
         "_handed",
         "_scribble",
@@ -114,8 +115,8 @@ class Slots:
         self._addresses: list[Address] = [None] * capacity
         self._controls: list[Any] = [None] * capacity
         # By slot, for `gro`: bytes of each packet of a train but the last, 0 for a message that is
-        # one packet; the number of the first packet after the message.
-        self._segments, self._ends = [0] * capacity, [0] * capacity
+        # one packet; how many packets it is; the number of the first packet after the message.
+        self._segments, self._counts, self._ends = ([0] * capacity for _ in range(3))
         # The oldest message held; how many of its packets were released; the number of the
         # oldest packet held. One store changes them.
         self._state = 0, 0, 0
@@ -182,14 +183,15 @@ class Slots:
             self._controls[run] = [None] * count if controls is None else controls
         if self.gro:
             self._segments[run] = segments or [0] * count
-            counts = map(self._packets_in, range(first, first + count))
+            self._counts[run] = counts = list(map(self._count, range(first, first + count)))
             arrived = self._state[2] + self.held
             self._ends[run] = list(accumulate(counts, initial=arrived))[1:]
         self.tail += count
         if self.gro:  # free the oldest messages as long as they have no packets
             self._state = self._state_at(self._state[2])
 
-    def _packets_in(self, slot: int) -> int:
+    def _count(self, slot: int) -> int:
+        """Return how many packets a slot's message is."""
         segment = self._segments[slot]
         if segment == LOST:
             return 0
@@ -288,7 +290,7 @@ class Slots:
             return self._column(self._wire_sizes, start, stop)
         sizes: list[int] = []
         for slot, first, last in self._spans(start, stop):
-            segment, inside = self._segments[slot], self._packets_in(slot)
+            segment, inside = self._segments[slot], self._counts[slot]
             # A packet of a train was sent as long as it is.
             end = self._size_in(slot) - segment * (inside - 1)
             found = [segment] * (inside - 1) + [end] if segment else [self._wire_sizes[slot]]
@@ -325,7 +327,7 @@ class Slots:
         while number < last:
             slot = (message - self._base) % self.capacity
             end = self._ends[slot]
-            begin, until = end - self._packets_in(slot), min(end, last)
+            begin, until = end - self._counts[slot], min(end, last)
             if until > number:
                 spans.append((slot, number - begin, until - begin))
             number, message = max(number, until), message + 1
@@ -340,7 +342,7 @@ class Slots:
         if message == self.tail:
             return message, 0, number
         slot = (message - self._base) % self.capacity
-        return message, number - (self._ends[slot] - self._packets_in(slot)), number
+        return message, number - (self._ends[slot] - self._counts[slot]), number
 
     def _end_of(self, message: int) -> int:
         return self._ends[(message - self._base) % self.capacity]
