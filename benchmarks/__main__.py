@@ -187,8 +187,8 @@ def write_report(options: argparse.Namespace, console: Console) -> None:
     for page in options.page or PAGES:
         page.write_text(report.fill(page.read_text("utf-8"), found), encoding="utf-8")
         console.print(f"wrote {page}")
-    for drawing in picture.PICTURES:
-        if path := picture.draw(drawing, results, options.out):
+    for name in picture.PICTURES:
+        if path := picture.draw(name, results, options.out):
             console.print(f"drew {path}")
 
 

@@ -1,12 +1,13 @@
-"""The pictures: one panel each, few bars with words; the same bytes for the same numbers."""
+"""The pictures: a panel or two, few bars with words; the same bytes for the same numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
@@ -31,18 +32,16 @@ SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Picture:
-    """What a picture shows.
+class Panel:
+    """What a panel of a picture shows.
 
     Attributes:
-        name: Of its file.
         table: Which table, and which column of it.
         title: Above it; says which way is better.
         axis: Under it, with the unit.
         bars: Labels by the key of a candidate, from the top.
     """
 
-    name: str
     table: str
     column: str
     title: str
@@ -50,97 +49,133 @@ class Picture:
     bars: Mapping[str, str]
 
 
-PICTURES = (
-    Picture(
-        "receive",
-        "read",
-        "ns",
-        "Receiving a packet and reading it (lower is better)",
-        "nanoseconds a packet, 1,232 bytes, 512 queued",
-        {
-            "floor-64": "C, recvmmsg(2), not read",
-            "ours-64-asyncio": "anyio-mmsg on asyncio",
-            "ours-64-uvloop": "anyio-mmsg on uvloop",
-            "ours-64-trio": "anyio-mmsg on Trio",
-            "plain-64-asyncio": "anyio-mmsg in plain Python",
-            "naive-asyncio": "six-line recvfrom loop, asyncio",
-            "protocol-uvloop": "DatagramProtocol on uvloop",
-            "aiofastnet-uvloop": "aiofastnet on uvloop",
-        },
+PICTURES: dict[str, tuple[Panel, ...]] = {
+    "receive": (
+        Panel(
+            "read",
+            "ns",
+            "Packets that queue (lower is better)",
+            "nanoseconds to receive and read one of 512, 1,232 bytes",
+            {
+                "floor-64": "C, recvmmsg(2), not read",
+                "ours-64-asyncio": "anyio-mmsg on asyncio",
+                "ours-64-uvloop": "anyio-mmsg on uvloop",
+                "ours-64-trio": "anyio-mmsg on Trio",
+                "plain-64-asyncio": "anyio-mmsg in plain Python",
+                "naive-asyncio": "six-line recvfrom loop, asyncio",
+                "protocol-uvloop": "DatagramProtocol on uvloop",
+                "aiofastnet-uvloop": "aiofastnet on uvloop",
+            },
+        ),
+        Panel(
+            "lowrate-10000",
+            "CPU, %",
+            "A packet now and then (lower is better)",
+            "percent of a core to echo 10,000 packets a second, one at a time",
+            {
+                "echo-stream-asyncio": "PacketReceiver on asyncio",
+                "echo-stream-uvloop": "PacketReceiver on uvloop",
+                "echo-stream-trio": "PacketReceiver on Trio",
+                "echo-served-asyncio": "serve_protocol on asyncio",
+                "echo-naive-asyncio": "six-line recvfrom loop, asyncio",
+                "echo-naive-trio": "six-line recvfrom loop, Trio",
+                "echo-protocol-asyncio": "DatagramProtocol on asyncio",
+                "echo-protocol-uvloop": "DatagramProtocol on uvloop",
+            },
+        ),
     ),
-    Picture(
-        "echo",
-        "echo-512",
-        "packets/s",
-        "Echo server on one core (higher is better)",
-        "packets a second, 1,232 bytes, 512 on their way",
-        {
-            "echo-gso-uvloop": "anyio-mmsg, gso=True, uvloop",
-            "echo-ours-asyncio": "anyio-mmsg on asyncio",
-            "echo-ours-uvloop": "anyio-mmsg on uvloop",
-            "echo-ours-trio": "anyio-mmsg on Trio",
-            "echo-naive-asyncio": "six-line recvfrom loop, asyncio",
-            "echo-protocol-uvloop": "DatagramProtocol on uvloop",
-            "echo-aiofastnet-uvloop": "aiofastnet on uvloop",
-        },
+    "echo": (
+        Panel(
+            "echo-512",
+            "packets/s",
+            "Echo server on one core (higher is better)",
+            "packets a second, 1,232 bytes, 512 on their way",
+            {
+                "echo-gso-uvloop": "anyio-mmsg, gso=True, uvloop",
+                "echo-ours-asyncio": "anyio-mmsg on asyncio",
+                "echo-ours-uvloop": "anyio-mmsg on uvloop",
+                "echo-ours-trio": "anyio-mmsg on Trio",
+                "echo-naive-asyncio": "six-line recvfrom loop, asyncio",
+                "echo-protocol-uvloop": "DatagramProtocol on uvloop",
+                "echo-aiofastnet-uvloop": "aiofastnet on uvloop",
+            },
+        ),
     ),
-)
+}
+"""Panels by the name of the picture's file, from the top."""
+
+Bars = list[tuple[str, str, Summary]]
+"""A label, whose it is, and its figure; from the top."""
 
 
-def draw(picture: Picture, results: Iterable[Result], directory: Path) -> Path | None:
-    """Draw the bars of which there are figures; return the file, or None if there is none."""
+def bars_of(panel: Panel, results: Iterable[Result]) -> Bars:
+    """Find the bars of which there are figures."""
     found: dict[str, tuple[str, Summary]] = {}
-    caption = ""
-    for result in results:
-        for table in result.tables:
-            if table.name == picture.table:
-                caption = machine.short(result.machine)
-                for row in table.rows:
-                    if picture.column in row.cells:
-                        found[row.key] = (row.kind, row.cells[picture.column])
-    keys = [key for key in picture.bars if key in found]
-    if not keys:
+    for table in (table for result in results for table in result.tables):
+        if table.name == panel.table:
+            for row in table.rows:
+                if panel.column in row.cells:
+                    found[row.key] = (row.kind, row.cells[panel.column])
+    return [(label, *found[key]) for key, label in panel.bars.items() if key in found]
+
+
+def draw_panel(axes: Axes, panel: Panel, bars: Bars) -> None:
+    """Draw a panel."""
+    axes.set_title(panel.title, fontsize=13, fontweight="bold", loc="left")
+    labels, kinds, summaries = zip(*bars, strict=True)
+    medians = [summary.median for summary in summaries]
+    axes.barh(labels, medians, color=[COLOURS[kind] for kind in kinds], height=0.7)
+    axes.invert_yaxis()
+    for place, median in enumerate(medians):
+        axes.annotate(
+            f"{median:,.0f}",
+            (median, place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    axes.set_xlabel(panel.axis)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.locator_params(axis="x", nbins=5)
+    axes.margins(x=0.12)
+    axes.set_xlim(left=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def draw(name: str, results: Sequence[Result], directory: Path) -> Path | None:
+    """Draw a picture; return its file, or None if there is no figure for it."""
+    panels = [(panel, bars) for panel in PICTURES[name] if (bars := bars_of(panel, results))]
+    if not panels:
         return None
-    labels = [picture.bars[key] for key in keys]
-    kinds = [found[key][0] for key in keys]
-    summaries = [found[key][1] for key in keys]
+    tables = {panel.table for panel, _ in panels}
+    machines = {
+        machine.short(result.machine)
+        for result in results
+        if tables & {table.name for table in result.tables}
+    }
+    drawn = {kind for _, bars in panels for _, kind, _ in bars}
+    heights = [1.2 + 0.36 * len(bars) for _, bars in panels]
     with mpl.rc_context(SETTINGS):  # type: ignore[arg-type]
-        figure = Figure(figsize=(8, 1.7 + 0.36 * len(keys)), facecolor="white")
-        axes = figure.add_subplot()
-        axes.set_title(picture.title, fontsize=13, fontweight="bold", loc="left")
-        medians = [summary.median for summary in summaries]
-        axes.barh(labels, medians, color=[COLOURS[kind] for kind in kinds], height=0.7)
-        axes.invert_yaxis()
-        for place, summary in enumerate(summaries):
-            axes.annotate(
-                f"{summary.median:,.0f}",
-                (summary.median, place),
-                xytext=(4, 0),
-                textcoords="offset points",
-                va="center",
-            )
-        axes.set_xlabel(picture.axis)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        axes.locator_params(axis="x", nbins=5)
-        axes.margins(x=0.12)
-        axes.set_xlim(left=0)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(axis="y", length=0)
+        figure = Figure(figsize=(8, 0.5 + sum(heights)), facecolor="white")
+        every = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
+        for axes, (panel, bars) in zip(every, panels, strict=True):
+            draw_panel(axes, panel, bars)
         figure.legend(
             handles=[
                 Patch(color=COLOURS[kind], label=text)
                 for kind, text in WORDS.items()
-                if kind in kinds
+                if kind in drawn
             ],
             loc="lower left",
-            bbox_to_anchor=(0.01, 0.05),
+            bbox_to_anchor=(0.01, 0.22 / (0.5 + sum(heights))),
             ncols=len(WORDS),
             frameon=False,
             fontsize=10,
             handlelength=1,
         )
-        figure.text(0.015, 0.02, caption, fontsize=8, color="#555555")
-        figure.tight_layout(rect=(0, 0.12, 1, 1))
-        path = directory / f"{picture.name}.svg"
+        figure.text(0.015, 0.02, "; ".join(sorted(machines)), fontsize=8, color="#555555")
+        figure.tight_layout(rect=(0, 0.55 / (0.5 + sum(heights)), 1, 1))
+        path = directory / f"{name}.svg"
         figure.savefig(path, format="svg", metadata={"Date": None})
     return path

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from .children import Children
 from .spec import LOOPS, AnySpec, Kind
-from .stats import Rounds, Summary, ratio, summarize
+from .stats import Rounds, Summary, difference, ratio, summarize
 
 
 @dataclass
@@ -49,8 +49,8 @@ class Goal:
         what: Of ours.
         to: What it is compared with.
         loop: On which loop; "" for what needs none.
-        bound: Of the ratio.
-        measured: The ratio, within each round; None if one of the two could not be measured.
+        bound: Of the ratio, or the difference.
+        measured: That, within each round; None if one of the two could not be measured.
         at_most: Whether the bound is the most or the least.
     """
 
@@ -157,18 +157,27 @@ class Figures:
         """Compare two cells, round by round."""
         return ratio(self.rounds.get(cell), self.rounds.get(base))
 
+    def difference(self, cell: tuple[Any, ...], base: tuple[Any, ...]) -> Summary | None:
+        """Subtract a cell from another, round by round."""
+        return difference(self.rounds.get(cell), self.rounds.get(base))
+
 
 def per_loop(
     what: str,
     to: str,
-    bound: float,
+    bound: float | Sequence[float],
     measured: Callable[[str], Summary | None],
     *,
     at_most: bool = True,
     loops: Iterable[str] = LOOPS,
 ) -> list[Goal]:
-    """Return a goal for each loop."""
-    return [Goal(what, to, loop, bound, measured(loop), at_most) for loop in loops]
+    """Return a goal for each loop, with one bound or one for each."""
+    loops = list(loops)
+    bounds = bound if isinstance(bound, Sequence) else [bound] * len(loops)
+    return [
+        Goal(what, to, loop, most, measured(loop), at_most)
+        for loop, most in zip(loops, bounds, strict=True)
+    ]
 
 
 def write_json(result: Result, path: Path) -> None:

@@ -47,6 +47,14 @@ def ratio(values: Rounds | None, base: Rounds | None) -> Summary | None:
     return summarize([v / b for v, b in pairs if v is not None and b])
 
 
+def difference(values: Rounds | None, base: Rounds | None) -> Summary | None:
+    """Summarize each round's value less the same round's base; None if no round has both."""
+    if values is None or base is None:
+        return None
+    pairs = zip(values, base, strict=True)
+    return summarize([v - b for v, b in pairs if v is not None and b is not None])
+
+
 def best(candidates: Sequence[Rounds], *, lowest: bool) -> list[float | None]:
     """Return each round's best value of several candidates."""
     choose = min if lowest else max

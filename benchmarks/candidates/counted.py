@@ -21,7 +21,7 @@ from benchmarks import example, udp
 from benchmarks.spec import LOOPS, PLAIN, Kind, Spec, UnavailableError
 
 from . import qh3_sockets, servers
-from .receivers import Ours, Receiver, Stream, Use, opened
+from .receivers import Datagrams, Ours, Receiver, Stream, opened
 from .receiving_peers import (
     ROOM,
     SIX_LINES,
@@ -54,27 +54,6 @@ BUFFER = 2**20  # bytes to ask for: 64 packets and to spare
 def next_turn(loop: str) -> Callable[[], Awaitable[None]]:
     """Return what gives other tasks and the network a turn, and no more."""
     return lowlevel.checkpoint if loop == "trio" else partial(asyncio.sleep, 0)
-
-
-class Datagrams(Receiver):
-    """`recv_datagrams`, which gives bytes and addresses."""
-
-    async def open(self) -> None:
-        """See `Receiver`."""
-        self.recv_datagrams: Any = getattr(anyio_mmsg, "recv_datagrams", None)
-        if self.recv_datagrams is None:
-            raise UnavailableError("this version has no recv_datagrams")
-
-    async def receive(self, count: int, use: Use) -> None:
-        """See `Receiver`."""
-        sock, recv_datagrams = self.sock, self.recv_datagrams
-        while self.got < count:
-            got = octets = 0
-            for data, _address in await recv_datagrams(sock):
-                octets += len(data)
-                got += 1
-            self.octets += octets
-            self.got += got
 
 
 def sender_to(sock: socket.socket, data: bytes) -> Callable[[int], None]:

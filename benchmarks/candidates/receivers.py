@@ -10,7 +10,9 @@ from typing import Any, Literal, TypeAlias
 
 from anyio import WouldBlock
 
+import anyio_mmsg
 from anyio_mmsg import (
+    NUM_RCVMMSGS,
     PACKET_DATA_SIZE,
     PacketBatch,
     PacketBatchPool,
@@ -146,6 +148,27 @@ class Stream(Ours):
         await self.receiver.aclose()
 
 
+class Datagrams(Receiver):
+    """`recv_datagrams`, which gives bytes and addresses."""
+
+    async def open(self) -> None:
+        """See `Receiver`."""
+        self.recv_datagrams: Any = getattr(anyio_mmsg, "recv_datagrams", None)
+        if self.recv_datagrams is None:
+            raise UnavailableError("this version has no recv_datagrams")
+
+    async def receive(self, count: int, use: Use) -> None:
+        """See `Receiver`."""
+        sock, recv_datagrams = self.sock, self.recv_datagrams
+        while self.got < count:
+            got = octets = 0
+            for data, _address in await recv_datagrams(sock):
+                octets += len(data)
+                got += 1
+            self.octets += octets
+            self.got += got
+
+
 ReceiverSpec: TypeAlias = Spec[Callable[[socket.socket], Awaitable[Receiver]]]
 
 
@@ -178,6 +201,11 @@ def plain_key(limit: int, loop: str) -> str:
 def stream_key(loop: str) -> str:
     """Return the key of a `PacketReceiver`."""
     return f"stream-64-{loop}"
+
+
+def datagrams_key(loop: str) -> str:
+    """Return the key of `recv_datagrams`."""
+    return f"datagrams-64-{loop}"
 
 
 def _ours(
@@ -217,6 +245,18 @@ OURS = [
 ]
 STREAMS = [
     _ours(stream_key(loop), "PacketReceiver, a pool, 64 a call", loop, "auto", 64)
+    for loop in LOOPS
+]
+DATAGRAMS: list[ReceiverSpec] = [
+    Spec(
+        datagrams_key(loop),
+        f"recv_datagrams, {NUM_RCVMMSGS} a call",
+        loop,
+        "ours",
+        partial(opened, make=Datagrams),
+        WORKER,
+        NUM_RCVMMSGS,
+    )
     for loop in LOOPS
 ]
 PORTABLE = [

@@ -14,6 +14,7 @@ from anyio_mmsg import NUM_RCVMMSGS, PACKET_DATA_SIZE, serve_protocol
 from benchmarks.spec import FRESH, LOOPS, WARM, Spec, UnavailableError
 
 from . import qh3_sockets, receivers
+from .fields import FIELDS
 from .receivers import WORKER, Address, Receiver, ReceiverSpec, Use, opened
 
 ROOM = 2048
@@ -355,6 +356,8 @@ SPECS = {
         receivers.FLOORS
         + receivers.OURS
         + receivers.STREAMS
+        + receivers.DATAGRAMS
+        + FIELDS
         + receivers.PORTABLE
         + receivers.PLAINS
         + SERVED

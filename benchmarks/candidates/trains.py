@@ -13,10 +13,11 @@ import struct
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from anyio import WouldBlock
 
+import anyio_mmsg
 from anyio_mmsg import PACKET_DATA_SIZE, PacketBatch, recv_mmsg_nowait
 from benchmarks import udp
 from benchmarks.spec import PLAIN, Kind, Spec, UnavailableError
@@ -81,6 +82,44 @@ def batches(
                     for packet in batch:
                         _ = packet.data, packet.address
                 batch.clear()
+        return taken
+
+    return take
+
+
+def batch_lists(sock: socket.socket) -> Take:
+    """Ours with trains: `PacketBatch.datagrams`, bytes and addresses."""
+    ask(sock, GRO)
+    batch: Any = PacketBatch(64, gro=True)
+    if not hasattr(batch, "datagrams"):
+        raise UnavailableError("this version has no PacketBatch.datagrams")
+
+    def take() -> int:
+        taken = 0
+        with contextlib.suppress(WouldBlock):
+            while True:
+                recv_mmsg_nowait(sock, batch)
+                for _data, _address in batch.datagrams():
+                    taken += 1
+                batch.clear()
+        return taken
+
+    return take
+
+
+def our_lists(sock: socket.socket) -> Take:
+    """Ours with trains: `recv_datagrams_nowait`, the same without a batch."""
+    ask(sock, GRO)
+    receive: Any = getattr(anyio_mmsg, "recv_datagrams_nowait", None)
+    if receive is None:
+        raise UnavailableError("this version has no recv_datagrams_nowait")
+
+    def take() -> int:
+        taken = 0
+        with contextlib.suppress(WouldBlock):
+            while True:
+                for _data, _address in receive(sock):
+                    taken += 1
         return taken
 
     return take
@@ -156,6 +195,8 @@ TRAINS: list[TrainSpec] = [
     _spec("recvfrom", "socket.recvfrom", "peer", one_by_one),
     *_ours("batch", "a batch", batches),
     *_ours("gro", "a batch with gro=True", _GRO),
+    *_ours("lists", "a batch with gro=True, datagrams()", batch_lists),
+    *_ours("datagrams", "recv_datagrams_nowait with UDP_GRO", our_lists),
     Spec("qh3", qh3_sockets.CALLS, "", "peer", qh3_lists, "trains", needs=qh3_sockets.NEEDS),
     Spec("c", "C, recvmmsg, nothing read", "", "floor", None, "trains", arguments=("0",)),
     Spec("c-gro", "C, recvmmsg with UDP_GRO, nothing read", "", "floor", None, "trains",

@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -137,30 +136,30 @@ def visit(context: Context, spec: AnySpec, load: Load, queries: Path, found: Fig
 def goals(found: Figures) -> list[Goal]:
     """Compare with what the project promises itself."""
 
-    def compared(label: str) -> Callable[[str], Summary | None]:
-        """Return what compares ours with each round's best of AnyIO's and Trio's own sockets."""
+    def to_sockets(loop: str) -> Summary | None:
+        """Compare with each round's best of AnyIO's and Trio's own sockets."""
+        rounds: list[Rounds] = []
+        for kind in ("anyio", "socket"):
+            measured = found.get(key("dns", kind, loop), CALM, LATENCY)
+            rounds += [measured] if measured else []
+        ours = found.get(key("dns", "ours", loop), CALM, LATENCY)
+        return ratio(ours, best(rounds, lowest=True) or None)
 
-        def on(loop: str) -> Summary | None:
-            rounds: list[Rounds] = []
-            for kind in ("anyio", "socket"):
-                measured = found.get(key("dns", kind, loop), CALM, label)
-                rounds += [measured] if measured else []
-            ours = found.get(key("dns", "ours", loop), CALM, label)
-            return ratio(ours, best(rounds, lowest=True) or None)
-
-        return on
-
-    listed: list[Goal] = []
-    for label, text in ((CPU, "CPU"), (LATENCY, "latency")):
-        listed += per_loop(
-            f"DNS at 10,000/s, {text}",
-            "best of AnyIO's and Trio's own sockets",
-            1.0,
-            compared(label),
-        )
+    six_lines = f"{SIX_LINES} with `sendto`, same answering code"
+    listed = per_loop(
+        "DNS at 10,000/s, CPU",
+        six_lines,
+        (0.9, 1.0, 1.15),
+        lambda loop: found.ratio(
+            (key("dns", "ours", loop), CALM, CPU), (key("dns", "naive", loop), CALM, CPU)
+        ),
+    )
+    listed += per_loop(
+        "DNS at 10,000/s, latency", "best of AnyIO's and Trio's own sockets", 1.0, to_sockets
+    )
     listed += per_loop(
         "DNS under dnsperf, 512 outstanding",
-        f"{SIX_LINES} with `sendto`, same answering code",
+        six_lines,
         1.25,
         lambda loop: found.ratio(
             (key("dns", "ours", loop), FULL, RATE), (key("dns", "naive", loop), FULL, RATE)

@@ -18,6 +18,7 @@ COUNT = 8 * 52  # packets by the clock: all lengths divide it
 TIMES = 5  # in a visit, of which the first does not count
 ROUNDS = 15
 BUFFER = 8 * 2**20
+QH3 = "qh3's `UdpSocketState.recv` (internal there)"
 
 
 def run(context: Context) -> Result:
@@ -52,9 +53,11 @@ def run(context: Context) -> Result:
         if spec in CONTROL or spec.key in ("recvfrom", "ours-batch", "plain-batch"):
             control.add(spec, {"ns": found.summary(spec.key, 1)})
     result.tables = [trains, control]
-    plain = ("ours-batch", 1)
+    plain, qh3 = ("ours-batch", 1), ("qh3", 52)
     for what, to, bound, cell, base in (
         ("trains of 52, read", "`recvfrom`", 0.20, ("ours-gro", 52), ("recvfrom", 1)),
+        ("trains of 52, bytes and address, by `datagrams()`", QH3, 0.75, ("ours-lists", 52), qh3),
+        ("trains of 52, by `recv_datagrams_nowait`", QH3, 0.75, ("ours-datagrams", 52), qh3),
         ("gro=True without trains", "a batch without", 1.05, ("ours-gro", 1), plain),
         ("timestamps asked for, not read", "none", 1.10, ("ours-stamps", 1), plain),
         ("destinations asked for, not read", "none", 1.10, ("ours-destinations", 1), plain),

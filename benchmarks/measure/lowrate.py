@@ -6,17 +6,18 @@ a core of its own. Here there is little to batch, and the question is what a pac
 
 from __future__ import annotations
 
-from benchmarks.candidates.serving_peers import echoes
-from benchmarks.result import Context, Figures, Result, Table
-from benchmarks.spec import WARM_NOTE
+from benchmarks.candidates.receiving_peers import SIX_LINES
+from benchmarks.candidates.serving_peers import echoes, key
+from benchmarks.result import Context, Figures, Goal, Result, Table
+from benchmarks.spec import LOOPS, WARM_NOTE
 
 from .roundtrip import percentile
 from .trial import PAYLOAD, rotated
 
 RATES = (1_000, 10_000, 100_000)
-SECONDS = 0.4  # a visit
+SECONDS = 0.3  # a visit
 QUICK_SECONDS = 0.02
-ROUNDS = 3
+ROUNDS = 5
 BUFFER = 8 * 2**20
 CPU, P50, P99, LOST = "CPU, %", "p50, us", "p99, us", "lost, %"
 
@@ -33,6 +34,25 @@ ALL = echoes(
     "anyio",
     "socket",
 )
+
+
+def goals(found: Figures) -> list[Goal]:
+    """Compare a `PacketReceiver` with what its loop has, which is nothing on Trio."""
+    listed = []
+    for label, text, rates, bounds in (
+        (CPU, "CPU", RATES[:2], (0.95, 1.35, 1.1)),
+        (P50, "p50", RATES[1:2], (1.1, 1.1, 1.1)),
+    ):
+        for rate in rates:
+            for loop, bound in zip(LOOPS, bounds, strict=True):
+                base = key("echo", "naive" if loop == "trio" else "protocol", loop)
+                measured = found.ratio(
+                    (key("echo", "stream", loop), rate, label), (base, rate, label)
+                )
+                what = f"echo at {rate:,}/s by `PacketReceiver`, {text}"
+                to = f"`DatagramProtocol`; on Trio the {SIX_LINES}"
+                listed.append(Goal(what, to, loop, bound, measured))
+    return listed
 
 
 def run(context: Context) -> Result:
@@ -66,6 +86,7 @@ def run(context: Context) -> Result:
                 spec, {label: found.summary(spec.key, rate, label) for label in table.columns}
             )
         result.tables.append(table)
+    result.goals = goals(found)
     result.notes = [
         f"{PAYLOAD:,} bytes a packet. CPU is the server's, in percent of one core. On asyncio and "
         "uvloop, AnyIO's UDPSocket has a queue of 100 datagrams and drops the rest.",
