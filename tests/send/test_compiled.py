@@ -171,7 +171,7 @@ def test_a_reply_goes_to_who_asked_though_the_slot_is_used_again(inet: Family) -
 # Failing allocations
 
 _testcapi: Any = None
-if importlib.util.find_spec("_testcapi"):  # not every CPython was built with it
+if Sendmmsg and importlib.util.find_spec("_testcapi"):  # not every CPython was built with it
     _testcapi = importlib.import_module("_testcapi")
 
 needs_failures = pytest.mark.skipif(_testcapi is None, reason="this CPython has no _testcapi")

@@ -19,6 +19,8 @@
 #include <stdint.h>
 #include <structmember.h>
 
+#include "docstrings.h"
+
 #ifdef Py_GIL_DISABLED
 #error "free-threaded builds run the plain Python path: the GIL guards what is here"
 #endif

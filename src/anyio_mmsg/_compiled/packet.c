@@ -202,32 +202,23 @@ released_repr(PyObject *Py_UNUSED(self))
 }
 
 static PyMemberDef packet_members[] = {
-    {"data", T_OBJECT_EX, offsetof(Packet, data), READONLY,
-     "Exactly the bytes received, read-only; empty for an empty datagram."},
-    {"address", T_OBJECT_EX, offsetof(Packet, address), READONLY,
-     "The sender, in the form of `socket.recvfrom`; None for one without a name."},
+    {"data", T_OBJECT_EX, offsetof(Packet, data), READONLY, NULL},
+    {"address", T_OBJECT_EX, offsetof(Packet, address), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
+#define CONTROL(name, which) \
+    {#name, (getter)packet_control, NULL, DOC_Packet_##name, (void *)(intptr_t)which}
+
 static PyGetSetDef packet_getset[] = {
-    {"size", (getter)packet_size, NULL, "Bytes received, at most the batch's `slot_size`.", NULL},
-    {"truncated", (getter)packet_truncated, NULL,
-     "Whether the datagram was longer than the slot, so that its end is lost.", NULL},
-    {"wire_size", (getter)packet_wire_size, NULL,
-     "Bytes of the datagram as it was sent; None if it was truncated and the platform does not "
-     "report the length.",
-     NULL},
-    {"timestamp", (getter)packet_control, NULL,
-     "When the kernel took the packet in, in nanoseconds since the epoch, or None.",
-     (void *)(intptr_t)TIMESTAMP},
-    {"destination", (getter)packet_control, NULL, "The address it was sent to, or None.",
-     (void *)(intptr_t)DESTINATION},
-    {"interface", (getter)packet_control, NULL,
-     "The index of the interface where it came in, or None.", (void *)(intptr_t)INTERFACE},
-    {"ecn", (getter)packet_control, NULL, "Its ECN codepoint, 0 to 3, or None.",
-     (void *)(intptr_t)ECN},
-    {"hop_limit", (getter)packet_control, NULL,
-     "What was left of its TTL or hop limit, or None.", (void *)(intptr_t)HOP_LIMIT},
+    {"size", (getter)packet_size, NULL, DOC_Packet_size, NULL},
+    {"truncated", (getter)packet_truncated, NULL, DOC_Packet_truncated, NULL},
+    {"wire_size", (getter)packet_wire_size, NULL, DOC_Packet_wire_size, NULL},
+    CONTROL(timestamp, TIMESTAMP),
+    CONTROL(destination, DESTINATION),
+    CONTROL(interface, INTERFACE),
+    CONTROL(ecn, ECN),
+    CONTROL(hop_limit, HOP_LIMIT),
     {"_local", (getter)packet_control, NULL, NULL, (void *)(intptr_t)LOCAL},
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -237,13 +228,8 @@ static PyMethodDef packet_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-PyDoc_STRVAR(packet_doc,
-             "One datagram held by a `PacketBatch`: a view, not a copy. Read-only.\n\n"
-             "It is valid until the batch releases it; from then on its attributes raise\n"
-             "ValueError. Copy with ``bytes(packet.data)`` what has to live longer.");
-
 static PyType_Slot packet_slots[] = {
-    {Py_tp_doc, (void *)packet_doc},
+    {Py_tp_doc, DOC_Packet},
     {Py_tp_dealloc, packet_dealloc},
     {Py_tp_members, packet_members},
     {Py_tp_getset, packet_getset},

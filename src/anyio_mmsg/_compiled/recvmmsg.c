@@ -377,10 +377,10 @@ recvmmsg_address(Recvmmsg *self, Py_ssize_t slot)
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 
 static PyMethodDef recvmmsg_methods[] = {
-    {"takes", (PyCFunction)recvmmsg_takes, METH_O, NULL},
-    {"fill", FAST(recvmmsg_fill), NULL},
-    {"busy", recvmmsg_busy, METH_NOARGS, NULL},
-    {"settle", recvmmsg_settle, METH_O, NULL},
+    {"takes", (PyCFunction)recvmmsg_takes, METH_O, DOC_Recvmmsg_takes},
+    {"fill", FAST(recvmmsg_fill), DOC_Recvmmsg_fill},
+    {"busy", recvmmsg_busy, METH_NOARGS, DOC_Recvmmsg_busy},
+    {"settle", recvmmsg_settle, METH_O, DOC_Recvmmsg_settle},
     {NULL, NULL, 0, NULL},
 };
 
@@ -393,7 +393,7 @@ static PyMemberDef recvmmsg_members[] = {
 };
 
 static PyType_Slot recvmmsg_slots[] = {
-    {Py_tp_doc, "Fills slots by recvmmsg(2). See _receive/engine.py."},
+    {Py_tp_doc, DOC_Recvmmsg},
     {Py_tp_new, recvmmsg_new},
     {Py_tp_dealloc, recvmmsg_dealloc},
     {Py_tp_methods, recvmmsg_methods},

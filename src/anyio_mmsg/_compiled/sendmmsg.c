@@ -353,9 +353,9 @@ sendmmsg_release(Sendmmsg *self, PyObject *Py_UNUSED(ignored))
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 
 static PyMethodDef sendmmsg_methods[] = {
-    {"send", FAST(sendmmsg_send), NULL},
+    {"send", FAST(sendmmsg_send), DOC_Sendmmsg_send},
     {"rest", (PyCFunction)sendmmsg_rest, METH_NOARGS, NULL},
-    {"release", (PyCFunction)sendmmsg_release, METH_NOARGS, NULL},
+    {"release", (PyCFunction)sendmmsg_release, METH_NOARGS, DOC_Sendmmsg_release},
     {NULL, NULL, 0, NULL},
 };
 
@@ -386,7 +386,7 @@ static PyGetSetDef sendmmsg_getset[] = {
 };
 
 static PyType_Slot sendmmsg_slots[] = {
-    {Py_tp_doc, "Sends by sendmmsg(2). See _send/engine.py."},
+    {Py_tp_doc, DOC_Sendmmsg},
     {Py_tp_dealloc, sendmmsg_dealloc},
     {Py_tp_traverse, sendmmsg_traverse},
     {Py_tp_clear, sendmmsg_clear},

@@ -422,38 +422,38 @@ static PyMemberDef slots_members[] = {
     {"ancillary", T_BOOL, offsetof(Slots, ancillary), READONLY, NULL},
     {"gro", T_BOOL, offsetof(Slots, gro), READONLY, NULL},
     {"engine", T_OBJECT_EX, offsetof(Slots, engine), READONLY, NULL},
-    {"held", T_PYSSIZET, offsetof(Slots, held), READONLY, NULL},
-    {"head", T_LONGLONG, offsetof(Slots, head), READONLY, NULL},
+    {"held", T_PYSSIZET, offsetof(Slots, held), READONLY, DOC_Slots_held},
+    {"head", T_LONGLONG, offsetof(Slots, head), READONLY, DOC_Slots_head},
     {"tail", T_LONGLONG, offsetof(Slots, tail), READONLY, NULL},
-    {"oldest", T_LONGLONG, offsetof(Slots, oldest), READONLY, NULL},
+    {"oldest", T_LONGLONG, offsetof(Slots, oldest), READONLY, DOC_Slots_oldest},
     {"filler", T_OBJECT, offsetof(Slots, filler), 0, NULL},
     {"reading", T_BOOL, offsetof(Slots, reading), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef slots_getset[] = {
-    {"free", (getter)slots_free, NULL, NULL, NULL},
+    {"free", (getter)slots_free, NULL, DOC_Slots_free, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 #define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
 
 static PyMethodDef slots_methods[] = {
-    {"free_run", (PyCFunction)slots_free_run, METH_O, NULL},
-    {"commit", FAST(slots_commit), NULL},
-    {"wire_sizes", (PyCFunction)slots_wire_sizes, METH_NOARGS, NULL},
-    {"tally", (PyCFunction)slots_tally, METH_NOARGS, NULL},
-    {"hand_out", FAST(slots_hand_out), NULL},
-    {"timestamps", (PyCFunction)slots_timestamps, METH_NOARGS, NULL},
-    {"payloads", FAST(slots_payloads), NULL},
-    {"addresses", FAST(slots_addresses), NULL},
-    {"copies", (PyCFunction)slots_copies, METH_NOARGS, NULL},
-    {"take_back", (PyCFunction)slots_take_back, METH_O, NULL},
+    {"free_run", (PyCFunction)slots_free_run, METH_O, DOC_Slots_free_run},
+    {"commit", FAST(slots_commit), DOC_Slots_commit},
+    {"wire_sizes", (PyCFunction)slots_wire_sizes, METH_NOARGS, DOC_Slots_wire_sizes},
+    {"tally", (PyCFunction)slots_tally, METH_NOARGS, DOC_Slots_tally},
+    {"hand_out", FAST(slots_hand_out), DOC_Slots_hand_out},
+    {"timestamps", (PyCFunction)slots_timestamps, METH_NOARGS, DOC_Slots_timestamps},
+    {"payloads", FAST(slots_payloads), DOC_Slots_payloads},
+    {"addresses", FAST(slots_addresses), DOC_Slots_addresses},
+    {"copies", (PyCFunction)slots_copies, METH_NOARGS, DOC_Slots_copies},
+    {"take_back", (PyCFunction)slots_take_back, METH_O, DOC_Slots_take_back},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot slots_slots[] = {
-    {Py_tp_doc, "The memory of a ring and the state of its slots. See _packets/slots.py."},
+    {Py_tp_doc, DOC_Slots},
     {Py_tp_new, slots_new},
     {Py_tp_dealloc, slots_dealloc},
     {Py_tp_traverse, slots_traverse},
