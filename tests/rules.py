@@ -37,7 +37,19 @@ DOORS = {
     "_lease": ("_packets", {"_stream"}),  # of a PacketBatch: what ends its loan
     "_local": ("_packets", {"_send"}),  # of a Packet: the address of this machine to answer from
     "_CLOSED": ("_packets", {"_stream"}),  # the ring of a closed PacketBatch
-    "_begin": ("_stream", {"testing"}),  # of a PacketReceiver: how one over any port begins
+}
+
+# What classes may use of a base in another wing.
+BASES = {
+    "_begin": ("_stream", {"testing"}),  # of PacketReceiver: how one over any port begins
+    "_by_message": ("_receive", {"testing"}),  # of RecvfromInto: which call it makes
+    # of BatchTransport, which testing drives without a socket
+    "_closing": ("_protocol", {"testing"}),
+    "_end": ("_protocol", {"testing"}),
+    "_over": ("_protocol", {"testing"}),
+    "_read": ("_protocol", {"testing"}),
+    "_waiting": ("_protocol", {"testing"}),
+    "_write_on": ("_protocol", {"testing"}),
 }
 
 # What has no business in a wing, though it may be imported elsewhere.
@@ -163,42 +175,72 @@ def strings(tree: ast.AST) -> Iterator[str]:
 
 
 def used(tree: ast.Module) -> Iterator[str]:
-    """Give the names that a module's code uses of anything.
+    """Give the names that a module's code uses of anything but `self`.
 
     By attribute, by import from another module, and by a string, as for `getattr`.
     """
     yield from strings(tree)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            yield node.attr
-        elif isinstance(node, ast.ImportFrom):
-            yield from (alias.name for alias in node.names)
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                pass
+            case ast.Attribute(attr=name):
+                yield name
+            case ast.ImportFrom(names=names):
+                yield from (alias.name for alias in names)
 
 
-@functools.cache
-def private_names(text: str) -> tuple[set[str], set[str], set[str]]:
-    """Return the private names that a module's code defines, uses, and declares."""
-    tree = parse(text)
-    names = defined(tree), used(tree), (node.id for node in declared(tree))
-    one, two, three = (set(filter(is_private, found)) for found in names)
-    return one, two, three
+def used_of_self(tree: ast.Module) -> Iterator[str]:
+    """Give the names that a module's classes use of themselves, so also of their bases."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name):
+                yield name
 
 
-def reaches(sources: Sources) -> dict[tuple[str, str], set[str]]:
+class Names:
+    """The private names in a module's code."""
+
+    def __init__(self, text: str) -> None:
+        def found(names: Iterator[str]) -> set[str]:
+            return set(filter(is_private, names)) - NO_REACH
+
+        tree = parse(text)
+        self.defined = found(defined(tree))
+        self.declared = found(node.id for node in declared(tree))
+        self.used = found(used(tree))
+        self.used_of_self = found(used_of_self(tree)) - self.used
+
+
+names_of = functools.cache(Names)
+
+
+def owners_of(sources: Sources) -> dict[str, set[str]]:
+    """Return whose each private name is. What is only declared belongs to who declares it."""
+    owners: dict[str, set[str]] = {}
+    for module, text in sources.items():
+        for name in names_of(text).defined:
+            owners.setdefault(name, set()).add(wing_of(module))
+    known = set(owners)
+    for module, text in sources.items():
+        for name in names_of(text).declared - known:
+            owners.setdefault(name, set()).add(wing_of(module))
+    return owners
+
+
+def reaches(sources: Sources, inherited: bool = False) -> dict[tuple[str, str], set[str]]:
     """Return private names that a wing uses and doesn't define: the wing, the name, and whose.
 
     Nobody's are names of other packages.
+
+    Args:
+        sources: The modules.
+        inherited: Return those that classes use of their bases, instead of all others.
     """
-    owners: dict[str, set[str]] = {}
-    for where in (0, 2):  # what is only declared belongs to who declares it
-        for module, text in sources.items():
-            for name in private_names(text)[where]:
-                if where == 0 or not owners.get(name):
-                    owners.setdefault(name, set()).add(wing_of(module))
-    found = {}
+    owners, found = owners_of(sources), {}
     for module, text in sources.items():
         wing = wing_of(module)
-        for name in private_names(text)[1] - NO_REACH:
+        for name in names_of(text).used_of_self if inherited else names_of(text).used:
             if wing not in owners.get(name, set()):
                 found[wing, name] = owners.get(name, set())
     return found
@@ -206,21 +248,24 @@ def reaches(sources: Sources) -> dict[tuple[str, str], set[str]]:
 
 def wrong_reaches(sources: Sources) -> list[str]:
     """Return those that don't go through a door."""
-    doors = {(wing, name): owner for name, (owner, users) in DOORS.items() for wing in users}
-    return [
-        f"{wing} uses {name} of {' or '.join(sorted(whose)) or 'others'}"
-        for (wing, name), whose in sorted(reaches(sources).items())
-        if doors.get((wing, name)) not in whose
-    ]
+    found = []
+    for inherited, allowed in ((False, DOORS), (True, BASES)):
+        doors = {(wing, name): owner for name, (owner, users) in allowed.items() for wing in users}
+        found += [
+            f"{wing} uses {name} of {' or '.join(sorted(whose)) or 'others'}"
+            for (wing, name), whose in sorted(reaches(sources, inherited).items())
+            if doors.get((wing, name)) not in whose
+        ]
+    return found
 
 
 def unused_doors(sources: Sources) -> list[str]:
-    found = reaches(sources)
     return [
         f"{name} for {wing}"
-        for name, (_, users) in DOORS.items()
+        for inherited, allowed in ((False, DOORS), (True, BASES))
+        for name, (_, users) in allowed.items()
         for wing in sorted(users)
-        if (wing, name) not in found
+        if (wing, name) not in reaches(sources, inherited)
     ]
 
 

@@ -192,6 +192,7 @@
     "Attributes:\n" \
     "    error: The error that ended the last `fill`, or None. EINTR does not count, the call is\n" \
     "        made again. The code that raises it sets this to None, or its frames would live on.\n" \
+    "    cut: Whether the last `fill` brought a message that is longer than a slot.\n" \
     "    dry: Whether the last `fill` ended because there were no more packets, or by an error.\n" \
     "    refused: Whether the system refuses the engine's call, which it has been asked twice."
 
