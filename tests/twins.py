@@ -31,6 +31,7 @@ TWINS: dict[str, Any] = {
 HEAD = """\
 /* What help() shows of these classes: the docstrings and signatures of their twins in Python.
  * `python -m tests.twins` writes this file; tests/test_twins.py compares it. */
+/* clang-format off */
 """
 
 

@@ -99,7 +99,7 @@ typedef struct {
 /* What came with the message in a slot, and what was handed out for it. */
 typedef struct {
     PyObject *sender;  /* owned: its address, or the Recvmmsg that has it; NULL: never filled */
-    PyObject *control; /* owned: its control data, a tuple, or NULL: none, or the Recvmmsg has it */
+    PyObject *control; /* owned: its control data, a tuple; NULL: none, or the Recvmmsg's */
     Packet *first;     /* owned, as those in `rest`: live packets, spares, or NULL */
     Packet **rest;     /* the later packets of a train, `room` of them */
     Py_ssize_t room;
@@ -115,22 +115,22 @@ typedef struct {
     Py_ssize_t capacity;
     Py_ssize_t slot_size;
     long long head, tail, base;
-    long long oldest;     /* the number of the oldest packet held, counted by arrival */
-    Py_ssize_t held;      /* packets */
-    Py_ssize_t skip;      /* packets of the oldest message that were released */
-    long long near;       /* the number of a packet whose place was looked up; if it is held, */
-    Place near_place;     /* this is its place: who asks for one after another finds each at once */
+    long long oldest; /* the number of the oldest packet held, counted by arrival */
+    Py_ssize_t held;  /* packets */
+    Py_ssize_t skip;  /* packets of the oldest message that were released */
+    long long near;   /* the number of a packet whose place was looked up; if it is held, */
+    Place near_place; /* this is its place: who asks for one after another finds each at once */
     uint32_t *wire_sizes; /* by slot: bytes of its message as sent */
     uint32_t *segments;   /* by slot: bytes of each packet but the last, 0: it is one packet,
                            * LOST: it is none; NULL: every message is one */
     Handed *handed;       /* by slot */
-    PyObject *engine;   /* its name, a str */
-    PyObject *filler;   /* what the receive functions keep here, or None */
-    Py_ssize_t pins;    /* sends that are under way with what is held: nothing is released */
-    char reading;       /* a thread is in a system call that writes to free slots */
+    PyObject *engine;     /* its name, a str */
+    PyObject *filler;     /* what the receive functions keep here, or None */
+    Py_ssize_t pins;      /* sends that are under way with what is held: nothing is released */
+    char reading;         /* a thread is in a system call that writes to free slots */
     char scribble;
-    char ancillary;     /* packets give their control data */
-    char gro;           /* there are `segments` */
+    char ancillary; /* packets give their control data */
+    char gro;       /* there are `segments` */
 } Slots;
 
 /* The attributes of a packet that are read from control data, in the order of `Control` in
@@ -141,28 +141,27 @@ enum control { TIMESTAMP = -1, DESTINATION, INTERFACE, ECN, HOP_LIMIT, LOCAL };
 typedef struct {
     PyObject_HEAD
     State *state;
-    PyObject *decode;        /* a mapping from sockaddrs, as bytes, to addresses */
-    PyObject *families;      /* a frozenset: the families whose addresses it decodes */
-    PyObject *controls;      /* a mapping from control data without its timestamp to a tuple */
-    PyObject *memory;        /* that of its Slots */
-    Py_buffer buffer;        /* an export of it: what the iovecs point into */
-    void *headers;           /* struct mmsghdr, by slot */
-    void *iovecs;            /* struct iovec, by slot */
-    unsigned char *names;    /* SOCKADDR_SIZE bytes, by slot */
-    unsigned char *control;  /* CONTROL_SIZE bytes, by slot; NULL: no control data is read */
-    PyObject *block;         /* what `controls` gave last, or NULL */
-    size_t block_size;       /* bytes of its key, */
+    PyObject *decode;       /* a mapping from sockaddrs, as bytes, to addresses */
+    PyObject *families;     /* a frozenset: the families whose addresses it decodes */
+    PyObject *controls;     /* a mapping from control data without its timestamp to a tuple */
+    PyObject *memory;       /* that of its Slots */
+    Py_buffer buffer;       /* an export of it: what the iovecs point into */
+    void *headers;          /* struct mmsghdr, by slot */
+    void *iovecs;           /* struct iovec, by slot */
+    unsigned char *names;   /* SOCKADDR_SIZE bytes, by slot */
+    unsigned char *control; /* CONTROL_SIZE bytes, by slot; NULL: no control data is read */
+    PyObject *block;        /* what `controls` gave last, or NULL */
+    size_t block_size;      /* bytes of its key, */
     unsigned char block_key[CONTROL_SIZE]; /* and these: most packets have the same as the last */
     Py_ssize_t capacity;
-    Py_ssize_t used;         /* no slot from here on was used since its header was armed */
-    PyObject *error;         /* the OSError that ended the last fill, or None */
-    char wanted;             /* whether anyone ever asked a packet for its address */
-    char refused;            /* whether the system refuses the call */
-    char cut;                /* whether it brought a message that is longer than a slot */
-    char dry;                /* whether the last fill took all packets, or ended by an error */
-    char ancillary;          /* whether packets give their control data */
+    Py_ssize_t used; /* no slot from here on was used since its header was armed */
+    PyObject *error; /* the OSError that ended the last fill, or None */
+    char wanted;     /* whether anyone ever asked a packet for its address */
+    char refused;    /* whether the system refuses the call */
+    char cut;        /* whether it brought a message that is longer than a slot */
+    char dry;        /* whether the last fill took all packets, or ended by an error */
+    char ancillary;  /* whether packets give their control data */
 } Recvmmsg;
-
 
 static inline Py_ssize_t
 slot_of(const Slots *self, long long number)

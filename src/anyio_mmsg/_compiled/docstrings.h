@@ -1,5 +1,6 @@
 /* What help() shows of these classes: the docstrings and signatures of their twins in Python.
  * `python -m tests.twins` writes this file; tests/test_twins.py compares it. */
+/* clang-format off */
 
 #define DOC_Packet \
     "One datagram held by a `PacketBatch`: a view, not a copy. Read-only.\n" \

@@ -368,7 +368,7 @@ slots_kill(Slots *self, Place place, PyObject **leftover)
     }
     view = packet->data;
     if (Py_REFCNT(packet) == 1 && is_ours_alone(view)) {
-        packet->live = 0; /* both are spares now */
+        packet->live = 0;                /* both are spares now */
         if (place.index > MOST_SPARES) { /* but for too many of them */
             self->handed[place.slot].rest[place.index - 1] = NULL;
             *leftover = (PyObject *)packet;

@@ -16,11 +16,11 @@ typedef struct {
     Sendmmsg *self;
     PyObject *sockaddrs; /* a dict of them by address, which encodes what it does not have */
     int family;
-    Py_ssize_t most;     /* bytes of a payload */
-    PyObject *address;   /* owned: the last one that was looked up, or NULL; and its sockaddr, */
-    const char *name;    /* kept by the packet for which that was done */
+    Py_ssize_t most;   /* bytes of a payload */
+    PyObject *address; /* owned: the last one that was looked up, or NULL; and its sockaddr, */
+    const char *name;  /* kept by the packet for which that was done */
     uint32_t length;
-    int each;            /* whether the control data of each packet is given */
+    int each; /* whether the control data of each packet is given */
 } Laying;
 
 static void

@@ -5,10 +5,8 @@
 
 #include "compiled.h"
 
-
-static const char RELEASED[] =
-    "this packet was released: its slot may hold another one by now. "
-    "Read a packet before its release, or copy what must live longer";
+static const char RELEASED[] = "this packet was released: its slot may hold another one by now. "
+                               "Read a packet before its release, or copy what must live longer";
 
 static void
 packet_dealloc(Packet *self)
@@ -98,7 +96,8 @@ packet_repr(Packet *self)
     }
     if (size < 0) { /* its consumer has released the view */
         text = PyUnicode_FromFormat("<Packet from %R, its data was released>", address);
-    } else {
+    }
+    else {
         text = PyUnicode_FromFormat("<Packet of %zd bytes from %R%s>", size, address,
                                     (Py_ssize_t)self->wire_size > size ? ", truncated" : "");
     }
@@ -239,8 +238,7 @@ static PyType_Slot packet_slots[] = {
 };
 
 /* Immutable, as assigning to `__class__` is then refused: a state is not the consumer's to set. */
-#define FLAGS \
-    (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE)
+#define FLAGS (Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE)
 
 static PyType_Spec packet_spec = {
     .name = "anyio_mmsg.Packet",

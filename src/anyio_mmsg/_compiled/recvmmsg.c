@@ -168,9 +168,11 @@ take(Recvmmsg *self, Slots *slots, Py_ssize_t first, Py_ssize_t count)
     }
     self->used = Py_MAX(self->used, first + count);
     packets = slots_hold(slots, first, count);
-    if (lost && set_error(self, EMSGSIZE,
-                          "the segment size of coalesced packets was cut off: they came with more "
-                          "control data than there is room for; ask the socket for less") < 0) {
+    if (lost
+        && set_error(self, EMSGSIZE,
+                     "the segment size of coalesced packets was cut off: they came with more "
+                     "control data than there is room for; ask the socket for less")
+               < 0) {
         PyErr_Clear(); /* out of memory: the loss goes unreported */
     }
     return packets;
@@ -179,8 +181,7 @@ take(Recvmmsg *self, Slots *slots, Py_ssize_t first, Py_ssize_t count)
 /* Make one call for up to `count` slots from `first` on. Returns the number of messages, or
  * -errno; adds to `packets` how many packets they are. */
 static int
-call(Recvmmsg *self, Slots *slots, int fd, Py_ssize_t first, Py_ssize_t count,
-     Py_ssize_t *packets)
+call(Recvmmsg *self, Slots *slots, int fd, Py_ssize_t first, Py_ssize_t count, Py_ssize_t *packets)
 {
     int got, code;
     struct mmsghdr *headers = self->headers;
@@ -393,12 +394,9 @@ static PyMemberDef recvmmsg_members[] = {
 };
 
 static PyType_Slot recvmmsg_slots[] = {
-    {Py_tp_doc, DOC_Recvmmsg},
-    {Py_tp_new, recvmmsg_new},
-    {Py_tp_dealloc, recvmmsg_dealloc},
-    {Py_tp_methods, recvmmsg_methods},
-    {Py_tp_members, recvmmsg_members},
-    {0, NULL},
+    {Py_tp_doc, DOC_Recvmmsg},         {Py_tp_new, recvmmsg_new},
+    {Py_tp_dealloc, recvmmsg_dealloc}, {Py_tp_methods, recvmmsg_methods},
+    {Py_tp_members, recvmmsg_members}, {0, NULL},
 };
 
 static PyType_Spec recvmmsg_spec = {

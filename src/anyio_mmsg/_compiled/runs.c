@@ -25,8 +25,9 @@ runs_make(const Sendmmsg *self)
     size_t most = (size_t)Py_MIN(self->count, MOST_MESSAGES);
     size_t control_size = SEGMENT_SPACE + (self->controls == NULL ? 0 : MOST_CONTROL);
     Runs *runs = PyMem_Malloc(sizeof(*runs)
-                              + most * (sizeof(*runs->headers) + sizeof(*runs->wholes)
-                                        + control_size + sizeof(*runs->lengths)));
+                              + most
+                                    * (sizeof(*runs->headers) + sizeof(*runs->wholes)
+                                       + control_size + sizeof(*runs->lengths)));
     if (runs != NULL) {
         runs->headers = (struct mmsghdr *)(runs + 1);
         runs->wholes = (struct iovec *)(runs->headers + most);

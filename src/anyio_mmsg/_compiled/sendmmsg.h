@@ -14,7 +14,7 @@
 /* What keeps alive what a packet's header points to. */
 typedef struct {
     PyObject *data; /* owned: the bytes that are the payload, or NULL */
-    PyObject *name; /* owned: the bytes that are the sockaddr, or the Recvmmsg that has it; or NULL */
+    PyObject *name; /* owned: the sockaddr, as bytes, or the Recvmmsg that has it; or NULL */
 } Held;
 
 /* Packets by runs: those of one run are one message, which the kernel or the device cuts. The
@@ -22,9 +22,9 @@ typedef struct {
 typedef struct {
     struct mmsghdr *headers;
     struct iovec *wholes; /* of a run that lies in one piece */
-    char *controls;        /* with the size of segments, `control_size` bytes for each */
-    size_t control_size;   /* a multiple of a cmsghdr's alignment */
-    int *lengths;          /* in packets */
+    char *controls;       /* with the size of segments, `control_size` bytes for each */
+    size_t control_size;  /* a multiple of a cmsghdr's alignment */
+    int *lengths;         /* in packets */
 } Runs;
 
 /* One send: headers for packets, and how many of them were handled. */
@@ -38,16 +38,16 @@ typedef struct {
     struct mmsghdr *headers; /* by packet; first in the one piece of memory */
     struct iovec *iovecs;    /* by packet */
     Held *held;              /* by packet */
-    Py_buffer *buffers;      /* exports of payloads that are not bytes, `exports` of `count`; or NULL */
+    Py_buffer *buffers; /* exports of payloads that are not bytes, `exports` of `count`; or NULL */
     Py_ssize_t exports;
-    Slots *slots;            /* the ring that is pinned, or NULL */
-    PyObject *kept;          /* borrowed: the last Recvmmsg that `held` got */
-    PyObject *controls;      /* owned: control data, see sendcontrol.c; NULL: packets have none */
-    Runs *runs;              /* for segmentation offload, made when it is used */
-    char gso;                /* whether to use that */
-    char busy;               /* a thread is in the system call */
-    char reports;            /* whether the network's errors come by the socket's error queue */
-    char refused;            /* whether the system refuses the call */
+    Slots *slots;       /* the ring that is pinned, or NULL */
+    PyObject *kept;     /* borrowed: the last Recvmmsg that `held` got */
+    PyObject *controls; /* owned: control data, see sendcontrol.c; NULL: packets have none */
+    Runs *runs;         /* for segmentation offload, made when it is used */
+    char gso;           /* whether to use that */
+    char busy;          /* a thread is in the system call */
+    char reports;       /* whether the network's errors come by the socket's error queue */
+    char refused;       /* whether the system refuses the call */
 } Sendmmsg;
 
 /* outgoing.c: fill in headers for all packets; -1 and an error if one of them can't be sent; 1 if
