@@ -394,9 +394,14 @@ static PyMemberDef recvmmsg_members[] = {
 };
 
 static PyType_Slot recvmmsg_slots[] = {
-    {Py_tp_doc, DOC_Recvmmsg},         {Py_tp_new, recvmmsg_new},
-    {Py_tp_dealloc, recvmmsg_dealloc}, {Py_tp_methods, recvmmsg_methods},
-    {Py_tp_members, recvmmsg_members}, {0, NULL},
+    /* clang-format off */
+    {Py_tp_doc, DOC_Recvmmsg},
+    {Py_tp_new, recvmmsg_new},
+    {Py_tp_dealloc, recvmmsg_dealloc},
+    {Py_tp_methods, recvmmsg_methods},
+    {Py_tp_members, recvmmsg_members},
+    {0, NULL},
+    /* clang-format on */
 };
 
 static PyType_Spec recvmmsg_spec = {

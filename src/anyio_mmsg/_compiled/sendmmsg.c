@@ -386,10 +386,16 @@ static PyGetSetDef sendmmsg_getset[] = {
 };
 
 static PyType_Slot sendmmsg_slots[] = {
-    {Py_tp_doc, DOC_Sendmmsg},           {Py_tp_dealloc, sendmmsg_dealloc},
-    {Py_tp_traverse, sendmmsg_traverse}, {Py_tp_clear, sendmmsg_clear},
-    {Py_tp_getset, sendmmsg_getset},     {Py_tp_methods, sendmmsg_methods},
-    {Py_tp_members, sendmmsg_members},   {0, NULL},
+    /* clang-format off */
+    {Py_tp_doc, DOC_Sendmmsg},
+    {Py_tp_dealloc, sendmmsg_dealloc},
+    {Py_tp_traverse, sendmmsg_traverse},
+    {Py_tp_clear, sendmmsg_clear},
+    {Py_tp_getset, sendmmsg_getset},
+    {Py_tp_methods, sendmmsg_methods},
+    {Py_tp_members, sendmmsg_members},
+    {0, NULL},
+    /* clang-format on */
 };
 
 static PyType_Spec sendmmsg_spec = {

@@ -9,7 +9,7 @@ import pytest
 
 from anyio_mmsg import compiled
 
-from ..test_refused import NUMBERS
+from ..test_forbidden_calls import NUMBERS
 
 PROGRAM = """
 import ctypes, errno, struct, sys
