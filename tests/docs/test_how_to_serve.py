@@ -21,7 +21,7 @@ from .blocks import as_child, as_module, client, free_port, interrupt, python_bl
 from .opening import Opening, until
 
 (DNS,) = python_blocks("docs/how-to/dns-server.md")
-CLIENT, ASK = python_blocks("docs/how-to/request-answer.md")
+CLIENT, ASK, RESOLVE = python_blocks("docs/how-to/request-answer.md")
 REPLY, ANNOUNCE, SAME_CARD = python_blocks("docs/how-to/reply-address.md")
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="control data")
@@ -205,6 +205,34 @@ async def test_a_program_that_asks(inet: Family, capsys: pytest.CaptureFixture[s
             await page["main"]()
             nursery.cancel_scope.cancel()
     assert capsys.readouterr().out == "[b'ONE', b'TWO', b'THREE']\n"
+
+
+@pytest.mark.anyio
+@needs_linux
+@runs(CLIENT, RESOLVE)
+async def test_a_resolver_goes_to_the_next_server_at_once() -> None:
+    """The first refuses, the second never answers, and the third does, after a forger."""
+    resolve = as_module(CLIENT, RESOLVE)["resolve"]
+    inet = Family("inet", None)
+    with inet:
+        gone, deaf, good, forger = (inet.open() for _ in range(4))
+        servers = [sock.getsockname() for sock in (gone, deaf, good)]
+        gone.close()
+
+        async def serve() -> None:
+            batch = PacketBatch()
+            await recv_mmsg(good, batch)
+            [asker] = batch.addresses()
+            for sender, answer in (forger, b"idforged"), (good, b"??other"), (good, b"idanswer"):
+                sender.sendto(answer, asker)
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as nursery:
+                nursery.start_soon(serve)
+                assert await resolve(b"idquestion", servers, 0.1) == b"idanswer"
+            # A refusal is not waited for: with this timeout the test would fail otherwise.
+            with pytest.raises(TimeoutError, match="none of 2 servers"):
+                await resolve(b"idquestion", [servers[0]] * 2, 1000.0)
 
 
 # Replies from the right address
