@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from anyio_mmsg import PacketBatchPool, PacketReceiver, open_udp_socket
-from anyio_mmsg._system import control, options
+from anyio_mmsg._system import control, options, stamps
 
 from .packets import ALL, LOOPBACK
 
@@ -39,7 +39,7 @@ async def test_nothing_is_asked_for_by_default() -> None:
     with await open_udp_socket("127.0.0.1") as sock:
         for option in (control.IP_PKTINFO, options.IP_RECVTOS, options.IP_RECVTTL):
             assert sock.getsockopt(control.SOL_IP, option) == 0
-        assert sock.getsockopt(socket.SOL_SOCKET, control.SO_TIMESTAMPNS_NEW) == 0
+        assert sock.getsockopt(socket.SOL_SOCKET, stamps.SO_TIMESTAMPNS_NEW) == 0
         assert not options.has_gro(sock)
 
 

@@ -29,7 +29,7 @@ from .blocks import as_module, executed, python_blocks, runs
 from .opening import Opening
 
 FEED, SEND_FEED = python_blocks("docs/how-to/multicast.md")
-WAITED, JITTER, JITTER_OF_BATCHES = python_blocks("docs/how-to/timestamps.md")
+WAITED, JITTER, JITTER_OF_BATCHES, CARD = python_blocks("docs/how-to/timestamps.md")
 BUFFERS, ADVICE = python_blocks("docs/how-to/buffers.md")
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="control data")
@@ -150,6 +150,20 @@ async def test_jitter_of_packets() -> None:
     page["add_batch"](jitter, batch)
     # 16,000 seconds and back: a share of 1/16, then the same, less 1/16 of it
     assert jitter.nanoseconds == pytest.approx(1e12 + 1e12 * 15 / 16, rel=0.001)
+
+
+@needs_linux
+@runs(CARD)
+async def test_stamps_of_a_card(inet: Family) -> None:
+    """No card here has a clock: what comes is the kernel's."""
+    sock, sender = inet.pair()
+    as_module(CARD)["stamp_by_the_card"](sock)
+    sender.send(b"x")
+    batch = PacketBatch(ancillary=True)
+    await recv_mmsg_exact(sock, batch, 1)
+    (packet,) = batch
+    assert packet.timestamp is not None
+    assert packet.hardware_timestamp is None
 
 
 @runs(JITTER)

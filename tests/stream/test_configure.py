@@ -21,7 +21,7 @@ from anyio_mmsg import (
     recv_mmsg,
     recv_mmsg_nowait,
 )
-from anyio_mmsg._system import control, options
+from anyio_mmsg._system import control, options, stamps
 from anyio_mmsg._system.options import has_control_data, has_gro
 
 from ..helpers import contents, have_ipv6
@@ -65,7 +65,7 @@ def settings(sock: socket.socket) -> dict[tuple[int, int], int]:
     """What the socket's options are that can be configured."""
     found = {}
     for level, numbers in (
-        (socket.SOL_SOCKET, (control.SO_TIMESTAMPNS_NEW, control.SO_TIMESTAMPNS_OLD)),
+        (socket.SOL_SOCKET, (stamps.SO_TIMESTAMPNS_NEW, stamps.SO_TIMESTAMPNS_OLD)),
         (control.SOL_IP, (control.IP_PKTINFO, 11, 12, 13, options.IP_MTU_DISCOVER)),
         (control.SOL_IPV6, (options.IPV6_MTU_DISCOVER, 25, 49, 51, 66)),
         (control.SOL_UDP, (control.UDP_GRO,)),
@@ -94,7 +94,7 @@ async def test_as_a_socket_that_is_opened_with_it(sock: socket.socket, name: str
     if name == "gro":
         with pytest.raises(ValueError, match="gro can't be switched off on an open socket"):
             configure_udp_socket(sock, gro=False, timestamps=True)
-        assert not sock.getsockopt(socket.SOL_SOCKET, control.SO_TIMESTAMPNS_NEW)
+        assert not sock.getsockopt(socket.SOL_SOCKET, stamps.SO_TIMESTAMPNS_NEW)
     else:
         configure_udp_socket(sock, **{name: False})
         assert settings(sock) == before

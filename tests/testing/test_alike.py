@@ -37,7 +37,7 @@ def of(what: Callable[[], Any]) -> Any:
 
 PACKET = [
     "data", "address", "size", "truncated", "wire_size",
-    "timestamp", "destination", "interface", "ecn", "hop_limit",
+    "timestamp", "hardware_timestamp", "destination", "interface", "ecn", "hop_limit",
 ]  # fmt: skip
 COLUMNS = [
     "payloads", "addresses", "sizes",

@@ -22,7 +22,7 @@ import pytest
 import anyio_mmsg
 from anyio_mmsg._packets.slots import Slots as PlainSlots
 from anyio_mmsg._receive import recvfrom_into
-from anyio_mmsg._system import addresses, control, sockaddr
+from anyio_mmsg._system import addresses, control, sockaddr, stamps
 from anyio_mmsg._system.platform import why_no_batch_calls
 
 from ..examples.helpers import load as example
@@ -127,7 +127,7 @@ FAULTS: list[tuple[str, Callable[[], Any], str, Any]] = [
     ("bounded", lambda: addresses, "ADDRESS_CACHE_SIZE", 10**9),
     ("address", lambda: sockaddr, "_port", lambda port: port & 0xFFFF),
     ("address", lambda: sockaddr, "_PATH_SIZE", 1000),
-    ("control", lambda: control, "_TWO_LONGS", struct.Struct("=QQ").unpack),
+    ("control", lambda: stamps, "_TWO_LONGS", struct.Struct("=QQ")),
     ("control", lambda: control, "IP_PKTINFO", 9),
     ("control", lambda: control, "_HEADER", struct.Struct("@nI4x")),
     ("trains", lambda: PlainSlots, "_count", lambda self, slot: 1),

@@ -6,6 +6,7 @@ corpus (test_corpus.py), and a coverage-guided fuzzer: ``python -m tests.trust.f
 
 from __future__ import annotations
 
+import socket
 import struct
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyio_mmsg._system import control
 from anyio_mmsg._system.sockaddr import FAMILIES
 
 from .fuzz.library import TARGETS
@@ -88,6 +88,6 @@ def test_any_messages_in_rings(data: bytes) -> None:
 @pytest.mark.parametrize("length", [0, 1, 11, 15, 16, 17, 2**31, 2**32, 2**63 - 1, 2**64 - 1])
 @pytest.mark.parametrize("rest", [0, 1, 16, 200])
 def test_lengths_of_control_messages_that_lie(length: int, rest: int) -> None:
-    raw = struct.pack("=QII", length, control._SOL_SOCKET, 35) + bytes(rest)
+    raw = struct.pack("=QII", length, int(socket.SOL_SOCKET), 35) + bytes(rest)
     for cut in range(len(raw)):
         TARGETS["control"](raw[:cut])

@@ -132,6 +132,7 @@ def packets(packet: Packet) -> tuple[str, int]:
     assert_type((packet.timestamp, packet.destination), tuple[int | None, str | None])
     assert_type((packet.interface, packet.ecn), tuple[int | None, int | None])
     assert_type(packet.hop_limit, int | None)
+    assert_type(packet.hardware_timestamp, int | None)
     match packet:
         case Packet(data=data, address=("127.0.0.1", _)):
             print(bytes(data).decode())

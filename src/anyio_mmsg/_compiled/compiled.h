@@ -135,7 +135,7 @@ typedef struct {
 
 /* The attributes of a packet that are read from control data, in the order of `Control` in
  * _packets/packet.py; that has no timestamp. */
-enum control { TIMESTAMP = -1, DESTINATION, INTERFACE, ECN, HOP_LIMIT, LOCAL };
+enum control { HARDWARE_TIMESTAMP = -2, TIMESTAMP, DESTINATION, INTERFACE, ECN, HOP_LIMIT, LOCAL };
 
 /* The Linux engine: one recvmmsg(2) a call. The twin of RecvfromInto. */
 typedef struct {

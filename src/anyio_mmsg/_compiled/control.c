@@ -1,7 +1,7 @@
 /* Control data of received messages: what is read in C. The rest is decoded in Python, by
  * _system/control.py, and remembered there by its bytes.
  *
- * The kernel writes the timestamp first, so what differs from packet to packet stands before what
+ * The kernel writes timestamps first, so what differs from packet to packet stands before what
  * is mostly the same. The bytes lie in `Recvmmsg.control`, that object's own; a slot's are valid
  * until the slot is filled again.
  */
@@ -37,9 +37,15 @@ slots_timestamps(Slots *self, PyObject *Py_UNUSED(ignored))
 #define UDP_GRO 104 /* linux/udp.h */
 #endif
 
-/* asm-generic/socket.h, of which C libraries have only the one of their time type. */
+/* asm-generic/socket.h, of which C libraries have only the ones of their time type. See
+ * _system/stamps.py. */
+#define TIMESTAMP_OLD 29
 #define TIMESTAMPNS_OLD 35
+#define TIMESTAMPING_OLD 37
+#define TIMESTAMPING_PKTINFO 58
+#define TIMESTAMP_NEW 63
 #define TIMESTAMPNS_NEW 64
+#define TIMESTAMPING_NEW 65
 
 static const struct msghdr *
 header_of(const Recvmmsg *self, Py_ssize_t slot)
@@ -93,55 +99,96 @@ control_segment(const Recvmmsg *self, Py_ssize_t slot)
     return lost ? -1 : 0;
 }
 
-static int
-is_timestamp(const struct cmsghdr *message)
+/* What control data says about when the packet came; NULL: nothing. */
+typedef struct {
+    const struct cmsghdr *arrival; /* seconds and a rest, */
+    long long scale;               /* of which a unit has so many nanoseconds */
+    const struct cmsghdr *three;   /* of SO_TIMESTAMPING: by the kernel, unused, by the card */
+    size_t length;                 /* bytes of all of these, with what fills them up */
+} Stamps;
+
+static Stamps
+stamps_in(const struct msghdr *header)
 {
-    return message->cmsg_level == SOL_SOCKET
-           && (message->cmsg_type == TIMESTAMPNS_NEW || message->cmsg_type == TIMESTAMPNS_OLD);
+    Stamps stamps = {NULL, 1, NULL, 0};
+    struct cmsghdr *message = first_message(header);
+    for (; message != NULL && is_whole(header, message) && message->cmsg_level == SOL_SOCKET;
+         message = CMSG_NXTHDR((struct msghdr *)header, message)) {
+        size_t size = bytes_in(message);
+        int type = message->cmsg_type;
+        if (type == TIMESTAMPNS_NEW || type == TIMESTAMPNS_OLD || type == TIMESTAMP_NEW
+            || type == TIMESTAMP_OLD) {
+            if (stamps.arrival == NULL && (size == 16 || size == 8)) {
+                stamps.arrival = message;
+                stamps.scale = type == TIMESTAMPNS_NEW || type == TIMESTAMPNS_OLD ? 1 : 1000;
+            }
+        }
+        else if (type == TIMESTAMPING_NEW || type == TIMESTAMPING_OLD) {
+            if (stamps.three == NULL && (size == 48 || size == 24)) {
+                stamps.three = message;
+            }
+        }
+        else if (type != TIMESTAMPING_PKTINFO) {
+            break;
+        }
+        stamps.length = Py_MIN(stamps.length + CMSG_SPACE(size), header->msg_controllen);
+    }
+    return stamps;
 }
 
-/* Seconds and nanoseconds in nanoseconds. A kernel's fit into 64 bits until 2262; any others are a
+/* A number times another: a new reference. */
+static PyObject *
+times(long long number, long long factor)
+{
+    PyObject *one = PyLong_FromLongLong(number), *other = PyLong_FromLongLong(factor);
+    PyObject *product = one == NULL || other == NULL ? NULL : PyNumber_Multiply(one, other);
+    Py_XDECREF(one);
+    Py_XDECREF(other);
+    return product;
+}
+
+/* Seconds and a rest in nanoseconds. A kernel's fit into 64 bits until 2262; any others are a
  * number too, as in plain Python. */
 static PyObject *
-sum_of(int64_t seconds, int64_t rest)
+sum_of(int64_t seconds, int64_t rest, long long scale)
 {
-    PyObject *numbers[3], *product, *sum = NULL;
-    long long small;
-    if (!__builtin_mul_overflow(seconds, 1000000000LL, &small)
-        && !__builtin_add_overflow(small, rest, &small)) {
-        return PyLong_FromLongLong(small);
+    PyObject *whole, *part, *sum = NULL;
+    long long large, small;
+    if (!__builtin_mul_overflow(seconds, 1000000000LL, &large)
+        && !__builtin_mul_overflow(rest, scale, &small)
+        && !__builtin_add_overflow(large, small, &large)) {
+        return PyLong_FromLongLong(large);
     }
-    numbers[0] = PyLong_FromLongLong(seconds);
-    numbers[1] = PyLong_FromLongLong(1000000000LL);
-    numbers[2] = PyLong_FromLongLong(rest);
-    if (numbers[0] != NULL && numbers[1] != NULL && numbers[2] != NULL
-        && (product = PyNumber_Multiply(numbers[0], numbers[1])) != NULL) {
-        sum = PyNumber_Add(product, numbers[2]);
-        Py_DECREF(product);
+    whole = times(seconds, 1000000000LL);
+    part = times(rest, scale);
+    if (whole != NULL && part != NULL) {
+        sum = PyNumber_Add(whole, part);
     }
-    Py_XDECREF(numbers[0]);
-    Py_XDECREF(numbers[1]);
-    Py_XDECREF(numbers[2]);
+    Py_XDECREF(whole);
+    Py_XDECREF(part);
     return sum;
 }
 
-/* Nanoseconds since the epoch: two numbers of 64 bits in the new form, two longs in the old. */
+/* Stamp `which` of a message that has `count`: two numbers of 64 bits each in the new form, two
+ * longs in the old. With several, zeros stand for none. */
 static PyObject *
-nanoseconds(const struct cmsghdr *message)
+nanoseconds(const struct cmsghdr *message, size_t count, size_t which, long long scale)
 {
     const unsigned char *data = CMSG_DATA(message);
-    size_t size = bytes_in(message);
-    if (size == 16) {
-        int64_t parts[2];
-        memcpy(parts, data, sizeof(parts));
-        return sum_of(parts[0], parts[1]);
+    int64_t wide[2];
+    if (bytes_in(message) == 16 * count) {
+        memcpy(wide, data + 16 * which, sizeof(wide));
     }
-    if (size == 8) {
+    else {
         int32_t parts[2];
-        memcpy(parts, data, sizeof(parts));
-        return sum_of(parts[0], parts[1]);
+        memcpy(parts, data + 8 * which, sizeof(parts));
+        wide[0] = parts[0];
+        wide[1] = parts[1];
     }
-    Py_RETURN_NONE;
+    if (count > 1 && wide[0] == 0 && wide[1] == 0) {
+        Py_RETURN_NONE;
+    }
+    return sum_of(wide[0], wide[1], scale);
 }
 
 /* What some bytes are decoded to: a new reference, or NULL and an error. */
@@ -173,9 +220,9 @@ PyObject *
 control_attribute(Recvmmsg *self, Py_ssize_t slot, enum control which)
 {
     const struct msghdr *header = header_of(self, slot);
-    struct cmsghdr *message = first_message(header);
-    const char *start = header->msg_control;
-    size_t length = message == NULL ? 0 : header->msg_controllen;
+    Stamps stamps = stamps_in(header);
+    const char *start = (const char *)header->msg_control + stamps.length;
+    size_t length = first_message(header) == NULL ? 0 : header->msg_controllen - stamps.length;
     PyObject *block, *value;
     if (header->msg_flags & MSG_CTRUNC) {
         PyErr_Format(PyExc_ValueError,
@@ -184,17 +231,14 @@ control_attribute(Recvmmsg *self, Py_ssize_t slot, enum control which)
                      CONTROL_SIZE);
         return NULL;
     }
-    if (message != NULL && is_whole(header, message) && is_timestamp(message)) {
-        size_t stamp;
-        if (which == TIMESTAMP) {
-            return nanoseconds(message);
-        }
-        stamp = Py_MIN(CMSG_SPACE(bytes_in(message)), length);
-        start += stamp;
-        length -= stamp;
+    if (which == TIMESTAMP && stamps.arrival != NULL) {
+        return nanoseconds(stamps.arrival, 1, 0, stamps.scale);
     }
-    else if (which == TIMESTAMP) {
-        Py_RETURN_NONE;
+    if (which == TIMESTAMP || which == HARDWARE_TIMESTAMP) {
+        if (stamps.three == NULL) {
+            Py_RETURN_NONE;
+        }
+        return nanoseconds(stamps.three, 3, which == TIMESTAMP ? 0 : 2, 1);
     }
     block = block_of(self, start, length);
     if (block == NULL) {

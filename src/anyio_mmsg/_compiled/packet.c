@@ -179,9 +179,12 @@ packet_control(Packet *self, void *closure)
     }
     source = Py_NewRef(self->source); /* as above */
     value = PyObject_CallMethod(PyTuple_GET_ITEM(source, 0),
-                                which == TIMESTAMP ? "timestamp" : "control", "(O)", source);
+                                which == TIMESTAMP            ? "timestamp"
+                                : which == HARDWARE_TIMESTAMP ? "hardware_timestamp"
+                                                              : "control",
+                                "(O)", source);
     Py_DECREF(source);
-    if (value != NULL && which != TIMESTAMP) {
+    if (value != NULL && which >= DESTINATION) {
         Py_SETREF(value, PySequence_GetItem(value, which));
     }
     return value;
@@ -214,6 +217,7 @@ static PyGetSetDef packet_getset[] = {
     {"truncated", (getter)packet_truncated, NULL, DOC_Packet_truncated, NULL},
     {"wire_size", (getter)packet_wire_size, NULL, DOC_Packet_wire_size, NULL},
     CONTROL(timestamp, TIMESTAMP),
+    CONTROL(hardware_timestamp, HARDWARE_TIMESTAMP),
     CONTROL(destination, DESTINATION),
     CONTROL(interface, INTERFACE),
     CONTROL(ecn, ECN),
@@ -272,6 +276,7 @@ static PyGetSetDef released_getset[] = {
     {"truncated", released_attribute, NULL, NULL, NULL},
     {"wire_size", released_attribute, NULL, NULL, NULL},
     {"timestamp", released_attribute, NULL, NULL, NULL},
+    {"hardware_timestamp", released_attribute, NULL, NULL, NULL},
     {"destination", released_attribute, NULL, NULL, NULL},
     {"interface", released_attribute, NULL, NULL, NULL},
     {"ecn", released_attribute, NULL, NULL, NULL},

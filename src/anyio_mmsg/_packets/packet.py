@@ -78,6 +78,14 @@ class Decoder(Protocol):
         """Return `timestamp` of each."""
         ...
 
+    def hardware_timestamp(self, control: tuple[Any, ...]) -> int | None:
+        """Return the timestamp of the network card in nanoseconds, if there is one.
+
+        Raises:
+            ValueError: As for `timestamp`.
+        """
+        ...
+
     def control(self, control: tuple[Any, ...]) -> Control:
         """Return what else the control data says.
 
@@ -182,6 +190,23 @@ class Packet(_Fields):
         return timestamp
 
     @property
+    def hardware_timestamp(self) -> int | None:
+        """When the network card took the packet in, in nanoseconds by its own clock, or None.
+
+        For sockets on which the program has asked for it: SO_TIMESTAMPING with
+        SOF_TIMESTAMPING_RX_HARDWARE and SOF_TIMESTAMPING_RAW_HARDWARE (Linux), on a card that
+        can. The clock is the card's, of whatever epoch, unless something sets it (PTP).
+
+        Raises:
+            ValueError: As for `timestamp`.
+        """
+        control = self._control
+        if control is None:
+            raise ValueError(NO_CONTROL)
+        timestamp: int | None = control[0].hardware_timestamp(control)
+        return timestamp
+
+    @property
     def destination(self) -> str | None:
         """The address that the packet was sent to, or None.
 
@@ -259,7 +284,8 @@ class _Released(Packet):  # type: ignore[misc]  # final for all others
         raise ValueError(RELEASED)
 
     if not TYPE_CHECKING:
-        address = timestamp = destination = interface = ecn = hop_limit = _local = data
+        address = timestamp = hardware_timestamp = destination = interface = data
+        ecn = hop_limit = _local = data
 
     def __repr__(self) -> str:
         return "<Packet, released>"

@@ -18,10 +18,9 @@ from .._system.control import (
     Ancillary,
     control_of,
     segment_of,
-    timestamp_of,
-    timestamps_of,
 )
 from .._system.platform import hides_cuts
+from .._system.stamps import arrival_of, arrivals_of, hardware_of
 
 WSAEMSGSIZE = 10040
 """Windows' error for a datagram that is longer than the buffer, which it has filled. Elsewhere
@@ -59,13 +58,19 @@ class _Decoder:
         _, messages, flags = control
         if flags & _MSG_CTRUNC:
             raise ValueError(_CONTROL_CUT)
-        return timestamp_of(messages[0]) if messages else None
+        return arrival_of(messages)
+
+    def hardware_timestamp(self, control: _Control) -> int | None:
+        _, messages, flags = control
+        if flags & _MSG_CTRUNC:
+            raise ValueError(_CONTROL_CUT)
+        return hardware_of(messages)
 
     def timestamps(self, controls: Sequence[_Control]) -> list[int | None]:
         _, messages, flags = zip(*controls)  # noqa: B905
         if any(map(_MSG_CTRUNC.__and__, flags)):
             raise ValueError(_CONTROL_CUT)
-        return timestamps_of(messages)
+        return arrivals_of(messages)
 
     def control(self, control: _Control) -> Control:
         _, messages, flags = control
@@ -96,6 +101,7 @@ class RecvfromInto:
             returns, and not by its length.
 
     Attributes:
+        by_message: Whether the slots want more than sender and length.
         error: What ended the last fill, if it was an error.
         cut: Whether it brought a message that is longer than a slot.
         dry: Whether it ended because there were no more packets, or by an error.
@@ -113,8 +119,8 @@ class RecvfromInto:
         starts = range(0, len(view), slots.slot_size)
         self._memory = [view[start : start + slots.slot_size] for start in starts]
         self._flags = repeat(flags)
-        self._by_message = ask_for_flags or slots.ancillary or slots.gro
-        if self._by_message and not hasattr(socket.socket, "recvmsg_into"):
+        self.by_message = ask_for_flags or slots.ancillary or slots.gro
+        if self.by_message and not hasattr(socket.socket, "recvmsg_into"):
             raise ValueError(
                 "this platform has no recvmsg_into; make the batch without gro and ancillary"
             )
@@ -177,7 +183,7 @@ class RecvfromInto:
 
     def asks_by_message(self, sock: socket.socket) -> bool:
         """Return whether a socket has to be read by `recvmsg_into`."""
-        return self._by_message or hides_cuts(sock)
+        return self.by_message or hides_cuts(sock)
 
     def _read(
         self, sock: socket.socket, first: int, count: int, got: list[_Got], by_message: bool

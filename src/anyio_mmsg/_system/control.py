@@ -8,62 +8,22 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterable, Sequence
-from operator import itemgetter
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import Any
 
 from .._packets.packet import Control
+from .stamps import Ancillary as Ancillary
+from .stamps import stamps_in
 
 SOL_UDP, UDP_GRO = 17, 104
 SOL_IP, IP_TOS, IP_TTL, IP_PKTINFO = 0, 1, 2, 8
 SOL_IPV6, IPV6_PKTINFO, IPV6_HOPLIMIT, IPV6_TCLASS = 41, 50, 52, 67
-SO_TIMESTAMPNS_OLD, SO_TIMESTAMPNS_NEW = 35, 64  # with 32-bit and with 64-bit seconds
 
 CONTROL_SIZE = 256
 """Bytes of a slot's control data, as in _compiled/compiled.h, which says why."""
 
 CACHE_SIZE = 4096
 """Blocks of control data that are remembered as decoded. The number is that of addresses."""
-
-Ancillary: TypeAlias = tuple[int, int, bytes]
-"""Level, type and data of one control message, as `socket.recvmsg` gives it."""
-
-
-_SOL_SOCKET = int(socket.SOL_SOCKET)
-_first = itemgetter(0)
-_TWO_INTS, _TWO_LONGS = struct.Struct("=ii").unpack, struct.Struct("=qq").unpack
-
-
-def timestamp_of(message: Ancillary) -> int | None:
-    """Return the timestamp in nanoseconds if that is what a control message is; else None.
-
-    Seconds and nanoseconds have 64 bits each, or 32 in the old form on 32-bit systems.
-    """
-    level, kind, data = message
-    if level == _SOL_SOCKET and kind in (SO_TIMESTAMPNS_NEW, SO_TIMESTAMPNS_OLD):
-        if len(data) == 16:
-            seconds, rest = _TWO_LONGS(data)
-            return seconds * 1_000_000_000 + rest  # type: ignore[no-any-return]
-        if len(data) == 8:
-            seconds, rest = _TWO_INTS(data)
-            return seconds * 1_000_000_000 + rest  # type: ignore[no-any-return]
-    return None
-
-
-def timestamps_of(controls: Sequence[list[Ancillary]]) -> list[int | None]:
-    """Return `timestamp_of` the first message of each, all at once if they are alike."""
-    if all(controls):
-        levels, kinds, parts = zip(*map(_first, controls))  # noqa: B905
-        data, count = b"".join(parts), len(controls)
-        if (
-            levels.count(_SOL_SOCKET) == kinds.count(SO_TIMESTAMPNS_NEW) == count
-            and len(data) == 16 * count
-        ):
-            numbers = memoryview(data).cast("q").tolist()
-            base, seconds = numbers[0] * 1_000_000_000, numbers[::2]
-            if seconds.count(seconds[0]) == count:  # the usual case
-                return [base + rest for rest in numbers[1::2]]
-    return [timestamp_of(messages[0]) if messages else None for messages in controls]
 
 
 def _number(data: bytes) -> int | None:
@@ -74,7 +34,7 @@ def _number(data: bytes) -> int | None:
 
 
 def decode(messages: Iterable[Ancillary]) -> Control:
-    """Decode control messages, but for a timestamp."""
+    """Decode control messages, but for timestamps."""
     destination = interface = ecn = hop_limit = local = None
     for level, kind, data in messages:
         if (level, kind) == (SOL_IP, IP_PKTINFO) and len(data) >= 12:
@@ -130,7 +90,7 @@ def split(raw: bytes) -> list[Ancillary]:
 
 
 class ControlCache(dict[Any, Control]):
-    """Decoded control data without a timestamp, by its bytes or by a tuple of its messages.
+    """Decoded control data without timestamps, by its bytes or by a tuple of its messages.
 
     A dict, since a hit then costs no call into Python. Emptied when it is full: senders choose
     some of these values.
@@ -147,9 +107,5 @@ CONTROLS = ControlCache()
 
 
 def control_of(messages: list[Ancillary]) -> Control:
-    """Return what control messages say, beside a timestamp.
-
-    The kernel writes that first (`sock_recv_cmsgs`, net/socket.c).
-    """
-    differs = bool(messages) and timestamp_of(messages[0]) is not None
-    return CONTROLS[tuple(messages[1:] if differs else messages)]
+    """Return what control messages say, beside timestamps."""
+    return CONTROLS[tuple(messages[stamps_in(messages) :])]

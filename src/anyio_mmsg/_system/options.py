@@ -12,8 +12,6 @@ from collections.abc import Mapping
 
 from .control import (
     IP_PKTINFO,
-    SO_TIMESTAMPNS_NEW,
-    SO_TIMESTAMPNS_OLD,
     SOL_IP,
     SOL_IPV6,
     SOL_UDP,
@@ -21,13 +19,20 @@ from .control import (
 )
 from .error_queue import report_errors
 from .platform import ON_LINUX, family_of
+from .stamps import (
+    SO_TIMESTAMP_NEW,
+    SO_TIMESTAMP_OLD,
+    SO_TIMESTAMPING_NEW,
+    SO_TIMESTAMPING_OLD,
+    SO_TIMESTAMPNS_NEW,
+    SO_TIMESTAMPNS_OLD,
+)
 
 IP_MTU_DISCOVER, IP_RECVTTL, IP_RECVTOS = 10, 12, 13
 IPV6_MTU_DISCOVER, IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS = 23, 49, 51, 66
 PMTUDISC_WANT, PMTUDISC_DO, PMTUDISC_PROBE = 1, 2, 3
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
-SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW = 37, 65
 _RX_TIMESTAMPS = 1 << 2 | 1 << 3  # SOF_TIMESTAMPING_RX_HARDWARE, _RX_SOFTWARE
 
 
@@ -122,9 +127,8 @@ def has_control_data(sock: socket.socket) -> bool:
     """Whether the socket was asked, by anybody, for what batches hold with ``ancillary=True``."""
     if not ON_LINUX:
         return False
-    if _option(sock, socket.SOL_SOCKET, SO_TIMESTAMPNS_NEW):
-        return True
-    if _option(sock, socket.SOL_SOCKET, SO_TIMESTAMPNS_OLD):
+    stamps = SO_TIMESTAMPNS_NEW, SO_TIMESTAMPNS_OLD, SO_TIMESTAMP_NEW, SO_TIMESTAMP_OLD
+    if any(_option(sock, socket.SOL_SOCKET, option) for option in stamps):
         return True
     if any(
         _option(sock, socket.SOL_SOCKET, option) & _RX_TIMESTAMPS

@@ -135,7 +135,7 @@ class _Playback(RecvfromInto):
 
     def asks_by_message(self, sock: socket.socket) -> bool:
         """Return what the slots want; no socket is asked."""
-        return self._by_message
+        return self.by_message
 
 
 class _Reads:

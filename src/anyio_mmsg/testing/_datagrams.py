@@ -20,7 +20,6 @@ from .._system.control import (
     IPV6_HOPLIMIT,
     IPV6_PKTINFO,
     IPV6_TCLASS,
-    SO_TIMESTAMPNS_NEW,
     SOL_IP,
     SOL_IPV6,
     SOL_UDP,
@@ -28,6 +27,7 @@ from .._system.control import (
     Ancillary,
 )
 from .._system.sockaddr import decode_sockaddr, encode_sockaddr
+from .._system.stamps import SO_TIMESTAMPING_NEW, SO_TIMESTAMPNS_NEW
 
 _InetAddress: TypeAlias = tuple[str, int] | tuple[str, int, int] | tuple[str, int, int, int]
 
@@ -73,6 +73,7 @@ class Datagram:
         data: The payload: bytes, or any object with a contiguous buffer, which is copied.
         address: The sender; see `Sender`. Nothing is looked up.
         timestamp: When the kernel took it in, in nanoseconds since the epoch.
+        hardware_timestamp: When the network card took it in, in nanoseconds by its clock.
         destination: The address that it was sent to, of the same kind as `address`.
         interface: The index of the interface where it came in. The kernel says it together with
             the destination; 1 if only that is given.
@@ -94,6 +95,7 @@ class Datagram:
     data: Payload
     address: Sender = SENDER
     timestamp: int | None = field(default=None, kw_only=True)
+    hardware_timestamp: int | None = field(default=None, kw_only=True)
     destination: str | None = field(default=None, kw_only=True)
     interface: int | None = field(default=None, kw_only=True)
     ecn: int | None = field(default=None, kw_only=True)
@@ -143,12 +145,13 @@ class Datagram:
 
 _RANGES = (
     ("timestamp", 0, 2**63 - 1),
+    ("hardware_timestamp", 1, 2**63 - 1),
     ("interface", 1, 2**31 - 1),
     ("ecn", 0, 3),
     ("hop_limit", 0, 255),
     ("segment_size", 1, 65535),
 )
-_CONTROL = ("timestamp", "destination", "interface", "ecn", "hop_limit")
+_CONTROL = ("timestamp", "hardware_timestamp", "destination", "interface", "ecn", "hop_limit")
 
 DatagramLike: TypeAlias = Datagram | Packet | Payload | tuple[Payload, Sender]
 """A packet that a test has arrive: a payload, from 192.0.2.1 port 50000; a payload and its sender;
@@ -180,9 +183,13 @@ def _control_of(datagram: Datagram) -> list[Ancillary]:
     if datagram.timestamp is not None:
         parts = _TIMESPEC.pack(*divmod(datagram.timestamp, 1_000_000_000))
         messages.append((int(socket.SOL_SOCKET), SO_TIMESTAMPNS_NEW, parts))
+    if datagram.hardware_timestamp is not None:
+        parts = bytes(2 * _TIMESPEC.size)  # by the kernel, and one that is no longer used
+        parts += _TIMESPEC.pack(*divmod(datagram.hardware_timestamp, 1_000_000_000))
+        messages.append((int(socket.SOL_SOCKET), SO_TIMESTAMPING_NEW, parts))
     if datagram.segment_size is not None:
         messages.append((SOL_UDP, UDP_GRO, _INT.pack(datagram.segment_size)))
-    asked = [name for name in _CONTROL[1:] if getattr(datagram, name) is not None]
+    asked = [name for name in _CONTROL[2:] if getattr(datagram, name) is not None]
     if asked and isinstance(datagram.address, (str, bytes)):
         raise ValueError(f"{asked[0]} is given, and packets of unix sockets come without it")
     destination = _packed_destination(datagram)

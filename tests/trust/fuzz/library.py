@@ -11,7 +11,7 @@ from typing import Any
 
 from anyio_mmsg._packets.packet import Control
 from anyio_mmsg._send.ancillary import pack
-from anyio_mmsg._system import addresses, control
+from anyio_mmsg._system import addresses, control, stamps
 
 # The modules, not their functions: a test puts faults into them.
 from anyio_mmsg._system import sockaddr as subject
@@ -168,21 +168,20 @@ def control_data(data: bytes) -> None:
     # A timestamp says nothing else, and a part of another message can't be one.
     assert control.control_of(messages) == said
     assert control.ControlCache()[data] == said
-    stamps = []
     for level, kind, content in messages:
-        stamp = control.timestamp_of((level, kind, content))
-        if level == socket.SOL_SOCKET and kind in (35, 64) and len(content) in (8, 16):
+        stamp = stamps.timestamp_of((level, kind, content))
+        if level == socket.SOL_SOCKET and kind in (29, 35, 63, 64) and len(content) in (8, 16):
             half = len(content) // 2
             parts = [
                 int.from_bytes(content[at : at + half], "little", signed=True) for at in (0, half)
             ]
             if struct.pack("=H", 1)[0]:
-                assert stamp == parts[0] * 10**9 + parts[1]
+                scale = 1 if kind in (35, 64) else 1000
+                assert stamp == parts[0] * 10**9 + parts[1] * scale
         else:
             assert stamp is None
-        stamps.append(stamp)
-    if messages:
-        assert control.timestamps_of([[message] for message in messages]) == stamps
+    every = [messages[at:] for at in range(len(messages) + 1)]
+    assert stamps.arrivals_of(every) == [stamps.arrival_of(some) for some in every]
 
 
 TARGETS = {

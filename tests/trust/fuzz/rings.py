@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
+import socket
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -19,8 +20,9 @@ from anyio_mmsg._packets.slots import LOST
 from anyio_mmsg._packets.slots import Slots as PlainSlots
 from anyio_mmsg._receive.recvfrom_into import RecvfromInto
 from anyio_mmsg._system.addresses import ADDRESSES
-from anyio_mmsg._system.control import CONTROLS, timestamp_of
+from anyio_mmsg._system.control import CONTROLS
 from anyio_mmsg._system.sockaddr import FAMILIES, decode_sockaddr
+from anyio_mmsg._system.stamps import arrival_of, hardware_of
 
 from .kernel import Kernel, Message, answer_recvmmsg, can_answer
 from .library import INET, INET6, UNIX, expected_control
@@ -30,9 +32,9 @@ CompiledSlots: Any = None
 if compiled:
     CompiledSlots = importlib.import_module("anyio_mmsg._compiled").Slots
 
-CTRUNC = 8  # MSG_CTRUNC of Linux
+CTRUNC, TRUNC = 8, 32  # MSG_CTRUNC, MSG_TRUNC of Linux
 SLOT_SIZES = 1, 7, 48, 300
-ATTRIBUTES = "timestamp", *Control._fields[:4], "_local"
+ATTRIBUTES = "timestamp", "hardware_timestamp", *Control._fields[:4], "_local"
 
 
 class Shape(NamedTuple):
@@ -86,8 +88,7 @@ def expected_of(message: Message, shape: Shape) -> tuple[list[Seen], bool]:
     found = any((level, kind) == (17, 104) and len(data) >= 4 for level, kind, data in messages)
     if shape.gro and cut and not found and not any(m[0] in (0, 41) for m in messages):
         return [], True
-    stamp = timestamp_of(messages[0]) if messages else None
-    attributes: Any = (stamp, *control)
+    attributes: Any = (arrival_of(messages), hardware_of(messages), *control)
     if not shape.ancillary or cut:
         attributes = tuple(WAS_CUT if shape.ancillary else NONE_KEPT)
     segment = segment if shape.gro else 0
@@ -141,8 +142,9 @@ class Ring:
                 stamps = slots.timestamps()
             except ValueError as error:
                 stamps = "".join(" ".join(str(error).split()[:6]))
-            wanted = [s.attributes[0] if len(s.attributes) == 6 else None for s in expected]
-            reasons = ["".join(s.attributes) for s in expected if len(s.attributes) != 6]
+            all_of = len(ATTRIBUTES)
+            wanted = [s.attributes[0] if len(s.attributes) == all_of else None for s in expected]
+            reasons = ["".join(s.attributes) for s in expected if len(s.attributes) != all_of]
             assert stamps == (reasons[0] if reasons else wanted)
 
     def release(self, count: int) -> None:
@@ -171,6 +173,9 @@ class Said:
 
     def timestamp(self, control: tuple[Any, int]) -> int:
         return control[1]
+
+    def hardware_timestamp(self, control: tuple[Any, int]) -> int:
+        return -control[1]
 
     def timestamps(self, controls: list[tuple[Any, int]]) -> list[int]:
         return [number for _, number in controls]
@@ -204,7 +209,7 @@ def trains(data: bytes) -> None:
             ring.slots.commit(sizes[:count], names, said, segments[:count])
         for number, (slot, size, segment) in enumerate(zip(filled, sizes, segments)):  # noqa: B905
             name = turn * 10 + number
-            attributes: Any = (name, None, None, None, name, None)
+            attributes: Any = (name, -name, None, None, None, name, None)
             if not shape.ancillary:
                 attributes = tuple(NONE_KEPT)
             held.append(Held(deque(packets_of(slot, size, segment, name, attributes))))
@@ -237,6 +242,13 @@ def scripted() -> tuple[Kernel, Any]:
     return kernel, answer_recvmmsg(kernel)
 
 
+class Portable(RecvfromInto):
+    """The portable engine, for a kernel that is no socket."""
+
+    def asks_by_message(self, sock: socket.socket) -> bool:
+        return self.by_message
+
+
 class Filled(Ring):
     """A ring that an engine fills from a kernel."""
 
@@ -251,7 +263,7 @@ class Filled(Ring):
             known = frozenset(FAMILIES)
             self.engine: Any = Recvmmsg(self.slots, ADDRESSES, known, CONTROLS, shape.ancillary)
         else:
-            self.engine = RecvfromInto(self.slots)
+            self.engine = Portable(self.slots)
 
     def fill(self, messages: list[Message]) -> tuple[int, int, str | None]:
         """Read; return how many packets and messages came, and the error."""
@@ -272,7 +284,7 @@ def read_message(reader: Reader, slot_size: int) -> Message:
         control = b""
         for _ in range(reader.below(6)):
             level, number = KINDS[reader.below(len(KINDS))]
-            content = reader.block()[:40]
+            content = reader.block()[:48]
             control += struct.pack("@nii", 16 + len(content), level, number)
             control += content + bytes(-len(content) % 8)
     else:
@@ -284,6 +296,7 @@ def read_message(reader: Reader, slot_size: int) -> Message:
     content = reader.block()
     length = reader.number(4) if kind & 8 else len(content)
     flags = reader.number(1) if kind & 32 else 0
+    flags &= ~TRUNC  # which the sockets that this stands for set for longer messages alone
     return Message(
         content[:slot_size].ljust(slot_size, b"."),
         length,
@@ -296,6 +309,7 @@ def read_message(reader: Reader, slot_size: int) -> Message:
 
 
 KINDS = [(1, 35), (1, 64), (17, 104), (0, 1), (0, 2), (0, 8), (41, 50), (41, 52), (41, 67), (9, 9)]
+KINDS += [(1, 37), (1, 65), (1, 29), (1, 63), (1, 58)]
 
 
 def receive(data: bytes) -> None:
