@@ -53,6 +53,16 @@
     "    ValueError: The packet was released; its batch was made without ``ancillary=True``; or\n" \
     "        its control data was cut."
 
+#define DOC_Packet_hardware_timestamp \
+    "When the network card took the packet in, in nanoseconds by its own clock, or None.\n" \
+    "\n" \
+    "For sockets on which the program has asked for it: SO_TIMESTAMPING with\n" \
+    "SOF_TIMESTAMPING_RX_HARDWARE and SOF_TIMESTAMPING_RAW_HARDWARE (Linux), on a card that\n" \
+    "can. The clock is the card's, of whatever epoch, unless something sets it (PTP).\n" \
+    "\n" \
+    "Raises:\n" \
+    "    ValueError: As for `timestamp`."
+
 #define DOC_Packet_destination \
     "The address that the packet was sent to, or None.\n" \
     "\n" \
