@@ -50,11 +50,22 @@ release = version = anyio_mmsg.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx_design",
 ]
 exclude_patterns = ["_build"]
+
+# Names of others are links where the site is published. Elsewhere a build needs no network.
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3", None),
+    "anyio": ("https://anyio.readthedocs.io/en/stable", None),
+    "trio": ("https://trio.readthedocs.io/en/stable", None),
+}
+if "READTHEDOCS" not in os.environ:
+    intersphinx_mapping.clear()
 
 # Docstrings name things in single backticks: `_resolve` decides which of them are links.
 default_role = "py:obj"
@@ -199,11 +210,7 @@ def _name_aliases(
 
 
 def _resolve(app: Sphinx, env: Any, node: Any, shown: Any) -> Any:
-    """Find our names in short; accept parameters and names of others, if they exist.
-
-    What is none of these is a warning, so names that were misspelt are found. Others' names are
-    not links: their inventories would have to come from the network.
-    """
+    """Find our names in short. It is asked before intersphinx."""
     target = node.get("reftarget", "")
     if node.get("refdomain") != "py":
         return None
@@ -215,6 +222,18 @@ def _resolve(app: Sphinx, env: Any, node: Any, shown: Any) -> Any:
         return env.domains["py"].resolve_xref(
             env, node["refdoc"], app.builder, "obj", full, node, shown
         )
+    return None
+
+
+def _accept(app: Sphinx, env: Any, node: Any, shown: Any) -> Any:
+    """Accept parameters, and names of others that exist, without a link.
+
+    What is none of these is a warning, so names that were misspelt are found.
+    """
+    target = node.get("reftarget", "")
+    if node.get("refdomain") != "py":
+        return None
+    first, dot, rest = target.partition(".")
     name = rest if dot and first in KNOWN else target
     if name in PARAMETERS or any(hasattr(kind, name) for kind in KNOWN.values()):
         return shown
@@ -241,4 +260,5 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", _read)
     app.connect("autodoc-process-docstring", _correct)
     app.connect("autodoc-process-signature", _name_aliases)
-    app.connect("missing-reference", _resolve)
+    app.connect("missing-reference", _resolve, priority=400)
+    app.connect("missing-reference", _accept, priority=600)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import anyio_mmsg
 
 yaml = pytest.importorskip("yaml", reason="PyYAML is not installed; the group 'docs' brings it")
 
@@ -75,3 +79,25 @@ def test_files_that_are_named_exist() -> None:
     }
     assert {"SECURITY.md", "CHANGELOG.md", "docs/trust.md", ".ci/run"} <= named
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_a_release_is_uploaded_by_one_job_alone() -> None:
+    workflow = read(GITHUB / "workflows" / "release.yml")
+    assert workflow["permissions"] == {"contents": "read"}
+    jobs = workflow["jobs"]
+    may_write = {name for name, job in jobs.items() if "id-token" in job.get("permissions", {})}
+    assert may_write == {"upload"}
+    assert jobs["upload"]["if"] == "github.ref_type == 'tag'"
+    assert set(jobs["upload"]["needs"]) == set(jobs) - may_write
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    (program,) = re.findall(r"^python (src/\S+) ", "\n".join(commands), re.M)
+    tag = [sys.executable, str(ROOT / program)]
+    assert subprocess.run([*tag, f"v{anyio_mmsg.__version__}"], check=False).returncode == 0
+    wrong = subprocess.run([*tag, "v0"], check=False, capture_output=True, text=True)
+    assert (wrong.returncode, "is not the tag" in wrong.stderr) == (1, True)
+
+
+def test_read_the_docs_builds_as_ci_does() -> None:
+    settings = read(ROOT / ".readthedocs.yaml")
+    assert settings["sphinx"] == {"configuration": "docs/conf.py", "fail_on_warning": True}
+    assert (ROOT / settings["sphinx"]["configuration"]).exists()

@@ -1,10 +1,12 @@
 """What a build puts into the compiled module, and what the package compares when it loads it.
 
-setup.py runs this file too, without the rest of the package: it imports nothing of it.
+setup.py runs this file too, without the rest of the package: it imports nothing of it. As a
+program it fails if its argument, a tag, is not that of the version.
 """
 
 from __future__ import annotations
 
+import sys
 from importlib.util import source_hash
 from pathlib import Path
 
@@ -33,3 +35,7 @@ def expected_fingerprint(folder: Path) -> str:
         return fingerprint(folder) or (folder / STAMP).read_text("ascii")
     except OSError:  # an archive, or a program made of one file
         return ""
+
+
+if __name__ == "__main__" and sys.argv[1] != f"v{__version__}":
+    sys.exit(f"{sys.argv[1]} is not the tag of version {__version__}")

@@ -62,7 +62,7 @@ def batched_loop_factory(
 
     Raises:
         TypeError: `base` is not a class of event loops, `limit` is not an int.
-        ValueError: `base` can't watch sockets, as Windows' `asyncio.ProactorEventLoop`; `limit`
+        ValueError: `base` can't watch sockets, as Windows' ``asyncio.ProactorEventLoop``; `limit`
             is below 1; an engine is unknown, or unavailable here.
     """
     import asyncio  # here, so that programs on Trio do without it

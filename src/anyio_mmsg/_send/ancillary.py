@@ -53,7 +53,7 @@ _HEADER = struct.Struct("@nii")  # struct cmsghdr: length with this header, leve
 
 @dataclass(frozen=True)
 class SendOptions:
-    """What one packet is sent with: the third part of its tuple, `(data, address, options)`.
+    """What one packet is sent with: the third part of its tuple, ``(data, address, options)``.
 
     What is None is as the call says, and otherwise as the socket has it. Packets with equal
     options can share a run with ``gso=True``. Checked when they are sent (Linux).

@@ -40,7 +40,7 @@ class ScriptedTransport(DrivenTransport):
             ]
 
     *In:* `receive`, `receive_error`, and `play`, which takes a whole script. *Out:* `sent`.
-    *Flow control:* `block`, `unblock`; `set_write_buffer_limits(0)` has the protocol paused by a
+    *Flow control:* `block`, `unblock`; ``set_write_buffer_limits(0)`` has the protocol paused by a
     single datagram that finds no room. *Errors:* `refuse` for what is sent next, `lose` for one
     that ends the transport.
 
