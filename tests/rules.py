@@ -42,7 +42,6 @@ DOORS = {
 # What classes may use of a base in another wing.
 BASES = {
     "_begin": ("_stream", {"testing"}),  # of PacketReceiver: how one over any port begins
-    "_by_message": ("_receive", {"testing"}),  # of RecvfromInto: which call it makes
     # of BatchTransport, which testing drives without a socket
     "_closing": ("_protocol", {"testing"}),
     "_end": ("_protocol", {"testing"}),

@@ -21,7 +21,7 @@ Ancillary: TypeAlias = tuple[int, int, bytes]
 SO_TIMESTAMP_OLD, SO_TIMESTAMP_NEW = 29, 63
 SO_TIMESTAMPNS_OLD, SO_TIMESTAMPNS_NEW = 35, 64
 SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW = 37, 65
-_TIMESTAMPING_PKTINFO = 58  # of the card that stamped: its index, and the packet's length
+TIMESTAMPING_PKTINFO = 58  # of the card that stamped: its index, and the packet's length
 
 _SCALES = {
     SO_TIMESTAMP_OLD: 1000,
@@ -30,7 +30,7 @@ _SCALES = {
     SO_TIMESTAMPNS_NEW: 1,
 }
 _THREE = (SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW)
-_STAMPS = {*_SCALES, *_THREE, _TIMESTAMPING_PKTINFO}
+_STAMPS = {*_SCALES, *_THREE, TIMESTAMPING_PKTINFO}
 _SOFTWARE, _HARDWARE = 0, 2  # which of the three
 
 _SOL_SOCKET = int(socket.SOL_SOCKET)
