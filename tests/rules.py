@@ -42,13 +42,6 @@ DOORS = {
 # What classes may use of a base in another wing.
 BASES = {
     "_begin": ("_stream", {"testing"}),  # of PacketReceiver: how one over any port begins
-    # of BatchTransport, which testing drives without a socket
-    "_closing": ("_protocol", {"testing"}),
-    "_end": ("_protocol", {"testing"}),
-    "_over": ("_protocol", {"testing"}),
-    "_read": ("_protocol", {"testing"}),
-    "_waiting": ("_protocol", {"testing"}),
-    "_write_on": ("_protocol", {"testing"}),
 }
 
 # What has no business in a wing, though it may be imported elsewhere.

@@ -9,8 +9,8 @@ from typing import Any, SupportsIndex
 from .._arguments import whole_number
 from .._compat import checkpoint
 from .._packets.packet import Address
+from .._protocol.driven import DrivenTransport
 from ._datagrams import DatagramLike, Sender, datagrams
-from ._driven import DrivenTransport
 from ._steps import Arrival, Step, checked, wait_for
 
 _HERE = ("192.0.2.2", 9999)
@@ -86,11 +86,10 @@ class ScriptedTransport(DrivenTransport):
     @property
     def closed(self) -> bool:
         """Whether `connection_lost` was called, and the transport is closed."""
-        return self._over
+        return self.state == "closed"
 
     def __repr__(self) -> str:
-        state = "closed" if self._over else "closing" if self._closing else "open"
-        return f"<ScriptedTransport {state}, sent {len(self.sent)}, {len(self._room)} to send>"
+        return f"<ScriptedTransport {self.state}, sent {len(self.sent)}, {len(self.room)} to send>"
 
     # What a test does
 
@@ -108,8 +107,8 @@ class ScriptedTransport(DrivenTransport):
             ValueError: One can't be a datagram; likewise.
             Exception: What the protocol has raised; an ExceptionGroup if it did more than once.
         """
-        self._script.waiting.append(_pairs(Arrival(datagrams(self._from_peer(packets)))))
-        self._drive()
+        self.script.waiting.append(_pairs(Arrival(datagrams(self._from_peer(packets)))))
+        self.drive()
 
     def receive_error(self, error: OSError | type[OSError]) -> None:
         """Have the socket report an error, as after an ICMP message: `error_received` is called.
@@ -124,8 +123,8 @@ class ScriptedTransport(DrivenTransport):
         error = error() if isinstance(error, type) else error
         if not isinstance(error, OSError):
             raise TypeError(f"error is {error!r}; give an OSError, or have lose() end all by it")
-        self._script.waiting.append(error)
-        self._drive()
+        self.script.waiting.append(error)
+        self.drive()
 
     def refuse(self, *errors: OSError) -> None:
         """Have the system refuse the next datagrams that are sent, one for each error.
@@ -133,11 +132,11 @@ class ScriptedTransport(DrivenTransport):
         Args:
             errors: What `error_received` will get.
         """
-        self._room.refusals.extend(errors)
+        self.room.refusals.extend(errors)
 
     def block(self) -> None:
         """Let there be no room: what is sent waits, and above the high-water mark is paused."""
-        self._room.room = 0
+        self.room.room = 0
 
     def unblock(self, count: SupportsIndex | None = None) -> None:
         """Let there be room: what waits is sent, and `resume_writing` called if it was paused.
@@ -152,8 +151,8 @@ class ScriptedTransport(DrivenTransport):
         """
         if count is not None:
             count = whole_number("count", count, 1, "give at least 1, or call block()")
-        self._room.room = count
-        self._drive()
+        self.room.room = count
+        self.drive()
 
     def lose(self, error: Exception) -> None:
         """End the transport by an error that leaves nothing to serve.
@@ -164,7 +163,7 @@ class ScriptedTransport(DrivenTransport):
         Raises:
             Exception: What the protocol has raised; as for `receive`.
         """
-        self._drive(lambda: self._end(error))
+        self.end(error)
 
     async def play(self, script: Iterable[Step]) -> None:
         """Play a script, as `ScriptedReceiver` does.

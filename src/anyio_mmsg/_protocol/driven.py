@@ -9,14 +9,18 @@ from typing import Any
 
 from .._compat import ExceptionGroup
 from .._packets.packet import Address
-from .._protocol.inbox import Inbox
-from .._protocol.outbox import HEADER, Outbox
-from .._protocol.transport import BatchTransport
-from .._protocol.watch import Watch
+from .inbox import Inbox
+from .outbox import HEADER, Outbox
+from .transport import BatchTransport
+from .watch import Watch
 
 
 class DrivenTransport(BatchTransport):
     """Does what follows from a step of a test, before that step returns.
+
+    Attributes:
+        script: What arrives: ``script.waiting`` takes lists of datagrams, and errors.
+        room: What is sent, and for how many datagrams there is room.
 
     Args:
         protocol: Whose methods are called.
@@ -31,12 +35,12 @@ class DrivenTransport(BatchTransport):
         extra: dict[str, Any],
     ) -> None:
         peer = extra["peername"]
-        self._driven = False  # by a call of the test
-        self._hand, self._script = _Hand(self._soon), _ScriptedInbox()
-        self._room = _ScriptedOutbox(sent, peer)
-        super().__init__(protocol, self._hand, self._script, self._room, extra, peer, id)
+        self.driven = False  # by a call of the test
+        self._hand, self.script = _Hand(self._soon), _ScriptedInbox()
+        self.room = _ScriptedOutbox(sent, peer)
+        super().__init__(protocol, self._hand, self.script, self.room, extra, peer, id)
         self._hand.begin()
-        self._drive(self.begin)
+        self.drive(self.begin)
 
     # What a protocol does
 
@@ -65,18 +69,27 @@ class DrivenTransport(BatchTransport):
         super().abort()
         self._settle()
 
+    @property
+    def state(self) -> str:
+        """Whether it is "open", "closing" or, when all is done, "closed"."""
+        return "closed" if self._over else "closing" if self._closing else "open"
+
     # In the place of a loop
 
-    def _drive(self, step: Callable[[], None] | None = None) -> None:
+    def end(self, error: BaseException) -> None:
+        """End the transport by an error."""
+        self.drive(lambda: self._end(error))
+
+    def drive(self, step: Callable[[], None] | None = None) -> None:
         """Do a step, and all that follows from it."""
-        outer, self._driven = self._driven, True
+        outer, self.driven = self.driven, True
         try:
             if step is not None:
                 step()
             while self._follow():
                 pass
         finally:
-            self._driven = outer
+            self.driven = outer
         raised = self._hand.raised
         if raised and not outer:
             self._hand.raised = []
@@ -88,9 +101,9 @@ class DrivenTransport(BatchTransport):
         """Do one thing that a loop would do now; return whether there was one."""
         if self._hand.soon_calls:
             self._hand.soon_calls.popleft()()
-        elif self._hand.reads and (self._script.waiting or self._script.arrived is not None):
+        elif self._hand.reads and (self.script.waiting or self.script.arrived is not None):
             self._read()
-        elif self._hand.writes and self._room.room != 0:
+        elif self._hand.writes and self.room.room != 0:
             self._write_on()
         else:
             return False
@@ -98,12 +111,12 @@ class DrivenTransport(BatchTransport):
 
     def _settle(self) -> None:
         """Have what was called outside of the test's own calls take effect."""
-        if not self._driven and not _loop_runs():
-            self._drive()
+        if not self.driven and not _loop_runs():
+            self.drive()
 
     def _soon(self) -> None:
-        if not self._driven and _loop_runs():
-            asyncio.get_running_loop().call_soon(self._drive)
+        if not self.driven and _loop_runs():
+            asyncio.get_running_loop().call_soon(self.drive)
 
 
 def _loop_runs() -> bool:
