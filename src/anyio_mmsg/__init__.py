@@ -27,9 +27,11 @@ Sending: `send_mmsg`, `send_mmsg_nowait`, `multi_target_send`; they return a `Se
 from ._build import __version__ as __version__
 from ._packets import Packet, compiled
 from ._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, PacketBatch
+from ._packets.columns import Columns
 from ._packets.packet import Address
 from ._protocol.loops import batched_loop_factory
 from ._protocol.serve import serve_protocol
+from ._receive.datagrams import recv_datagrams, recv_datagrams_nowait
 from ._receive.errors import recv_errors_nowait
 from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
 from ._send.ancillary import SendOptions
@@ -53,6 +55,7 @@ __all__ = [
     "TRANSIENT_ERRORS",
     "Address",
     "BatchFullError",
+    "Columns",
     "Destination",
     "IcmpError",
     "MulticastGroup",
@@ -76,6 +79,8 @@ __all__ = [
     "feed",
     "multi_target_send",
     "open_udp_socket",
+    "recv_datagrams",
+    "recv_datagrams_nowait",
     "recv_errors_nowait",
     "recv_mmsg",
     "recv_mmsg_exact",

@@ -83,6 +83,9 @@ typedef struct {
     char live; /* held and handed out; 0: a spare that only Slots refers to */
 } Packet;
 
+/* The length of a datagram that was cut, if the platform doesn't report it; see packet.py. */
+#define UNKNOWN_WIRE_SIZE UINT32_MAX
+
 /* The segment size of a train whose own was cut off: its packets can't be told apart. */
 #define LOST UINT32_MAX
 
@@ -105,6 +108,13 @@ typedef struct {
     Py_ssize_t room;
 } Handed;
 
+/* A view of several packets that `columns` has handed out: it dies with the first of them. */
+typedef struct Table {
+    PyObject *view;        /* owned: a memoryview of the ring, or of a copy */
+    long long first, last; /* the numbers of its packets, without `last` */
+    struct Table *older;
+} Table;
+
 /* The twin of Slots in _packets/slots.py. `head` and `tail` number messages. */
 typedef struct {
     PyObject_HEAD
@@ -124,6 +134,7 @@ typedef struct {
     uint32_t *segments;   /* by slot: bytes of each packet but the last, 0: it is one packet,
                            * LOST: it is none; NULL: every message is one */
     Handed *handed;       /* by slot */
+    Table *tables;        /* owned: the newest first */
     PyObject *engine;     /* its name, a str */
     PyObject *filler;     /* what the receive functions keep here, or None */
     Py_ssize_t pins;      /* sends that are under way with what is held: nothing is released */
@@ -265,6 +276,19 @@ PyObject *slots_copies(Slots *self, PyObject *ignored);
  * callbacks of weak references, which may use the slots. */
 int slots_kill(Slots *self, Place place, PyObject **leftover);
 
+/* datagrams.c */
+/* The method datagrams(): (bytes, address) of all packets held. */
+PyObject *slots_datagrams(Slots *self, PyObject *ignored);
+
+/* columns.c */
+/* The method columns(allocate): what `PacketBatch.columns` is made of. */
+PyObject *slots_columns(Slots *self, PyObject *allocate);
+/* Have the tables die that have packets before number `until`; -1 and an error if one is in use.
+ * Callbacks of weak references may run, which may use the slots. */
+int tables_end(Slots *self, long long until);
+/* Forget the tables, for good. */
+void tables_free(Slots *self);
+
 /* control.c */
 /* The method timestamps(): those of all packets held. */
 PyObject *slots_timestamps(Slots *self, PyObject *ignored);
@@ -276,12 +300,17 @@ PyObject *slots_timestamps(Slots *self, PyObject *ignored);
 PyObject *inet_address(const unsigned char *raw, uint32_t length);
 /* recvmmsg.c */
 int recvmmsg_add_types(PyObject *module, State *state);
+/* The method fill(slots, sock, limit). */
+PyObject *recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs);
 /* The address of who sent the packet in a slot: a new reference, or NULL and an error. */
 PyObject *recvmmsg_address(Recvmmsg *self, Py_ssize_t slot);
 /* The same if it is remembered, without running Python: a borrowed reference, or NULL. */
 PyObject *recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot);
 /* The same in the system's form: the bytes lie in `self->names` until the slot is filled again. */
 const unsigned char *recvmmsg_sockaddr(const Recvmmsg *self, Py_ssize_t slot, uint32_t *length);
+/* datagrams.c */
+/* The method datagrams(slots, sock, limit, most, record) of Recvmmsg. */
+PyObject *recvmmsg_datagrams(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs);
 /* control.c */
 /* The segment size that came with the message in a slot, 0 without; -1: it may have been cut off. */
 int control_segment(const Recvmmsg *self, Py_ssize_t slot);

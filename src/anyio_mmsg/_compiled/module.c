@@ -3,6 +3,8 @@
  *   packet.c    Packet, and its states                            every platform
  *   slots.c     Slots: which slots are held                       every platform
  *   handout.c   what consumers get for a slot, and its end        every platform
+ *   datagrams.c copies of packets as bytes, with their senders  every platform
+ *   columns.c   packets as arrays                              every platform
  *   recvmmsg.c  Recvmmsg: fills slots by recvmmsg(2)               Linux
  *   sendmmsg.c  Sendmmsg: sends pairs, packets or a ring           Linux
  *   outgoing.c  what it is to send, laid out before the first send  Linux

@@ -204,7 +204,7 @@ call(Recvmmsg *self, Slots *slots, int fd, Py_ssize_t first, Py_ssize_t count, P
 }
 
 /* fill(slots, sock, limit): see `Engine.fill` in _receive/engine.py. */
-static PyObject *
+PyObject *
 recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
 {
     Slots *slots;
@@ -380,6 +380,7 @@ recvmmsg_address(Recvmmsg *self, Py_ssize_t slot)
 static PyMethodDef recvmmsg_methods[] = {
     {"takes", (PyCFunction)recvmmsg_takes, METH_O, DOC_Recvmmsg_takes},
     {"fill", FAST(recvmmsg_fill), DOC_Recvmmsg_fill},
+    {"datagrams", FAST(recvmmsg_datagrams), DOC_Recvmmsg_datagrams},
     {"busy", recvmmsg_busy, METH_NOARGS, DOC_Recvmmsg_busy},
     {"settle", recvmmsg_settle, METH_O, DOC_Recvmmsg_settle},
     {NULL, NULL, 0, NULL},

@@ -94,6 +94,7 @@ slots_dealloc(Slots *self)
     Py_ssize_t slot, i;
     PyObject_GC_UnTrack(self);
     slots_clear(self);
+    tables_free(self);
     if (self->handed != NULL) {
         for (slot = 0; slot < self->capacity; slot++) {
             Py_XDECREF(self->handed[slot].sender);
@@ -385,6 +386,10 @@ slots_take_back(Slots *self, PyObject *argument)
     }
     first = self->oldest;
     last = first + count;
+    if (self->tables != NULL && self->pins == 0 && tables_end(self, last) < 0) {
+        raise_in_use(0);
+        return NULL;
+    }
     /* `oldest` follows each packet. What runs when a leftover goes (a callback of a weak reference)
      * may release some itself, so `oldest` is what says where to go on; or begin a send of the
      * others, which then stay. */
@@ -448,6 +453,8 @@ static PyMethodDef slots_methods[] = {
     {"payloads", FAST(slots_payloads), DOC_Slots_payloads},
     {"addresses", FAST(slots_addresses), DOC_Slots_addresses},
     {"copies", (PyCFunction)slots_copies, METH_NOARGS, DOC_Slots_copies},
+    {"datagrams", (PyCFunction)slots_datagrams, METH_NOARGS, DOC_Slots_datagrams},
+    {"columns", (PyCFunction)slots_columns, METH_O, DOC_Slots_columns},
     {"take_back", (PyCFunction)slots_take_back, METH_O, DOC_Slots_take_back},
     {NULL, NULL, 0, NULL},
 };

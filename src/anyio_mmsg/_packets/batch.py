@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import mmap
 import operator
 import sys
 from collections.abc import Iterator
@@ -12,6 +10,8 @@ from typing import Any, NoReturn, Protocol, SupportsIndex, cast, overload
 
 from .._arguments import whole_number
 from . import Packet, Slots
+from .columns import Columns, columns_of
+from .memory import Memory, borrowed, paged
 from .packet import Address
 
 PACKET_DATA_SIZE = 1232
@@ -91,8 +91,22 @@ class _Argument:
         )
 
 
+class _Memory(_Argument):
+    """The program's own memory, or None: not what the slots have it as."""
+
+    def __get__(self, batch: Any, owner: type) -> object:
+        if batch is not None:
+            batch._slots.capacity  # noqa: B018  # or a ValueError, if it is closed
+            return batch._given
+        return self.default
+
+
 def _argument(default: object) -> Any:
     return _Argument(default)
+
+
+def _memory() -> Any:
+    return _Memory(None)
 
 
 @dataclass(init=False, eq=False, repr=False)
@@ -120,16 +134,21 @@ class PacketBatch:
             than in a batch without (``python -m benchmarks gro``).
         ancillary: Have room for the control data of packets: timestamp, destination, interface,
             ECN, hop limit. Ask the socket for them too, see `open_udp_socket`.
+        memory: Your own memory for the slots: anything writable and C-contiguous with at least
+            capacity * slot_size bytes, such as a numpy array, an `mmap.mmap` or the ``buf`` of a
+            `multiprocessing.shared_memory.SharedMemory`. Packets lie side by side from its
+            beginning, and nothing else is written to it. The batch holds an export until it is
+            closed, so that the memory can neither shrink nor go.
 
     Attributes:
-        capacity: The argument; it can't be set. `slot_size` and `engine` likewise.
+        capacity: The argument; it can't be set. The other arguments likewise.
 
     Raises:
         TypeError: `capacity` or `slot_size` is not an int, or is a bool; `engine` is not a str;
-            `gro` or `ancillary` is not a bool.
+            `gro` or `ancillary` is not a bool; `memory` is not a buffer, or one of Python objects.
         ValueError: `capacity` or `slot_size` is below 1, or so large that no memory can have all
-            slots; `engine` is unknown; or `slot_size` is given with ``gro=True`` and is not
-            65,535.
+            slots; `engine` is unknown; `slot_size` is given with ``gro=True`` and is not 65,535;
+            or `memory` is read-only, not C-contiguous, or has fewer bytes than the slots.
     """
 
     capacity: int = _argument(NUM_RCVMMSGS)
@@ -137,9 +156,11 @@ class PacketBatch:
     engine: str = _argument("auto")
     gro: bool = _argument(False)
     ancillary: bool = _argument(False)
+    memory: Memory | None = _memory()  # noqa: RUF009  # a descriptor
 
     _slots = _CLOSED  # also of an object whose __init__ was not called, or raised
     _lease = cast("Lease | None", None)
+    _given = cast("Memory | None", None)
 
     def __init__(
         self,
@@ -148,8 +169,10 @@ class PacketBatch:
         engine: str = "auto",
         gro: bool = False,
         ancillary: bool = False,
+        memory: Memory | None = None,
     ) -> None:
-        self._slots = new_slots(capacity, slot_size, engine, gro, ancillary)
+        self._slots = new_slots(capacity, slot_size, engine, gro, ancillary, memory)
+        self._given = memory
 
     # What is held
 
@@ -236,6 +259,26 @@ class PacketBatch:
         """
         return [packet.hop_limit for packet in PacketBatch.__iter__(self)]
 
+    def datagrams(self) -> list[tuple[bytes, Address]]:
+        """Return a copy of each packet held as bytes, with its address, oldest first.
+
+        In one pass. The copies stay valid after a release.
+        """
+        return self._slots.datagrams()
+
+    def columns(self) -> Columns:
+        """Return all packets held as arrays, for numpy, pyarrow, polars, `array` or `struct`.
+
+        `Columns.data` is the ring itself if the packets lie side by side in it, as they do
+        whenever the batch was empty before the receive; a row has `slot_size` bytes then.
+        Otherwise (after a partial release and a refill; with ``gro=True`` always, where a row has
+        the bytes of the longest packet) it is a copy.
+
+        Raises:
+            ValueError: The batch holds no packets, or control data was cut.
+        """
+        return columns_of(self._slots)
+
     @property
     def buffer(self) -> memoryview:
         """The whole ring, capacity * slot_size bytes, read-only.
@@ -301,7 +344,7 @@ class PacketBatch:
             if self._slots is not slots:
                 return  # a signal handler has closed it meanwhile
             if not slots.held:  # else one has received
-                self._slots = _CLOSED
+                self._slots, self._given = _CLOSED, None
                 break
         if self._lease is not None:
             self._lease.end(slots)
@@ -363,6 +406,7 @@ def new_slots(
     engine: str,
     gro: bool = False,
     ancillary: bool = False,
+    memory: Memory | None = None,
 ) -> Slots:
     """Return the slots of a new batch, for arguments of `PacketBatch`, and with its errors."""
     capacity = whole_number("capacity", capacity, 1, "give the number of slots, at least 1")
@@ -386,18 +430,8 @@ def new_slots(
         raise ValueError(
             f"{capacity:,} slots of {slot_size:,} bytes are more than any memory; give fewer"
         )
-    memory = _paged(size) if slot_size >= TRAIN_SIZE else bytearray(size)
-    return Slots(memory, capacity, slot_size, engine, sys.flags.dev_mode, ancillary, gro)
-
-
-def _paged(size: int) -> mmap.mmap:
-    """Return memory that the system provides where it is written to, unlike a bytearray's.
-
-    A process that is forked has a copy of it.
-    """
-    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows, which does not fork
-        return mmap.mmap(-1, size)
-    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(AttributeError, OSError):  # not Linux; or built without them
-        memory.madvise(mmap.MADV_NOHUGEPAGE)  # 2 MiB at a touch are more than a train
-    return memory
+    if memory is not None:  # where nothing but packets is written
+        own = borrowed(memory, size)
+        return Slots(own, capacity, slot_size, engine, False, ancillary, gro)
+    room = paged(size) if slot_size >= TRAIN_SIZE else bytearray(size)
+    return Slots(room, capacity, slot_size, engine, sys.flags.dev_mode, ancillary, gro)

@@ -28,13 +28,15 @@ then one store moves `_state`. The compiled twin is in _compiled/slots.c and han
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import accumulate, repeat
 from operator import getitem
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from .packet import NO_CONTROL, Address, Packet, make_packets, mark_released
+from .packet import NO_CONTROL, UNKNOWN_WIRE_SIZE, Address, Packet, make_packets, mark_released
+from .tables import Tables
 
 _T = TypeVar("_T")
 
@@ -44,6 +46,10 @@ nor zero, as debug allocators use it."""
 
 LOST = 2**32 - 1
 """The segment size of a train whose own was cut off: its packets can't be told apart."""
+
+_Arrays: TypeAlias = tuple[
+    memoryview, memoryview, memoryview, memoryview | None, memoryview | None, memoryview | None
+]
 
 _cut: Any = getitem  # a view, by a slice
 
@@ -76,6 +82,7 @@ class Slots:
         "_scribble",
         "_segments",
         "_state",
+        "_tables",
         "_whole",
         "_wire_sizes",
         "ancillary",
@@ -122,6 +129,7 @@ class Slots:
         self._state = 0, 0, 0
         # The number of the first packet in these lists; views, and `Packet`s, that were asked for.
         self._handed: tuple[int, list[memoryview], list[Any]] = (0, [], [])
+        self._tables = Tables()
 
     @property
     def head(self) -> int:
@@ -237,6 +245,44 @@ class Slots:
     def copies(self) -> list[bytes]:
         """Return the bytes of all packets held."""
         return list(map(bytes, self.payloads(0)))
+
+    def datagrams(self) -> list[tuple[bytes, Address]]:
+        """Return the bytes and the senders of all packets held."""
+        return list(zip(self.copies(), self.addresses(0)))  # noqa: B905
+
+    def columns(self, allocate: Callable[[int], Any]) -> _Arrays:
+        """Return all packets held as arrays: `data`, `sizes` and `wire_sizes` of `Columns`.
+
+        And three more, which are None where only Python knows them: hosts, ports, timestamps.
+
+        Args:
+            allocate: Returns memory of zeros for a copy, of a number of bytes.
+        """
+        wire_sizes, limit = self.wire_sizes(), self.slot_size
+        sizes = [min(size, limit) for size in wire_sizes]
+        known = [s if w == UNKNOWN_WIRE_SIZE else w for s, w in zip(sizes, wire_sizes)]  # noqa: B905
+        data = self._rows(sizes, allocate)
+        ours, theirs = memoryview(array("I", sizes)), memoryview(array("I", known))
+        return data, ours.toreadonly(), theirs.toreadonly(), None, None, None
+
+    def _rows(self, sizes: list[int], allocate: Callable[[int], Any]) -> memoryview:
+        """Return the packets held, a row each: a view that dies with the first of them."""
+        oldest, held, width = self._state[2], len(sizes), self.slot_size
+        packets = range(oldest, oldest + held)
+        rows = self._tables.view_of(packets)
+        if rows is not None:
+            return rows
+        runs = [] if self.gro else self._runs(0, held)
+        if len(runs) == 1:
+            flat = memoryview(self.memory)[runs[0].start * width : runs[0].stop * width]
+        else:
+            width = max(1, *sizes) if self.gro else width
+            flat = memoryview(allocate(held * width))
+            for at, view in zip(range(0, held * width, width), self.payloads(0)):  # noqa: B905
+                flat[at : at + view.nbytes] = view
+        rows = flat.toreadonly().cast("B", (held, width))
+        self._tables.add(packets, rows)
+        return rows
 
     def hand_out(self, start: int, stop: int | None = None) -> list[Packet]:
         """Return the `Packet`s of held packets."""
@@ -369,6 +415,7 @@ class Slots:
         dead: list[None] = []
         error = None
         try:
+            self._tables.end(oldest + done)
             dead.extend(map(memoryview.release, views[at : at + done]))
         except BufferError as stuck:
             error, done = stuck, len(dead)

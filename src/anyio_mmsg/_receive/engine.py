@@ -22,22 +22,30 @@ from .._system.platform import (
 from .recvfrom_into import RecvfromInto
 
 
-class Engine(Protocol):
+class Reader(Protocol):
+    """What reads datagrams from a socket, and does not wait.
+
+    Attributes:
+        error: The error that ended the last read, or None. EINTR does not count, the call is
+            made again. The code that raises it sets this to None, or its frames would live on.
+        dry: Whether the last read ended because there were no more packets, or by an error.
+    """
+
+    error: OSError | None
+    dry: bool
+
+
+class Engine(Reader, Protocol):
     """Moves datagrams from a socket into one ring's slots. It does not wait.
 
     Every engine gives the same bytes, lengths, addresses, order and errors.
 
     Attributes:
-        error: The error that ended the last `fill`, or None. EINTR does not count, the call is
-            made again. The code that raises it sets this to None, or its frames would live on.
         cut: Whether the last `fill` brought a message that is longer than a slot.
-        dry: Whether the last `fill` ended because there were no more packets, or by an error.
         refused: Whether the system refuses the engine's call, which it has been asked twice.
     """
 
-    error: OSError | None
     cut: bool
-    dry: bool
     refused: bool
 
     def takes(self, family: int) -> bool:
@@ -134,8 +142,13 @@ def engine_for(slots: Slots, sock: socket.socket) -> Engine:
     if portable or Recvmmsg is None or family_of(sock) not in _DECODED:
         engine = RecvfromInto(slots, RECEIVE_FLAGS, ASK_FOR_FLAGS)
     else:
-        kind, engine = Recvmmsg, Recvmmsg(slots, ADDRESSES, _DECODED, CONTROLS, slots.ancillary)
+        kind, engine = Recvmmsg, batch_engine(slots)
     return adopt(slots, kind, engine)
+
+
+def batch_engine(slots: Slots) -> Any:
+    """Return a new engine for `slots` that calls recvmmsg(2); only where there is `Recvmmsg`."""
+    return Recvmmsg(slots, ADDRESSES, _DECODED, CONTROLS, slots.ancillary)
 
 
 def adopt(slots: Slots, kind: object, engine: Engine) -> Engine:

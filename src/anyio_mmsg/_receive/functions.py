@@ -19,7 +19,7 @@ from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, is_busy,
 from .._system.error_queue import errors_pending
 from .._system.options import has_gro
 from .._system.platform import Refused, family_of
-from .engine import check_engine, engine_for, filler_of
+from .engine import Reader, check_engine, engine_for, filler_of
 from .errors import as_reported, back_off, defer_reported, raise_reported
 from .outlook import Outlook, outlook_for
 from .usable import ensure_open, ensure_usable
@@ -165,17 +165,22 @@ async def receive_into(sock: socket.socket, slots: Slots, limit: int) -> int:
     # Readable does not promise a packet: its checksum may be bad, or another reader took it.
     empty_wakes = 0
     while not taken:
-        if empty_wakes and errors_pending(sock):  # the program's, so the wait ends at once
-            await back_off(empty_wakes)
-        try:
-            await wait_socket_readable(sock)
-        except (OSError, ValueError) as error:
-            ensure_open(sock)  # older AnyIO has a checkpoint before it asks for the descriptor
-            raise _as_closed(error) from None
-        outlook.woken = True
+        await wait_for_packet(sock, outlook, empty_wakes)
         taken = drain(sock, slots, limit, outlook)
         empty_wakes += 1
     return taken
+
+
+async def wait_for_packet(sock: socket.socket, outlook: Outlook, empty_wakes: int) -> None:
+    """Wait until the system says that there is one, after so many times when there was none."""
+    if empty_wakes and errors_pending(sock):  # the program's, so the wait ends at once
+        await back_off(empty_wakes)
+    try:
+        await wait_socket_readable(sock)
+    except (OSError, ValueError) as error:
+        ensure_open(sock)  # older AnyIO has a checkpoint before it asks for the descriptor
+        raise as_closed(error) from None
+    outlook.woken = True
 
 
 def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> int:
@@ -183,12 +188,7 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
 
     Never waits. For a caller who has checked that it can be done, as `receive_into`.
     """
-    deferred = outlook.take_error(sock)
-    if deferred is not None:
-        try:
-            raise _as_closed(as_reported(sock, deferred, outlook))
-        finally:
-            del deferred  # else the error, its traceback and this frame keep each other alive
+    raise_deferred(sock, outlook)
     filler = filler_of(slots)
     engine = filler.engine
     if engine is None or not engine.takes(family_of(sock)):
@@ -197,37 +197,57 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
         _check_gro(sock, slots)
         filler.checked = outlook.options
     taken: int = engine.fill(slots, sock, limit)
+    if taken and engine.cut:  # by a train, perhaps, if somebody has switched UDP_GRO on since then
+        filler.checked = None
+    if engine.refused:
+        Refused.recvmmsg = True
+        engine_for(slots, sock)
+        if not taken:
+            return drain(sock, slots, limit, outlook)
+    conclude(sock, outlook, engine, taken)
+    return taken
+
+
+def raise_deferred(sock: socket.socket, outlook: Outlook) -> None:
+    """Raise the error that the last receive on `sock` left, if it has."""
+    deferred = outlook.take_error(sock)
+    if deferred is not None:
+        try:
+            raise as_closed(as_reported(sock, deferred, outlook))
+        finally:
+            del deferred  # else the error, its traceback and this frame keep each other alive
+
+
+def conclude(sock: socket.socket, outlook: Outlook, engine: Reader, taken: int) -> None:
+    """Take note of a read that gave `taken` packets; raise its error now, or at the next one.
+
+    And what the network has reported, if the read found nothing and there was more than that to
+    expect.
+    """
     outlook.receive_calls += 1
     outlook.more = not engine.dry
     if taken:
         outlook.woken = False
-        if engine.cut:  # by a train, perhaps, if somebody has switched UDP_GRO on since then
-            filler.checked = None
         if outlook.reports_errors and engine.error is None:
             defer_reported(sock, outlook)
     if not engine.dry:
-        return taken
+        return
     if not taken:
         outlook.empty_calls += 1
-    if engine.refused:
-        Refused.recvmmsg = True
-        engine_for(slots, sock)
-        return taken or drain(sock, slots, limit, outlook)
     error = engine.error
     if error is not None:
         engine.error = None
         if taken:
             outlook.defer_error(sock, error)
-            return taken
+            return
         try:
-            raise _as_closed(as_reported(sock, error, outlook))
+            raise as_closed(as_reported(sock, error, outlook))
         finally:
             del error, engine  # as above
     if not taken:
         if outlook.woken or outlook.reports_errors:
             raise_reported(sock, outlook)
         outlook.woken = True
-    return taken
 
 
 def _check_gro(sock: socket.socket, slots: Slots) -> None:
@@ -241,7 +261,7 @@ def _check_gro(sock: socket.socket, slots: Slots) -> None:
         )
 
 
-def _as_closed(error: Exception) -> Exception:
+def as_closed(error: Exception) -> Exception:
     """Return the error to raise: a bad descriptor is a closed socket."""
     if isinstance(error, OSError) and error.errno == errno.EBADF:
         return ClosedResourceError("the socket's descriptor is closed")

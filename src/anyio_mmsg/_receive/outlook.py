@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from functools import partial
+from typing import Any
 from weakref import ref
 
 from .._system.platform import inode_of as inode_of
@@ -23,6 +24,8 @@ class Outlook:
             has changed them, so that what was found out about them is found out again.
         reports_errors: The network's errors come by the error queue: look for them whenever a
             read finds nothing.
+        unreturned: What `recv_datagrams` has read and an interrupt kept from being returned.
+        home: The socket of that by its inode, and the process; None: not known.
     """
 
     __slots__ = (
@@ -30,10 +33,12 @@ class Outlook:
         "_inode",
         "_sock",
         "empty_calls",
+        "home",
         "more",
         "options",
         "receive_calls",
         "reports_errors",
+        "unreturned",
         "woken",
     )
 
@@ -43,6 +48,8 @@ class Outlook:
         self.more = self.woken = self.reports_errors = False
         self.options = object()
         self.receive_calls = self.empty_calls = 0
+        self.unreturned: list[Any] = []
+        self.home: tuple[int, int] | None = None
         self._error: OSError | None = None
         self._inode = 0
 

@@ -42,7 +42,7 @@ _CONTROL_CUT = (
     f"the control data of this packet was cut: it had more than the {CONTROL_SIZE} bytes there "
     f"are; ask the socket for fewer options"
 )
-_SEGMENT_SIZE_LOST = (
+SEGMENT_SIZE_LOST = (
     "the segment size of coalesced packets was cut off: they came with more control data than "
     "there is room for; ask the socket for less"
 )
@@ -226,5 +226,5 @@ class RecvfromInto:
         ]
         segments = [LOST if segment is None else segment for segment in found]
         if LOST in segments:
-            self.dry, self.error = True, OSError(errno.EMSGSIZE, _SEGMENT_SIZE_LOST)
+            self.dry, self.error = True, OSError(errno.EMSGSIZE, SEGMENT_SIZE_LOST)
         slots.commit(sizes, addresses, controls, segments)

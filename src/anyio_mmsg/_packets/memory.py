@@ -1,0 +1,63 @@
+"""Memory for slots and copies: of the system, or what a program brings."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import re
+from pickle import PickleBuffer
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+    Memory: TypeAlias = Buffer
+else:
+    Memory: TypeAlias = Any
+
+_FIX = (
+    "give something writable and C-contiguous, such as a bytearray, a numpy array, an mmap or the "
+    "buf of a multiprocessing.shared_memory.SharedMemory"
+)
+
+
+def paged(size: int) -> mmap.mmap:
+    """Return memory that the system provides where it is written to, unlike a bytearray's.
+
+    A process that is forked has a copy of it.
+    """
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows, which does not fork
+        return mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(AttributeError, OSError):  # not Linux; or built without them
+        memory.madvise(mmap.MADV_NOHUGEPAGE)  # 2 MiB at a touch are more than a train
+    return memory
+
+
+def borrowed(memory: Memory, size: int) -> memoryview:
+    """Return the first `size` bytes of a program's own memory, as a view that holds an export.
+
+    Raises:
+        TypeError: `memory` is not a buffer, or one of Python objects, which packets would break.
+        ValueError: It is read-only, not C-contiguous, or has fewer bytes.
+    """
+    try:
+        whole = memoryview(memory)
+    except TypeError:
+        raise TypeError(f"memory is a {type(memory).__name__}, not a buffer; {_FIX}") from None
+    except (ValueError, BufferError) as error:
+        raise ValueError(f"memory can't be used: {error}; {_FIX}") from None
+    with whole:
+        if "O" in re.sub(":[^:]*:", "", whole.format):  # without the names of fields (PEP 3118)
+            raise TypeError(f"memory holds Python objects, not bytes; {_FIX}")
+        if whole.readonly:
+            raise ValueError(f"memory is read-only; {_FIX}")
+        if not whole.c_contiguous:
+            raise ValueError(f"memory is not C-contiguous; {_FIX}")
+        if whole.nbytes < size:
+            raise ValueError(
+                f"memory has {whole.nbytes:,} bytes, and the slots need {size:,}: give at least "
+                f"capacity * slot_size"
+            )
+    # Of any format, which `memoryview.cast` does not take.
+    return PickleBuffer(memory).raw()[:size]
