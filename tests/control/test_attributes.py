@@ -48,6 +48,10 @@ def test_all_together(kind: str, batch: PacketBatch) -> None:
         assert batch.interfaces() == [LOOPBACK] * 8
         assert batch.ecns() == [0, 1, 2, 3] * 2
         assert batch.hop_limits() == [hop_limit for *_, hop_limit in expected]
+        times = batch.columns().timestamps
+        assert times is not None
+        assert times.tolist() == batch.timestamps()
+        assert times.format == "q"
         assert batch.addresses() == [line.name] * 8
         assert batch.payloads() == [b"%d" % turn for turn in range(8)]
 
@@ -186,3 +190,13 @@ def test_what_to_answer_from(kind: str, batch: PacketBatch) -> None:
         assert recv_mmsg_nowait(line.receiver, batch) == 1
         packet: Any = batch[0]
         assert packet._local == line.hosts[-1]
+
+
+def test_columns_of_packets_without_a_timestamp(kind: str, batch: PacketBatch) -> None:
+    """They have numpy's NaT there."""
+    with Line(kind, ecn=True) as line:
+        line.send(b"1", line.hosts[0], tos=2, hops=9)
+        assert recv_mmsg_nowait(line.receiver, batch) == 1
+        times = batch.columns().timestamps
+        assert times is not None
+        assert times.tolist() == [-(2**63)]

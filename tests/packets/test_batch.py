@@ -36,6 +36,7 @@ def test_defaults() -> None:
         "engine",
         "gro",
         "ancillary",
+        "memory",
     ]
 
 

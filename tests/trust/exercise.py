@@ -20,7 +20,7 @@ from typing import Any
 
 import anyio
 
-from anyio_mmsg import BatchFullError, PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import BatchFullError, PacketBatch, recv_datagrams_nowait, recv_mmsg_nowait
 from anyio_mmsg._packets import compiled
 
 ENGINES = ["recvfrom_into", "recvmmsg"] if compiled else ["recvfrom_into"]
@@ -179,6 +179,44 @@ def other_sources(bench: Bench) -> None:
     bench.fill(4)
 
 
+def as_bytes(bench: Bench) -> None:
+    assert [address for _, address in bench.batch.datagrams()] == [bench.name] * 4
+
+
+def as_arrays(bench: Bench) -> None:
+    batch = bench.batch
+    columns = batch.columns()
+    assert batch.columns().data is columns.data
+    assert len(columns.sizes.tolist()) == len(columns.ports.tolist()) == len(columns)
+    batch.release(1)
+    bench.fill(5)  # around the end
+    whole = batch.columns()
+    held = pickle.PickleBuffer(whole.data)
+    with contextlib.suppress(BufferError):
+        batch.clear()
+    held.release()
+    batch.clear()
+    bench.fill(4)
+
+
+def own_memory(bench: Bench) -> None:
+    memory = bytearray(2 * 1232)
+    with PacketBatch(2, engine=bench.engine, memory=memory) as batch:
+        bench.fill(2, batch)
+        batch.columns()
+    for wrong in (bytes(10), memoryview(memory)[::2], 3, bytearray(1)):
+        with contextlib.suppress(TypeError, ValueError):
+            PacketBatch(2, memory=wrong)  # type: ignore[arg-type]
+
+
+def datagrams(bench: Bench) -> None:
+    for number in range(3):
+        bench.sender.sendto(b"packet %d" % number, bench.receiver.getsockname())
+    assert [address for _, address in recv_datagrams_nowait(bench.receiver)] == [bench.name] * 3
+    with contextlib.suppress(anyio.WouldBlock):
+        recv_datagrams_nowait(bench.receiver)
+
+
 STEPS: list[Callable[[Bench], None]] = [
     receive_and_release,
     new_batch,
@@ -193,6 +231,10 @@ STEPS: list[Callable[[Bench], None]] = [
     closed_socket,
     wrong_arguments,
     other_sources,
+    as_bytes,
+    as_arrays,
+    own_memory,
+    datagrams,
 ]
 
 

@@ -20,6 +20,7 @@ from anyio_mmsg import (
     feed,
     multi_target_send,
     open_udp_socket,
+    recv_datagrams,
     recv_mmsg,
     recv_mmsg_nowait,
     send_mmsg,
@@ -38,6 +39,10 @@ async def receiving(sock: socket.socket, batch: PacketBatch) -> None:
     for packet in recv_mmsg_nowait(sock, batch):  # type: ignore[attr-defined]
         print(packet)
     PacketBatch(size=64)  # type: ignore[call-arg]
+    PacketBatch(memory=1232)  # type: ignore[arg-type]
+    await recv_datagrams(sock, batch)  # type: ignore[arg-type]
+    await recv_datagrams(sock, 64, 2048)  # type: ignore[call-arg]
+    batch.columns().data = memoryview(b"")  # type: ignore[misc]
     PacketBatch(slot_size="1472")  # type: ignore[arg-type]
     print(received)
 

@@ -22,6 +22,7 @@ from anyio_mmsg import (
     TRANSIENT_ERRORS,
     Address,
     BatchFullError,
+    Columns,
     Destination,
     IcmpError,
     MulticastGroup,
@@ -45,6 +46,8 @@ from anyio_mmsg import (
     feed,
     multi_target_send,
     open_udp_socket,
+    recv_datagrams,
+    recv_datagrams_nowait,
     recv_errors_nowait,
     recv_mmsg,
     recv_mmsg_exact,
@@ -123,6 +126,27 @@ async def receiving(sock: socket.socket) -> None:
         assert_type((batch.closed, batch.gro, batch.ancillary), tuple[bool, bool, bool])
         batch.release()
         batch.release(len(batch))
+
+
+async def datagrams(sock: socket.socket, batch: PacketBatch) -> None:
+    for data, address in await recv_datagrams(sock):
+        assert_type(data, bytes)
+        assert_type(address, Address)
+    assert_type(await recv_datagrams(sock, 8, max_size=2048), list[tuple[bytes, Address]])
+    assert_type(recv_datagrams_nowait(sock, limit=8), list[tuple[bytes, Address]])
+    assert_type(batch.datagrams(), list[tuple[bytes, Address]])
+
+
+def arrays(batch: PacketBatch) -> int:
+    columns = batch.columns()
+    assert_type(columns, Columns)
+    assert_type((columns.data, columns.sizes), tuple[memoryview, memoryview])
+    assert_type((columns.wire_sizes, columns.hosts), tuple[memoryview, memoryview])
+    assert_type(columns.ports, memoryview)
+    assert_type(columns.timestamps, memoryview | None)
+    own = PacketBatch(4, 1500, memory=bytearray(6000))
+    own.close()
+    return len(columns)
 
 
 def packets(packet: Packet) -> tuple[str, int]:

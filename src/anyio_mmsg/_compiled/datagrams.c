@@ -112,7 +112,7 @@ move_held(Slots *self, Py_ssize_t most, PyObject *list)
     return moved;
 }
 
-/* datagrams(slots, sock, limit, most, record): see `Reader` in _receive/datagrams.py. What is read
+/* datagrams(slots, sock, limit, most, record): see `_by_slots` in _receive/datagrams.py. What is read
  * is in `record` when this returns or raises, but for a MemoryError: then it is held. */
 PyObject *
 recvmmsg_datagrams(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)

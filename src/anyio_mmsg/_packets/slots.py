@@ -260,7 +260,7 @@ class Slots:
         """
         wire_sizes, limit = self.wire_sizes(), self.slot_size
         sizes = [min(size, limit) for size in wire_sizes]
-        known = [s if w == UNKNOWN_WIRE_SIZE else w for s, w in zip(sizes, wire_sizes)]  # noqa: B905
+        known = [s if w >= UNKNOWN_WIRE_SIZE else w for s, w in zip(sizes, wire_sizes)]  # noqa: B905
         data = self._rows(sizes, allocate)
         ours, theirs = memoryview(array("I", sizes)), memoryview(array("I", known))
         return data, ours.toreadonly(), theirs.toreadonly(), None, None, None

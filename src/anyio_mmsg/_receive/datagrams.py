@@ -38,6 +38,11 @@ _STRIDE = 65_536 + 1_600
 """Bytes of a slot, for `MAX_SIZE`. The rest has usual datagrams begin at different places of the
 processor's caches, which would hold few of them if all began at a multiple of 64 KiB."""
 
+_LONGEST = 16 * 1024 * 1024
+"""Bytes that a datagram of another family has at most, so that a larger `max_size` asks for no
+more memory: of a unix socket's, Linux allocates one piece of 4 MiB at most and some pages
+(`sock_alloc_send_pskb`, net/core/sock.c)."""
+
 _INTERNET = {int(socket.AF_INET), int(socket.AF_INET6)}
 _UNIX = getattr(socket, "AF_UNIX", None)
 _MSG_CTRUNC = int(getattr(socket, "MSG_CTRUNC", 0))
@@ -160,10 +165,8 @@ def _receive(
         # Without room for control data: with it the kernel would install file descriptors.
         _by_slots(sock, outlook, _singles, limit, most, record)
     else:
-        reader = _Recvfrom()
-        reader.datagrams(
-            sock, limit, min(most, MAX_SIZE if family in _INTERNET else sys.maxsize), record
-        )
+        reader, longest = _Recvfrom(), MAX_SIZE if family in _INTERNET else _LONGEST
+        reader.datagrams(sock, limit, min(most, longest), record)
         conclude(sock, outlook, reader, len(record))
         if reader.rough and record:
             record[:] = _datagrams_in(record, most)
@@ -228,7 +231,7 @@ class _Recvfrom:
         self.rough = gro or ON_WINDOWS
         if ON_WINDOWS:
             most = max(most, MAX_SIZE)  # what is cut would be lost (WSAEMSGSIZE)
-        while (left := limit - len(record)) > 0:
+        while (left := min(limit - len(record), sys.maxsize)) > 0:
             try:
                 if gro:
                     sizes, rooms = repeat(MAX_SIZE, left), repeat(CONTROL_SIZE)

@@ -25,6 +25,13 @@ _WAYS_TO_A_SOCKET = {
 
 def ensure_usable(sock: socket.socket) -> None:
     """Raise what `recv_mmsg` raises for a socket that it can't use."""
+    if (
+        isinstance(sock, socket.socket)
+        and sock.fileno() >= 0
+        and sock.gettimeout() == 0
+        and type_of(sock) in _DATAGRAM_TYPES
+    ):
+        return  # as nearly always; below is what is wrong
     ensure_socket(sock)
     ensure_open(sock)
     if type_of(sock) not in _DATAGRAM_TYPES:
