@@ -1,9 +1,14 @@
 """Batched, nonblocking UDP for Trio and asyncio, in structured concurrency.
 
-A receiver waits once, then hands out every packet that has arrived, in memory that was allocated
-once::
+One wait, then every datagram that has arrived, as bytes::
 
     sock = await open_udp_socket("127.0.0.1", 9999)
+    while True:
+        for data, address in await recv_datagrams(sock):
+            print(address, data)
+
+A receiver hands out views, without a copy, in memory that was allocated once::
+
     async with PacketReceiver(sock) as receiver:
         async for batch in receiver:
             with batch:  # its memory is used again after this block
@@ -18,8 +23,9 @@ Or, with a batch and a loop of your own, here an echo server::
         await send_mmsg(sock, batch)  # each packet goes back to its sender
         batch.clear()
 
-Receiving: `open_udp_socket`, `PacketReceiver`, `feed`, `recv_mmsg`, `recv_mmsg_exact`,
-`recv_mmsg_nowait`; into a `PacketBatch`, which holds `Packet`s, or those of a `PacketBatchPool`.
+Receiving: `open_udp_socket`, `recv_datagrams`, `recv_datagrams_nowait`, which return bytes;
+`PacketReceiver`, `feed`, `recv_mmsg`, `recv_mmsg_exact`, `recv_mmsg_nowait`, into a `PacketBatch`,
+which holds `Packet`s and gives `Columns`, or into those of a `PacketBatchPool`.
 Sending: `send_mmsg`, `send_mmsg_nowait`, `multi_target_send`; they return a `SendResult`.
 ``python -m anyio_mmsg`` tries out what this machine has.
 """

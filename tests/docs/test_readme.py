@@ -35,7 +35,7 @@ from .blocks import (
 )
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FIRST, ECHO, ANSWER, RESULT, TRAINS, NURSERY, VIEWS = python_blocks("README.md")
+FIRST, RECEIVER, ECHO, ANSWER, RESULT, TRAINS, NURSERY, VIEWS = python_blocks("README.md")
 (OF_THE_SITE,) = python_blocks("docs/index.md")
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="GRO and control data")
@@ -79,6 +79,20 @@ def test_the_first_program(block: Block, run: str) -> None:
     ):
         assert child.stdout is not None
         assert child.stdout.readline() == f"{sender.getsockname()} b'hello'\n"
+
+
+@runs(RECEIVER)
+@pytest.mark.anyio
+async def test_a_receiver(inet: Family, capsys: pytest.CaptureFixture[str]) -> None:
+    receiver, sender = inet.pair()
+    sender.send(b"hello")
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as nursery:
+            nursery.start_soon(as_function(RECEIVER, sock=receiver))
+            while not (printed := capsys.readouterr().out):
+                await checkpoint()
+            nursery.cancel_scope.cancel()
+    assert printed == f"{sender.getsockname()} b'hello'\n"
 
 
 @runs(ECHO)
