@@ -48,6 +48,7 @@ NUMBERS = {
 # Those that plain Python has no use for.
 OF_C_ALONE = {
     "_GNU_SOURCE",
+    "DENSE",  # of copies: Python has the system provide all of them page by page
     "DONT_FRAGMENT6",  # Python reads no option by its number here
     "FITS_EACH_PATH",  # where batches are cut: Python sends one packet a call
     "MOST_CONTROL",  # of a message's memory
@@ -78,7 +79,9 @@ SAID_BY_C_ALONE = {
     "commit takes lists of numbers, of one length",
     "control data is bytes, or a tuple of bytes by packet",
     "control data is up to 88 bytes, in whole words",
+    "datagrams takes slots, a socket, two numbers, a list",
     "fill takes slots, a socket and a limit",
+    "too little memory for a copy",
     "not a pair",
     "send takes a socket, a result, and whether to go on",
     "the view of a packet was released",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from anyio_mmsg._packets import packet, slots
-from anyio_mmsg._receive.engine import Engine
+from anyio_mmsg._receive.engine import DatagramReader, Engine
 from anyio_mmsg._send.engine import Sender
 
 SOURCE = Path(__file__).parent.parent / "src" / "anyio_mmsg"
@@ -28,6 +28,8 @@ TWINS: dict[str, Any] = {
     "Recvmmsg": Engine,
     "Sendmmsg": Sender,
 }
+# What they do beside that.
+MORE: dict[str, Any] = {"Recvmmsg": DatagramReader}
 HEAD = """\
 /* What help() shows of these classes: the docstrings and signatures of their twins in Python.
  * `python -m tests.twins` writes this file; tests/test_twins.py compares it. */
@@ -110,7 +112,7 @@ def docstrings() -> dict[str, str]:
         if name == "Slots":  # the one that Python code makes by its name
             text = f"{signature_of(name, twin, of_class=True)}\n--\n\n{text}"
         found[f"DOC_{name}"] = text
-        for member, thing in documented(twin):
+        for member, thing in [*documented(twin), *documented(MORE.get(name, object))]:
             text = inspect.cleandoc(thing.__doc__)
             if callable(thing):
                 text = f"{signature_of(member, thing)}\n--\n\n{text}"

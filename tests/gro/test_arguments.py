@@ -44,6 +44,7 @@ def test_fields_say_how_it_was_made() -> None:
         "engine": "auto",
         "gro": False,
         "ancillary": False,
+        "memory": None,
     }
     batch = PacketBatch(3, engine="recvfrom_into", gro=True, ancillary=True)
     assert dataclasses.asdict(batch) == {
@@ -52,6 +53,7 @@ def test_fields_say_how_it_was_made() -> None:
         "engine": "recvfrom_into",
         "gro": True,
         "ancillary": True,
+        "memory": None,
     }
     other = PacketBatch()
     assert (other.gro, other.ancillary) == (False, False)

@@ -59,6 +59,7 @@ def ping(host: str) -> None:
     engines = ["recvfrom_into", *(() if why_no_batch_calls() else ["recvmmsg"])]
     with sock, udp:
         for engine in engines:
+            extra: Any
             for extra in ({}, {"ancillary": True}):
                 batch = PacketBatch(slot_size=64, engine=engine, **extra)
                 sizes = [0, 40, 56, 57, 200]

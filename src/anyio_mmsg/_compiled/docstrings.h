@@ -176,6 +176,23 @@
     "\n" \
     "Return the bytes of all packets held."
 
+#define DOC_Slots_datagrams \
+    "datagrams($self, /)\n" \
+    "--\n" \
+    "\n" \
+    "Return the bytes and the senders of all packets held."
+
+#define DOC_Slots_columns \
+    "columns($self, allocate, /)\n" \
+    "--\n" \
+    "\n" \
+    "Return all packets held as arrays: `data`, `sizes` and `wire_sizes` of `Columns`.\n" \
+    "\n" \
+    "And three more, which are None where only Python knows them: hosts, ports, timestamps.\n" \
+    "\n" \
+    "Args:\n" \
+    "    allocate: Returns memory of zeros for a copy, of a number of bytes."
+
 #define DOC_Slots_hand_out \
     "hand_out($self, start, stop=None, /)\n" \
     "--\n" \
@@ -201,10 +218,7 @@
     "Every engine gives the same bytes, lengths, addresses, order and errors.\n" \
     "\n" \
     "Attributes:\n" \
-    "    error: The error that ended the last `fill`, or None. EINTR does not count, the call is\n" \
-    "        made again. The code that raises it sets this to None, or its frames would live on.\n" \
     "    cut: Whether the last `fill` brought a message that is longer than a slot.\n" \
-    "    dry: Whether the last `fill` ended because there were no more packets, or by an error.\n" \
     "    refused: Whether the system refuses the engine's call, which it has been asked twice."
 
 #define DOC_Recvmmsg_takes \
@@ -245,6 +259,28 @@
     "--\n" \
     "\n" \
     "Commit what an interrupted fill has recorded, if it has."
+
+#define DOC_Recvmmsg_datagrams \
+    "datagrams($self, slots, sock, limit, most, record, /)\n" \
+    "--\n" \
+    "\n" \
+    "Put the datagrams that are there at the end of `record`, and free the slots.\n" \
+    "\n" \
+    "What was read is in `record` when this returns or raises. Without the memory to copy it,\n" \
+    "it is held.\n" \
+    "\n" \
+    "Args:\n" \
+    "    slots: As for `fill`; nothing is held in them, nor handed out.\n" \
+    "    sock: As for `fill`.\n" \
+    "    limit: How many messages at most.\n" \
+    "    most: Bytes at which a datagram is cut.\n" \
+    "    record: Gets ``(bytes, address)`` of each.\n" \
+    "\n" \
+    "Returns:\n" \
+    "    How many messages were read.\n" \
+    "\n" \
+    "Raises:\n" \
+    "    MemoryError: There is not enough memory."
 
 #define DOC_Sendmmsg \
     "One send: packets, each of which can be sent, and how many were. It does not wait.\n" \

@@ -156,7 +156,7 @@ class PacketBatch:
     engine: str = _argument("auto")
     gro: bool = _argument(False)
     ancillary: bool = _argument(False)
-    memory: Memory | None = _memory()  # noqa: RUF009  # a descriptor
+    memory: object = _memory()
 
     _slots = _CLOSED  # also of an object whose __init__ was not called, or raised
     _lease = cast("Lease | None", None)

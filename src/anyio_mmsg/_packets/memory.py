@@ -9,11 +9,11 @@ from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    from _typeshed import WriteableBuffer
 
-    Memory: TypeAlias = Buffer
+    Memory: TypeAlias = WriteableBuffer
 else:
-    Memory: TypeAlias = Any
+    Memory = Any
 
 _FIX = (
     "give something writable and C-contiguous, such as a bytearray, a numpy array, an mmap or the "

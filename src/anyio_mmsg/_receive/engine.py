@@ -81,6 +81,36 @@ class Engine(Reader, Protocol):
         ...
 
 
+class DatagramReader(Reader, Protocol):
+    """What copies datagrams out of a socket, by slots that it has for itself.
+
+    Its twin where there is no such thing is `anyio_mmsg._receive.datagrams._Recvfrom`.
+    """
+
+    def datagrams(
+        self, slots: Slots, sock: socket.socket, limit: int, most: int, record: list[Any]
+    ) -> int:
+        """Put the datagrams that are there at the end of `record`, and free the slots.
+
+        What was read is in `record` when this returns or raises. Without the memory to copy it,
+        it is held.
+
+        Args:
+            slots: As for `fill`; nothing is held in them, nor handed out.
+            sock: As for `fill`.
+            limit: How many messages at most.
+            most: Bytes at which a datagram is cut.
+            record: Gets ``(bytes, address)`` of each.
+
+        Returns:
+            How many messages were read.
+
+        Raises:
+            MemoryError: There is not enough memory.
+        """
+        ...
+
+
 class Filler:
     """What the receive functions keep with the slots of one ring, as `Slots.filler`.
 
