@@ -21,7 +21,7 @@ from ._load import build_helps, why_not_compiled
 from ._packets.batch import PacketBatch
 from ._receive.functions import recv_mmsg
 from ._send.functions import send_mmsg
-from ._send.sendto import SOL_UDP, UDP_SEGMENT, has_segmentation
+from ._send.known import SOL_UDP, UDP_SEGMENT, has_segmentation
 from ._stream.open import open_udp_socket
 from ._system.platform import ON_LINUX, Refused, why_no_batch_calls
 

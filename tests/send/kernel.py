@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from anyio_mmsg._send.sendto import SOL_UDP, UDP_SEGMENT
+from anyio_mmsg._send.known import SOL_UDP, UDP_SEGMENT
 from anyio_mmsg._system.control import Ancillary, split
 from anyio_mmsg._system.platform import why_no_batch_calls
 from anyio_mmsg._system.sockaddr import decode_sockaddr

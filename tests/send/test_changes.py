@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import socket
 import weakref
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 from anyio_mmsg import (
     PacketBatch,
     SendResult,
+    UnusableSocketError,
     multi_target_send,
     recv_mmsg_nowait,
     send_mmsg,
@@ -255,3 +257,41 @@ def test_a_run_counts_whole_or_not_at_all(inet: Family) -> None:
         assert set(got) == set(datas)
         given.release()
     assert failed
+
+
+def test_a_socket_that_is_closed_while_packets_are_read(sending: str, inet: Family) -> None:
+    """Its number may be another socket's by then: nothing goes out by that."""
+    sender, receiver, other = inet.open(), inet.open(), inet.open()
+    host, port = receiver.getsockname()
+    number = sender.fileno()
+    taken: list[int] = []
+
+    class Port(int):
+        def __hash__(self) -> int:
+            if not taken:
+                sender.close()
+                taken.append(os.dup(other.fileno()))
+            return hash(object())
+
+    send_mmsg_nowait(sender, [(b"known", (host, port))], engine=sending)
+    send_mmsg_nowait(sender, [(b"known", (host, port))])
+    for how in ({"engine": sending}, {}):
+        with pytest.raises(UnusableSocketError):
+            send_mmsg_nowait(sender, [(b"x", (host, Port(port)))], **how)  # type: ignore[arg-type]
+    assert taken == [number]
+    os.close(number)
+    assert received(receiver) == [b"known"] * 2
+
+
+def test_a_closed_socket_comes_before_wrong_packets(sending: str, inet: Family) -> None:
+    sender, receiver = inet.open(), inet.open()
+    good: Any = [(b"x", receiver.getsockname())]
+    result = SendResult(9)
+    for _ in range(2):
+        send_mmsg_nowait(sender, good)
+    sender.close()
+    bad: Any = [5]
+    for packets in (good, bad):
+        with pytest.raises(UnusableSocketError):
+            send_mmsg_nowait(sender, packets, result=result)
+        assert result == SendResult(0)

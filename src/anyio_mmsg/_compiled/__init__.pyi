@@ -4,6 +4,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
+from .._packets.batch import PacketBatch
 from .._packets.packet import Control
 from .._packets.packet import Packet as Packet
 from .._packets.slots import Slots as Slots
@@ -47,6 +48,8 @@ class Sendmmsg:
     @property
     def refused(self) -> bool: ...
     @property
+    def code(self) -> int: ...
+    @property
     def controls(self) -> bytes | tuple[bytes, ...] | None: ...
     def __new__(
         cls,
@@ -65,3 +68,18 @@ class Sendmmsg:
     def send(self, sock: socket.socket, result: SendResult | None, keep: bool, /) -> int: ...
     def rest(self) -> tuple[Sequence[Any], list[bytes]]: ...
     def release(self) -> None: ...
+
+@final
+class Shortcut:
+    def __new__(
+        cls,
+        result: type[SendResult],
+        failure: type[tuple[int, OSError]],
+        kind: type[socket.socket],
+        known: dict[int, Any],
+        asked: dict[int, Any],
+        batch: type[PacketBatch],
+        /,
+    ) -> Shortcut: ...
+    def usable(self, /, *arguments: Any) -> bool: ...
+    def send(self, /, *arguments: Any) -> SendResult | Sendmmsg | None: ...

@@ -10,6 +10,8 @@
  *   outgoing.c  what it is to send, laid out before the first send  Linux
  *   sendcontrol.c  the control data that goes with it              Linux
  *   struck.c    sends that are struck by an earlier packet's error  Linux
+ *   shortcut.c  Shortcut: the usual send by one step                Linux
+ *   shortcut.c  Shortcut: the usual send by one step                Linux
  *   runs.c      runs of packets, for segmentation offload          Linux
  *
  * No rule lives only here: what a name promises is said in its Python twin.

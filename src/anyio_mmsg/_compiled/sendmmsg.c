@@ -99,20 +99,47 @@ sendmmsg_dealloc(Sendmmsg *self)
     Py_DECREF(type);
 }
 
+Sendmmsg *
+sendmmsg_new(State *state, PyObject *failure, PyObject *packets, const Course *course,
+             PyObject *data, PyObject *controls, int *has_options)
+{
+    Sendmmsg *self = (Sendmmsg *)state->sendmmsg->tp_alloc(state->sendmmsg, 0);
+    int done;
+    if (self == NULL) {
+        return NULL;
+    }
+    PyObject_GC_UnTrack(self); /* until it is whole, code that is run here does not find it */
+    self->state = state;
+    self->failure = Py_NewRef(failure);
+    self->gso = course->gso;
+    self->reports = course->reports;
+    done = sendmmsg_lay(self, packets, course->sockaddrs, course->family, course->most, data,
+                        PyTuple_CheckExact(controls));
+    if (done == 0) {
+        done = sendmmsg_lay_control(self, controls);
+    }
+    *has_options = done > 0;
+    if (done != 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    PyObject_GC_Track(self);
+    return self;
+}
+
 /* Sendmmsg(failure, packets, sockaddrs, family, most, flags, data=<one payload for addresses>,
  * controls=<control data>); the last two may be None. Flags: 1 for segmentation offload, 2 if the
  * socket's errors come by its error queue. None if packets have options, and `controls` is not a
- * tuple of what each has. A vectorcall, as for one packet this is a
- * good part of the cost. */
+ * tuple of what each has. A vectorcall, as it costs less. */
 static PyObject *
 sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *names)
 {
     State *state = state_of_type((PyTypeObject *)type);
-    Py_ssize_t most, nargs = PyVectorcall_NARGS(nargsf);
-    long family, flags;
-    Sendmmsg *self;
-    PyObject *data = NULL, *controls;
-    int done;
+    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+    Course course;
+    long flags;
+    int has_options;
+    PyObject *self;
     if (state == NULL) {
         return NULL;
     }
@@ -120,36 +147,19 @@ sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *na
         PyErr_SetString(PyExc_TypeError, "Sendmmsg takes 6 to 8 positional arguments");
         return NULL;
     }
-    family = PyLong_AsLong(args[3]);
-    most = PyLong_AsSsize_t(args[4]);
+    course.sockaddrs = args[2];
+    course.family = (int)PyLong_AsLong(args[3]);
+    course.most = PyLong_AsSsize_t(args[4]);
     flags = PyLong_AsLong(args[5]);
     if (PyErr_Occurred()) {
         return NULL;
     }
-    self = (Sendmmsg *)((PyTypeObject *)type)->tp_alloc((PyTypeObject *)type, 0);
-    if (self == NULL) {
-        return NULL;
-    }
-    PyObject_GC_UnTrack(self); /* until it is whole, code that is run here does not find it */
-    self->state = state;
-    self->failure = Py_NewRef(args[0]);
-    self->gso = (flags & 1) != 0;
-    self->reports = (flags & 2) != 0;
-    if (nargs > 6 && args[6] != Py_None) {
-        data = args[6];
-    }
-    controls = nargs > 7 ? args[7] : Py_None;
-    done = sendmmsg_lay(self, args[1], args[2], (int)family, most, data,
-                        PyTuple_CheckExact(controls));
-    if (done == 0) {
-        done = sendmmsg_lay_control(self, controls);
-    }
-    if (done != 0) {
-        Py_DECREF(self);
-        return done < 0 ? NULL : Py_NewRef(Py_None);
-    }
-    PyObject_GC_Track(self);
-    return (PyObject *)self;
+    course.gso = (flags & 1) != 0;
+    course.reports = (flags & 2) != 0;
+    self = (PyObject *)sendmmsg_new(state, args[0], args[1], &course,
+                                    nargs > 6 && args[6] != Py_None ? args[6] : NULL,
+                                    nargs > 7 ? args[7] : Py_None, &has_options);
+    return self == NULL && has_options && !PyErr_Occurred() ? Py_NewRef(Py_None) : self;
 }
 
 /* Call sendmmsg without the GIL; return what it returned, or -errno. */
@@ -286,29 +296,36 @@ send_all(Sendmmsg *self, int fd)
     return 0;
 }
 
-/* send(sock, result, keep): see `Sender.send` in _send/engine.py. */
-static PyObject *
-sendmmsg_send(Sendmmsg *self, PyObject *const *args, Py_ssize_t nargs)
+int
+sendmmsg_run(Sendmmsg *self, int fd, int keep)
 {
-    int fd, code, keep;
-    if (nargs != 3) {
-        PyErr_SetString(PyExc_TypeError, "send takes a socket, a result, and whether to go on");
-        return NULL;
-    }
-    keep = args[2] == Py_True;
-    if ((args[1] != Py_None
-         && PyObject_SetAttr(args[1], self->state->progress, (PyObject *)self) < 0)
-        || descriptor_of(self->state, args[0], &fd) < 0) {
-        return NULL;
-    }
+    int code;
     if (self->busy) {
         PyErr_SetString(PyExc_RuntimeError, "another thread is in this send");
-        return NULL;
+        return -1;
     }
     code = fd < 0 ? EBADF : send_all(self, fd);
     if (self->handled == self->count || (!keep && !self->refused)) {
         drop_keeping_error(self);
     }
+    return code;
+}
+
+/* send(sock, result, keep): see `Sender.send` in _send/engine.py. */
+static PyObject *
+sendmmsg_send(Sendmmsg *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    int fd, code;
+    if (nargs != 3) {
+        PyErr_SetString(PyExc_TypeError, "send takes a socket, a result, and whether to go on");
+        return NULL;
+    }
+    if ((args[1] != Py_None
+         && PyObject_SetAttr(args[1], self->state->progress, (PyObject *)self) < 0)
+        || descriptor_of(self->state, args[0], &fd) < 0) {
+        return NULL;
+    }
+    code = sendmmsg_run(self, fd, args[2] == Py_True);
     return code < 0 ? NULL : PyLong_FromLong(code);
 }
 
@@ -363,6 +380,7 @@ static PyMemberDef sendmmsg_members[] = {
     {"count", T_PYSSIZET, offsetof(Sendmmsg, count), READONLY, NULL},
     {"handled", T_PYSSIZET, offsetof(Sendmmsg, handled), READONLY, NULL},
     {"refused", T_BOOL, offsetof(Sendmmsg, refused), READONLY, NULL},
+    {"code", T_INT, offsetof(Sendmmsg, code), READONLY, NULL}, /* that of a Shortcut's send */
     {"controls", T_OBJECT, offsetof(Sendmmsg, controls), READONLY, NULL}, /* None without */
     {NULL, 0, 0, 0, NULL},
 };
@@ -414,7 +432,7 @@ sendmmsg_add_types(PyObject *module, State *state)
         return -1;
     }
     state->sendmmsg->tp_vectorcall = sendmmsg_make;
-    return PyModule_AddType(module, state->sendmmsg);
+    return PyModule_AddType(module, state->sendmmsg) < 0 ? -1 : shortcut_add_type(module);
 }
 
 #endif

@@ -44,11 +44,29 @@ typedef struct {
     PyObject *kept;     /* borrowed: the last Recvmmsg that `held` got */
     PyObject *controls; /* owned: control data, see sendcontrol.c; NULL: packets have none */
     Runs *runs;         /* for segmentation offload, made when it is used */
+    int code;           /* what ended the send of a Shortcut */
     char gso;           /* whether to use that */
     char busy;          /* a thread is in the system call */
     char reports;       /* whether the network's errors come by the socket's error queue */
     char refused;       /* whether the system refuses the call */
 } Sendmmsg;
+
+/* What is known of a socket that packets go out by. */
+typedef struct {
+    PyObject *sockaddrs; /* borrowed: a dict of them by address, which encodes what it lacks */
+    int family;
+    Py_ssize_t most;   /* bytes of a payload */
+    char gso, reports; /* as in Sendmmsg */
+} Course;
+
+/* sendmmsg.c: a new send; NULL without an error if packets have options that `controls` does not
+ * have. `data` is one payload for addresses, or NULL; `controls` is for sendmmsg_lay_control. */
+Sendmmsg *sendmmsg_new(State *state, PyObject *failure, PyObject *packets, const Course *course,
+                       PyObject *data, PyObject *controls, int *has_options);
+/* Send what there is room for; return what `Sender.send` does, or -1 and an error. */
+int sendmmsg_run(Sendmmsg *self, int fd, int keep);
+/* shortcut.c */
+int shortcut_add_type(PyObject *module);
 
 /* outgoing.c: fill in headers for all packets; -1 and an error if one of them can't be sent; 1 if
  * one has options, unless the control data of each is given. */

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from .._packets.batch import PacketBatch
 from .._system.addresses import ADDRESSES
@@ -13,10 +13,11 @@ from .._system.error_queue import ASKED
 from .._system.platform import (
     Refused,
     Sendmmsg,
+    Shortcut,
     why_no_batch_calls,
 )
 from .ancillary import Controls, pack
-from .known import Known, known_of
+from .known import KNOWN, Known, known_of
 from .outgoing import (
     GIVE,
     WRONG,
@@ -32,7 +33,7 @@ from .outgoing import (
     refuse,
 )
 from .result import Progress, SendFailure, SendResult
-from .sendto import Sendto, has_segmentation
+from .sendto import Sendto
 
 SENDERS = ("auto", "sendto", "sendmmsg")
 
@@ -83,6 +84,40 @@ class Sender(Protocol):
         ...
 
 
+class Usual:
+    """Has no shortcut for the usual send: in plain Python. The compiled one is a `Shortcut`.
+
+    Both functions take the arguments of `send_mmsg`, in order. What is usual: a list or a batch,
+    by a socket that has sent before, and no option but `gso` and `result`.
+    """
+
+    def usable(self, *arguments: Any) -> bool:
+        """Return whether `send` would send."""
+        return False
+
+    def send(self, *arguments: Any) -> Any:
+        """Send in one step, with all checks: nothing else comes between.
+
+        Args:
+            arguments: Those of `send_mmsg`; then True if the send may go on later, as in
+                `Sender.send`.
+
+        Returns:
+            The result, if all packets were handled. The sender, if not; its `code` is what
+            `Sender.send` has returned. None: it is not usual, and nothing was sent.
+
+        Raises:
+            TypeError: As `sender_of`, but without the packet's index: see `refuse_usual`.
+            ValueError: As `sender_of`; likewise.
+        """
+        return None
+
+
+USUAL: Any = Usual()
+if Shortcut is not None:
+    USUAL = Shortcut(SendResult, SendFailure, socket.socket, KNOWN, ASKED, PacketBatch)
+
+
 def check_sender(name: str) -> None:
     """Raise ValueError if there is no sender of that name, or it is unavailable here."""
     if name not in SENDERS:
@@ -111,8 +146,7 @@ def sender_of(
     known = known_to_send(sock)
     family, most = known.family, known.most
     best: Any = None if name == "sendto" or Refused.sendmmsg else Sendmmsg
-    if gso:
-        gso = has_segmentation(sock)
+    gso = bool(gso) and known.segmentation
     replies = controls is not None and controls.replies
     slots: Any = packets._slots if isinstance(packets, PacketBatch) else None
     items: Any = packets
@@ -153,7 +187,7 @@ def known_to_send(sock: socket.socket) -> Known:
     """Return what is known of a socket; whether it reports errors as of now, if we were asked."""
     known = known_of(sock)
     if ASKED and id(sock) in ASKED:
-        known.reports = True
+        known.note(True)
     return known
 
 
@@ -219,3 +253,10 @@ def fall_back(sock: socket.socket, sender: Any) -> Sender:
     elif packed is not None:
         columns.controls = [tuple(split(one)) for one in packed[sender.handled :]]
     return Sendto(known_of(sock), columns, first=sender.handled, failures=sender.progress.failures)
+
+
+def refuse_usual(sock: socket.socket, packets: Packets, error: Exception) -> NoReturn:
+    """Raise `error`, which came from one of `packets` in a usual send, with that one's index."""
+    known = known_of(sock)
+    items: Any = packets._slots.hand_out(0) if isinstance(packets, PacketBatch) else packets
+    refuse(known.family, known.most, items, error)

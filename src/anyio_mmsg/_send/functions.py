@@ -17,12 +17,22 @@ from .._compat import checkpoint
 from .._receive.errors import back_off
 from .._receive.usable import ensure_usable
 from .._system.error_queue import errors_pending
-from .._system.platform import type_of
+from .._system.platform import Refused, type_of
 from .ancillary import Controls
-from .engine import Sender, check_sender, fall_back, fan_sender_of, sender_of
-from .outgoing import Destination, Packets, Payload
+from .engine import (
+    USUAL,
+    Sender,
+    check_sender,
+    fall_back,
+    fan_sender_of,
+    refuse_usual,
+    sender_of,
+)
+from .outgoing import WRONG, Destination, Packets, Payload
 from .result import NOTHING, UNUSABLE, SendResult, UnusableSocketError, result_of
 from .turns import until_writable
+
+_usable, _send_usual = USUAL.usable, USUAL.send
 
 _DGRAM = int(socket.SOCK_DGRAM)
 
@@ -107,11 +117,29 @@ async def send_mmsg(
             writable. Nothing more was sent; `result` says what was.
         OSError: The system does not let the event loop wait for the socket; the same.
     """
-    _begin(sock, engine, result)
     controls = None
-    if reply_from_destination or source is not None or ecn is not None:
-        controls = Controls(sock, reply_from_destination, source, ecn)
+    usual = not Refused.sendmmsg and _usable(
+        sock, packets, gso, reply_from_destination, source, ecn, engine, result
+    )
+    if not usual:
+        _begin(sock, engine, result)
+        if reply_from_destination or source is not None or ecn is not None:
+            controls = Controls(sock, reply_from_destination, source, ecn)
+    elif result is not None:
+        result._progress = NOTHING
     await checkpoint()
+    if usual:
+        try:
+            sent = _send_usual(
+                sock, packets, gso, reply_from_destination, source, ecn, engine, result, True
+            )
+        except WRONG as error:
+            _begin(sock, engine, result)  # it may be closed
+            refuse_usual(sock, packets, error)
+        if type(sent) is SendResult:
+            return sent
+        if sent is not None:
+            return await _send_all(sock, sent, result, sent.code)
     sender = sender_of(sock, packets, gso, engine, controls)
     return await _send_all(sock, sender, result)
 
@@ -182,12 +210,26 @@ def send_mmsg_nowait(
         anyio.WouldBlock: The socket has room for none of the packets.
         Exception: Otherwise as `send_mmsg`.
     """
-    _begin(sock, engine, result)
-    controls = None
-    if reply_from_destination or source is not None or ecn is not None:
-        controls = Controls(sock, reply_from_destination, source, ecn)
-    sender = sender_of(sock, packets, gso, engine, controls)
-    code = sender.send(sock, result, False)
+    sent = None
+    if not Refused.sendmmsg:
+        try:
+            sent = _send_usual(
+                sock, packets, gso, reply_from_destination, source, ecn, engine, result
+            )
+        except WRONG as error:
+            _begin(sock, engine, result)  # it may be closed
+            refuse_usual(sock, packets, error)
+        if type(sent) is SendResult:
+            return sent
+    if sent is not None:
+        sender, code = sent, sent.code
+    else:
+        _begin(sock, engine, result)
+        controls = None
+        if reply_from_destination or source is not None or ecn is not None:
+            controls = Controls(sock, reply_from_destination, source, ecn)
+        sender = sender_of(sock, packets, gso, engine, controls)
+        code = sender.send(sock, result, False)
     if code:
         sender = _after(sock, sender, code, result, False)
         if not sender.handled:
@@ -235,10 +277,15 @@ def _after(
     return sender
 
 
-async def _send_all(sock: socket.socket, sender: Sender, result: SendResult | None) -> SendResult:
+async def _send_all(
+    sock: socket.socket, sender: Sender, result: SendResult | None, code: int | None = None
+) -> SendResult:
+    """Send all, and wait for room; `code` is what a first `sender.send` has returned."""
     idle, seen = 0, -1
     try:
-        while code := sender.send(sock, result, True):
+        if code is None:
+            code = sender.send(sock, result, True)
+        while code:
             sender = _after(sock, sender, code, result, True)
             idle, seen = (idle + 1 if sender.handled == seen else 0), sender.handled
             if idle and errors_pending(sock):
@@ -246,6 +293,7 @@ async def _send_all(sock: socket.socket, sender: Sender, result: SendResult | No
                 await back_off(idle)
             if seen < sender.count:
                 await until_writable(sock, sender.progress)
+            code = sender.send(sock, result, True)
         return result_of(sender.progress) if result is None else result
     finally:
         sender.release()

@@ -8,7 +8,7 @@ from weakref import ref
 
 from .._system.addresses import sockaddrs_of
 from .._system.error_queue import reports_errors
-from .._system.platform import family_of, type_of
+from .._system.platform import ON_LINUX, family_of, type_of
 
 MAX_PAYLOAD = {int(socket.AF_INET): 65507, int(socket.AF_INET6): 65527}
 """Bytes that a datagram can carry, by family: 65,535 less 8 for the UDP header, and for IPv4 less
@@ -16,6 +16,10 @@ MAX_PAYLOAD = {int(socket.AF_INET): 65507, int(socket.AF_INET6): 65527}
 families have the socket's own limits."""
 
 UNLIMITED = 2**31 - 1
+
+# Segmentation offload (linux/udp.h), which Python does not name.
+SOL_UDP = 17
+UDP_SEGMENT = 103
 
 _DGRAM = int(socket.SOCK_DGRAM)
 
@@ -29,26 +33,46 @@ class Known:
         sockaddrs: The cache of its family's sockaddrs.
         reports: The network's errors come by its error queue (IP_RECVERR), as far as is known
             since the first send: a send of another packet than theirs may be struck.
+        segmentation: The kernel has segmentation for it; an older one ignores the request.
+        usual: All that for C: sockaddrs, family, bytes, segmentation, reports.
     """
 
-    __slots__ = ("_sock", "family", "most", "reports", "sockaddrs")
+    __slots__ = ("_sock", "family", "most", "reports", "segmentation", "sockaddrs", "usual")
 
     def __init__(self, sock: socket.socket) -> None:
         # Forgets this object with the socket, by C functions alone: no interrupt comes between.
-        self._sock = ref(sock, partial(_known.pop, id(sock)))
+        self._sock = ref(sock, partial(KNOWN.pop, id(sock)))
         self.family = family_of(sock)
         of_udp = type_of(sock) == _DGRAM
         self.most = MAX_PAYLOAD.get(self.family, UNLIMITED) if of_udp else UNLIMITED
         self.sockaddrs = sockaddrs_of(self.family)
-        self.reports = reports_errors(sock)
+        self.segmentation = has_segmentation(sock)
+        self.note(reports_errors(sock))
+
+    def note(self, reports: bool) -> None:
+        """Note whether the network's errors come by the error queue."""
+        self.reports = reports
+        self.usual = self.sockaddrs, self.family, self.most, self.segmentation, reports
 
 
-_known: dict[int, Known] = {}  # by id of the socket
+KNOWN: dict[int, Known] = {}
+"""By id of the socket, with which an entry goes."""
 
 
 def known_of(sock: socket.socket) -> Known:
     """Return what is known of `sock`."""
-    known = _known.get(id(sock))
+    known = KNOWN.get(id(sock))
     if known is None:
-        known = _known[id(sock)] = Known(sock)
+        known = KNOWN[id(sock)] = Known(sock)
     return known
+
+
+def has_segmentation(sock: socket.socket) -> bool:
+    """Whether the kernel has segmentation for this socket; an older one ignores the request."""
+    if not ON_LINUX:
+        return False
+    try:
+        sock.getsockopt(SOL_UDP, UDP_SEGMENT)
+    except OSError:
+        return False
+    return True

@@ -17,17 +17,13 @@ from .._packets.packet import Address
 from .._system.control import Ancillary
 from .._system.error_queue import reports_errors
 from .._system.icmp import ICMP_ERRORS
-from .._system.platform import MSG_DONTWAIT, ON_LINUX
+from .._system.platform import MSG_DONTWAIT
 from .ancillary import Messages
-from .known import MAX_PAYLOAD, Known
+from .known import MAX_PAYLOAD, SOL_UDP, UDP_SEGMENT, Known
 from .outgoing import Columns, Payload
 from .result import UNUSABLE, SendFailure, SendResult
 
 _T = TypeVar("_T")
-
-# Segmentation offload (linux/udp.h), which Python does not name.
-SOL_UDP = 17
-UDP_SEGMENT = 103
 
 MOST_SEGMENTS = 64
 """Segments of a run: what each kernel takes that has segmentation (4.18); later ones take 128."""
@@ -190,8 +186,8 @@ class Sendto:
         """
         if number not in ICMP_ERRORS:
             return False
-        before = self._known.reports
-        self._known.reports = before or reports_errors(sock)
+        if not self._known.reports:
+            self._known.note(reports_errors(sock))
         return self._known.reports and number != errno.EMSGSIZE
 
     def _unstruck(self, sock: socket.socket, things: Sequence[Any]) -> Iterable[Any]:
@@ -267,17 +263,6 @@ def _is_none(address: Address) -> bool:
 def _segments_of(size: int) -> list[Ancillary]:
     """Return the control message that asks for segments of a size: a native 16-bit number."""
     return [(SOL_UDP, UDP_SEGMENT, size.to_bytes(2, sys.byteorder))]
-
-
-def has_segmentation(sock: socket.socket) -> bool:
-    """Whether the kernel has segmentation for this socket; an older one ignores the request."""
-    if not ON_LINUX:
-        return False
-    try:
-        sock.getsockopt(SOL_UDP, UDP_SEGMENT)
-    except OSError:
-        return False
-    return True
 
 
 def runs(sizes: Sequence[int], addresses: Sequence[Any]) -> list[int]:
