@@ -84,6 +84,7 @@ SAID_BY_C_ALONE = {
     "too little memory for a copy",
     "not a pair",
     "send takes a socket, a result, and whether to go on",
+    "send takes the arguments of send_mmsg, and `keep`",
     "the view of a packet was released",
     "there is no such slot",
     "these are the slots of another engine",

@@ -213,7 +213,8 @@ packets_of(Shortcut *self, PyObject *const *args)
     return packets;
 }
 
-#define ARGUMENTS 8
+/* Arguments of send_mmsg. */
+enum { ARGUMENTS = 8 };
 
 /* usable(*arguments): whether `send` would send. */
 static PyObject *
@@ -279,13 +280,9 @@ static PyMethodDef shortcut_methods[] = {
 };
 
 static PyType_Slot shortcut_slots[] = {
-    {Py_tp_doc, "The usual send by one step. See _send/engine.py."},
-    {Py_tp_new, shortcut_new},
-    {Py_tp_dealloc, shortcut_dealloc},
-    {Py_tp_traverse, shortcut_traverse},
-    {Py_tp_clear, shortcut_clear},
-    {Py_tp_methods, shortcut_methods},
-    {0, NULL},
+    {Py_tp_new, shortcut_new},           {Py_tp_dealloc, shortcut_dealloc},
+    {Py_tp_traverse, shortcut_traverse}, {Py_tp_clear, shortcut_clear},
+    {Py_tp_methods, shortcut_methods},   {0, NULL},
 };
 
 static PyType_Spec shortcut_spec = {
