@@ -8,8 +8,16 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 
-from anyio_mmsg import PacketBatch, PacketReceiver, recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
+from anyio_mmsg import (
+    PacketBatch,
+    PacketReceiver,
+    recv_mmsg,
+    recv_mmsg_exact,
+    recv_mmsg_nowait,
+    send_mmsg,
+)
 from anyio_mmsg._system import error_queue
 from anyio_mmsg._system.icmp import IcmpError
 
@@ -129,6 +137,43 @@ async def test_a_receiver_counts_them(foreign: bool, version: Version) -> None:
         b"%d" % n for n in range(5)
     ]
     assert counted == {errno.ECONNREFUSED: 5}
+
+
+@pytest.mark.parametrize("through", ["recv_mmsg", "PacketReceiver"])
+async def test_a_program_that_reads_its_transmit_timestamps(
+    through: str, version: Version
+) -> None:
+    """Each question is answered, and each answer's timestamp is there for the program."""
+    sock, asker = version.open(errors=False), version.open(errors=False)
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, TX_SOFTWARE | SOFTWARE)
+    stamps: list[bytes] = []
+
+    async def answer() -> None:
+        receiver, batch = PacketReceiver(sock), PacketBatch()
+        while len(stamps) < 50:
+            if through == "recv_mmsg":
+                await recv_mmsg(sock, batch)
+            else:
+                batch = await receiver.receive()
+            await send_mmsg(sock, batch)
+            if through == "recv_mmsg":
+                batch.clear()
+            else:
+                batch.close()
+            await checkpoint()  # others may be woken by the stamp first
+            data, messages, _, _ = sock.recvmsg(999, 999, 0x2000)
+            assert messages
+            stamps.append(data[-2:])
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(answer)
+            for number in range(50):
+                asker.sendto(b"%02d" % number, sock.getsockname())
+                batch = PacketBatch()
+                await recv_mmsg(asker, batch)
+                assert contents(batch) == [b"%02d" % number]
+    assert stamps == [b"%02d" % number for number in range(50)]
 
 
 class Pauses:
