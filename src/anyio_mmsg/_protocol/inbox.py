@@ -52,8 +52,7 @@ class Inbox:
             self._copied = False
         self._outlook.woken = True
         drain(self._sock, slots, self._limit, self._outlook)
-        # Without `strict`, which costs as much as a datagram.
-        arrived = list(zip(slots.copies(), slots.addresses(0)))  # noqa: B905
+        arrived = slots.datagrams()
         rest = iter(arrived)
         self.arrived, self.rest, self._copied = arrived, rest, True  # without a call in between
         return bool(arrived)
