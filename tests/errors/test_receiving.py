@@ -13,6 +13,8 @@ from anyio.lowlevel import checkpoint
 from anyio_mmsg import (
     PacketBatch,
     PacketReceiver,
+    recv_datagrams,
+    recv_datagrams_nowait,
     recv_mmsg,
     recv_mmsg_exact,
     recv_mmsg_nowait,
@@ -60,6 +62,27 @@ async def test_one_each_call(
         assert contents(batch) == [b"data", b"data"]
         with pytest.raises(anyio.WouldBlock):
             recv_mmsg_nowait(sock, batch)
+
+
+@foreign
+async def test_one_each_call_for_datagrams(foreign: bool, version: Version) -> None:
+    sock, address = opened(version, foreign), version.unheard()
+    with anyio.fail_after(5):
+        for receive in (recv_datagrams, recv_datagrams_nowait):
+            provoke(sock, address, b"0", b"1", b"2")
+            provoke(sock, sock.getsockname(), b"data")
+            seen: list[bytes] = []
+            for _ in range(4):
+                try:
+                    got: Any = receive(sock)
+                    got = got if isinstance(got, list) else await got
+                except IcmpError as error:
+                    seen.append(error.data)
+                else:
+                    seen += [data for data, _ in got]
+            assert sorted(seen) == [b"0", b"1", b"2", b"data"]
+            with pytest.raises(anyio.WouldBlock):
+                recv_datagrams_nowait(sock)
 
 
 async def provoke_later(sock: socket.socket, address: tuple[str, int], data: bytes) -> None:
@@ -193,7 +216,7 @@ class Pauses:
         monkeypatch.setattr(anyio, "sleep", sleep)
 
 
-@pytest.mark.parametrize("through", ["recv_mmsg", "PacketReceiver"])
+@pytest.mark.parametrize("through", ["recv_mmsg", "recv_datagrams", "PacketReceiver"])
 async def test_a_queue_of_the_programs_is_left_alone(
     through: str, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +230,9 @@ async def test_a_queue_of_the_programs_is_left_alone(
 
     async def receive() -> None:
         nonlocal batch
-        if through == "recv_mmsg":
+        if through == "recv_datagrams":
+            got.extend(data for data, _ in await recv_datagrams(sock))
+        elif through == "recv_mmsg":
             await recv_mmsg(sock, batch)
         else:
             batch = await PacketReceiver(sock).receive()

@@ -26,7 +26,7 @@ _WAYS_TO_A_SOCKET = {
 def ensure_usable(sock: socket.socket) -> None:
     """Raise what `recv_mmsg` raises for a socket that it can't use."""
     if (
-        isinstance(sock, socket.socket)
+        issubclass(type(sock), socket.socket)  # as in `ensure_socket`
         and sock.fileno() >= 0
         and sock.gettimeout() == 0
         and type_of(sock) in _DATAGRAM_TYPES
