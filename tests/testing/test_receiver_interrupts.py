@@ -17,7 +17,7 @@ from anyio_mmsg.testing import Datagram, ScriptedReceiver, _batches, _receiver
 from ..helpers import read_and_close
 from ..interrupts import BeforeOpcode, every_bytecode, fail, unreported
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.thorough, pytest.mark.anyio]
 MODULES = [_receiver, _batches, receiver_module, recvfrom_into]
 
 

@@ -33,16 +33,3 @@ def socket_attributes(sock: socket.socket) -> Mapping[Any, Callable[[], Any]]:
 
 def _host_and_port(address: Any) -> Any:
     return address[:2] if isinstance(address, tuple) else address
-
-
-def describe(self: object) -> str:
-    """Return the repr of a `PacketReceiver`, in whatever state."""
-    fields: dict[str, Any] = vars(self)
-    if "_run_soon" not in fields:  # the last that it gets
-        return "<PacketReceiver, not made yet>"
-    state = "closed" if fields["_closed"] else "stopped" if fields["_stopped"] else "open"
-    with contextlib.suppress(KeyError, OSError):  # it has no name, or none any more
-        local = fields["_port"].attributes()[SocketAttribute.local_address]
-        state += f" at {local()!r}"
-    seen = fields["_counters"].received
-    return f"<PacketReceiver, {state}: {seen.packets} packets in {seen.batches} batches>"

@@ -1,16 +1,17 @@
 """Batches that are made once and used again: lent, closed, lent again.
 
-The pool keeps `Slots`, and makes a thin `PacketBatch` for each loan. Slots are in one of two
-containers: `_free`, or `_lent`, where the key is the loan. They move from one to the other by one
-step in C, which names the loan: whoever ends a loan that is over already moves nothing. So neither
-an interrupt, nor a finalizer, nor another thread sees half a step, or ends somebody else's loan.
+The pool keeps `Slots`, and makes a thin `PacketBatch` for each loan. `_lent` alone says what is
+lent: its keys are the loans. A loan ends by one step in C that names it, ``_lent.pop(loan)``, and
+whoever gets the slots may lend them again. So neither an interrupt, nor a finalizer, nor another
+thread ends somebody else's loan, or has slots lent twice. Those that nobody has are in `_free`.
+An interrupt may lose some between the two; then others are made in their place.
+
 What is counted at the end of a loan has a mark, an iterator of one item. The step that counts
 takes the mark, so that nothing is counted twice.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -61,17 +62,15 @@ class _Loan(ref[PacketBatch]):
 
     Attributes:
         pool: Weakly, since the pool has its loans.
-        begun: Whether the batch has its slots, so that the loan is over once it is closed.
         lost: Whether the batch was collected without being closed; it says so itself.
         leak: The mark for counting the batch as leaked.
         drop: The mark for counting its packets as dropped.
         dropped: Where they are counted, if anywhere.
     """
 
-    __slots__ = ("begun", "drop", "dropped", "leak", "lost", "pool")
+    __slots__ = ("drop", "dropped", "leak", "lost", "pool")
 
     pool: ref[PacketBatchPool]
-    begun: bool
     lost: bool
     leak: Iterator[str]
     drop: Iterator[str]
@@ -86,7 +85,7 @@ class _Loan(ref[PacketBatch]):
     def is_over(self) -> bool:
         """Whether the batch is lost or closed: an interrupt may have kept it from saying so."""
         # No variable has the batch: a frame that is interrupted here would keep it.
-        return self.is_lost() or (self.begun and getattr(self(), "closed", True))
+        return self.is_lost() or getattr(self(), "closed", True)
 
     def is_lost(self) -> bool:
         """Whether the batch was collected, and had not been closed."""
@@ -132,6 +131,9 @@ def count_dropped(batch: PacketBatch, packets: int) -> None:
     If an interrupt keeps the caller from closing the batch, it is lost, and still counts once.
     """
     cast(_Loan, batch._lease).count_dropped(packets)
+
+
+_new_object = object.__new__
 
 
 class _Waiter:
@@ -182,10 +184,8 @@ class PacketBatchPool:
         self._new = partial(new_slots, capacity, slot_size, engine, gro, ancillary)
         first = self._new()  # at once, which checks the arguments
         self._capacity = first.capacity
-        # None where they are to be made, by the first loan of them.
-        self._free: deque[Slots | None] = deque([None] * (self._size - 1))
-        self._free.append(first)
-        self._lent: dict[_Loan, Slots | None] = {}
+        self._free: deque[Slots] = deque([first], self._size)  # the others are made when needed
+        self._lent: dict[_Loan, Slots] = {}
         self._some_are_lost = False  # perhaps
         self._leaked: Counter[str] = Counter()
         self._waiters: deque[ref[_Waiter]] = deque()
@@ -208,7 +208,7 @@ class PacketBatchPool:
         """How many batches `acquire_nowait` can return now."""
         if self._lent:  # perhaps by loans that are over
             self._take_back_the_lost()
-        return len(self._free)
+        return self._size - len(self._lent)
 
     def __repr__(self) -> str:
         try:  # changes nothing, so that any thread may ask; `free` takes back what was lost
@@ -287,35 +287,29 @@ class PacketBatchPool:
         return PoolStatistics(self._size, free, self._size - free, leaked, waiting)
 
     def _lend(self) -> PacketBatch | None:
-        free = self._free
-        if (self._some_are_lost or not free) and not self.free:
+        lent = self._lent
+        if (self._some_are_lost or len(lent) >= self._size) and not self.free:
             return None
-        batch, loan = self._new_loan()
-        loan.leak = iter(("batches",))
         try:
-            self._lent.update(zip((loan,), map(deque.pop, (free,))))  # noqa: B905
-        except IndexError:  # a signal handler was faster
+            slots = self._free.pop()
+        except IndexError:
+            slots = self._new()
+        if slots.held:  # read while another thread closed their last batch
+            slots.take_back(None)
+        batch = self._lend_as(iter(("batches",)), slots)
+        if len(lent) > self._size:  # a signal handler has lent the last one meanwhile
+            batch.close()
             return None
-        # From here on the batch ends the loan, whatever becomes of this call.
-        try:
-            slots = self._lent[loan]
-            if slots is None:
-                slots = self._lent[loan] = self._new()
-            elif slots.held:  # read while another thread closed their last batch
-                slots.take_back(None)
-        except MemoryError:
-            self._end(loan)
-            raise
-        batch._slots = slots
-        loan.begun = True
         return batch
 
-    def _new_loan(self) -> tuple[PacketBatch, _Loan]:
-        batch = _LentBatch.__new__(_LentBatch)
-        loan = _Loan(batch)
-        loan.pool, loan.begun, loan.lost, loan.dropped = self._self, False, False, None
-        batch._lease = loan
-        return batch, loan
+    def _lend_as(self, leak: Iterator[str], slots: Slots) -> PacketBatch:
+        batch = _new_object(_LentBatch)
+        batch._lease = loan = _Loan(batch)
+        loan.pool, loan.leak, loan.lost, loan.dropped = self._self, leak, False, None
+        batch._slots = slots
+        # From here on the batch ends the loan, whatever becomes of this call.
+        self._lent[loan] = slots
+        return batch
 
     def _serve(self) -> None:
         """Give free batches to tasks that wait, in their order. In the event loop's thread."""
@@ -337,9 +331,11 @@ class PacketBatchPool:
     # The ends of a loan: in any thread, in a finalizer, at any time
 
     def _end(self, loan: _Loan) -> None:
-        with contextlib.suppress(KeyError):  # it is over already
-            self._free.extend(map(self._lent.pop, (loan,)))
-        self._wake()
+        slots = self._lent.pop(loan, None)
+        if slots is not None:  # else it is over already
+            self._free.append(slots)
+        if self._waiters:
+            self._wake()
 
     def _lose(self, loan: _Loan) -> None:
         """Count what was lost. The slots are taken back in the event loop's thread."""
@@ -349,7 +345,7 @@ class PacketBatchPool:
 
     def _count_loss(self, loan: _Loan) -> None:
         slots = self._lent.get(loan)
-        if slots is not None and loan.begun:
+        if slots is not None:
             # They are taken back, and lent again, only after this was counted, by whomever. So
             # while the mark is there to be taken, they hold what was lost.
             settle(slots)  # what an interrupted receive has read
@@ -373,18 +369,10 @@ class PacketBatchPool:
 
     def _take_over(self, loan: _Loan) -> None:
         """Have a batch of our own in the place of one that is over, and close it."""
-        batch, own = self._new_loan()
-        own.leak = iter(())
-        try:
-            self._lent.update(zip((own,), map(self._lent.pop, (loan,))))  # noqa: B905
-        except KeyError:
-            return  # it was ended meanwhile
-        slots = self._lent[own]
+        slots = self._lent.pop(loan, None)
         if slots is None:
-            self._end(own)
-            return
-        batch._slots = slots
-        own.begun = True
+            return  # it was ended meanwhile
+        batch = self._lend_as(iter(()), slots)
         try:
             batch.close()
         except BufferError:  # something still uses its memory; it is tried again

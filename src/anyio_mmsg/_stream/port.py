@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
+from weakref import ref
 
 from .._compat import notify_closing
 from .._packets import Slots
-from .._receive.functions import drain, receive_into
+from .._receive.errors import back_off
+from .._receive.functions import drain
 from .._receive.outlook import outlook_for
+from .._receive.usable import ensure_open
 from .._system import memory
+from .._system.error_queue import errors_pending
 from .._system.memory import Discarded, SocketMemory
 from .attributes import socket_attributes
+from .readiness import Readiness, Reads, readiness_for
 
 
-class Reads(Protocol):
+class Prospect(Protocol):
     """What is known of the reads from a port.
 
     Attributes:
         more: There is probably more, or an error: the next read need not wait first.
+        woken: The event loop says that something is there.
         receive_calls: How often it was read.
         empty_calls: How often nothing was there.
     """
 
     more: bool
+    woken: bool
     receive_calls: int
     empty_calls: int
 
@@ -33,7 +40,7 @@ class Port(Protocol):
     """Where the packets of a `PacketReceiver` come from."""
 
     @property
-    def outlook(self) -> Reads:
+    def outlook(self) -> Prospect:
         """What is known of the reads; always the same object."""
         ...
 
@@ -50,8 +57,16 @@ class Port(Protocol):
         """
         ...
 
-    async def receive_into(self, slots: Slots, limit: int) -> int:
-        """Wait until something is there, then do as `drain`. Always a checkpoint."""
+    def wait(self) -> Awaitable[object]:
+        """See `anyio_mmsg._stream.readiness.Readiness`, also for `wake`."""
+        ...
+
+    def wake(self) -> None:
+        """End a wait that is going on. In the event loop's thread."""
+        ...
+
+    async def back_off(self, empty_waits: int) -> None:
+        """Pause, if waits end again and again without anything to read."""
         ...
 
     def defer_error(self, error: OSError) -> None:
@@ -82,8 +97,11 @@ class Port(Protocol):
 class SocketPort:
     """A socket as a `Port`."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, owner: Reads) -> None:
         self._sock = sock
+        self._fd = sock.fileno()
+        self._owner = ref(owner)
+        self._readiness: Readiness | None = None  # until the first wait, which knows the loop
         self.outlook = outlook_for(sock)
 
     @property
@@ -94,8 +112,21 @@ class SocketPort:
     def drain(self, slots: Slots, limit: int) -> int:
         return drain(self._sock, slots, limit, self.outlook)
 
-    async def receive_into(self, slots: Slots, limit: int) -> int:
-        return await receive_into(self._sock, slots, limit)
+    def wait(self) -> Awaitable[object]:
+        if self._sock.fileno() != self._fd:  # somebody else has closed it
+            self._let_go()
+            ensure_open(self._sock)
+        if self._readiness is None:
+            self._readiness = readiness_for(self._sock, self._owner)
+        return self._readiness.wait()
+
+    def wake(self) -> None:
+        if self._readiness is not None:
+            self._readiness.wake()
+
+    async def back_off(self, empty_waits: int) -> None:
+        if errors_pending(self._sock):  # the program's, so that a wait ends at once
+            await back_off(empty_waits)
 
     def defer_error(self, error: OSError) -> None:
         self.outlook.defer_error(self._sock, error)
@@ -110,8 +141,18 @@ class SocketPort:
         return memory.socket_memory(self._sock)
 
     def close(self) -> None:
+        self._let_go()
         notify_closing(self._sock)
         self._sock.close()
+
+    def _let_go(self) -> None:
+        if self._readiness is not None:
+            self._readiness.close()
+
+    def __del__(self) -> None:
+        readiness = getattr(self, "_readiness", None)
+        if readiness is not None:
+            readiness.abandon()
 
     def attributes(self) -> Mapping[Any, Callable[[], Any]]:
         return socket_attributes(self._sock)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import socket
 import time
 from collections import deque
@@ -12,18 +11,17 @@ from typing import Any, Literal
 
 import anyio
 from anyio import BusyResourceError, ClosedResourceError, EndOfStream, WouldBlock
-from anyio.abc import ObjectReceiveStream
+from anyio.abc import ObjectReceiveStream, SocketAttribute
 
 from .._arguments import whole_number
 from .._compat import RunSoon, checkpoint, run_soon
 from .._packets.batch import PacketBatch
 from .._receive.usable import ensure_usable
 from .._system.options import has_control_data, has_gro
-from .attributes import describe
 from .linger import TIMER_RESOLUTION, Pace, check_linger
 from .pool import PacketBatchPool, count_dropped, watch
 from .port import Port, SocketPort
-from .statistics import Counters, ReceiverStatistics
+from .statistics import Counters, Received, ReceiverStatistics
 from .transient import pass_over
 
 
@@ -39,7 +37,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     socket at once: what had not been received counts as `ReceiverStatistics.unread`, and a loop
     in another task ends with `anyio.ClosedResourceError`.
 
-    The receiver owns the socket. It belongs to one event loop.
+    The receiver owns the socket, and belongs to one event loop. It has a second descriptor of the
+    socket from its first wait on, until it is closed or collected.
 
     Args:
         sock: A bound or connected datagram socket, nonblocking, as `open_udp_socket` gives it.
@@ -83,7 +82,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         check_linger(linger)
         if pool is None:
             pool = PacketBatchPool(gro=has_gro(sock), ancillary=has_control_data(sock))
-        self._begin(SocketPort(sock), pool, limit, errors, on_error, count_unread)
+        self._begin(SocketPort(sock, self), pool, limit, errors, on_error, count_unread)
         self._linger, self._pace = linger, Pace(linger, sock)
 
     def _begin(
@@ -112,12 +111,23 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._active: Coroutine[Any, Any, PacketBatch] | None = None
         self._stopped = self._closed = False
         self._left = 0  # how many messages may still be read after a stop
-        # What a task in `receive` waits in: for the socket, or for a batch of the pool.
-        self._wait: anyio.CancelScope | None = None
+        # The sums over batches, and the batch that is being filled, which stays here if that is
+        # cancelled: one store counts it and lets go of it.
+        self._progress: tuple[Received, PacketBatch | None] = (Received(), None)
+        # What a task in `receive` sleeps in: for a batch of the pool, or while it lingers.
         self._wait_for_batch: anyio.CancelScope | None = None
+        self._lingering: anyio.CancelScope | None = None
         self._run_soon: RunSoon | None = None
 
-    __repr__ = describe
+    def __repr__(self) -> str:
+        fields: dict[str, Any] = vars(self)
+        if "_run_soon" not in fields:  # the last that it gets
+            return "<PacketReceiver, not made yet>"
+        state = "closed" if self._closed else "stopped" if self._stopped else "open"
+        with contextlib.suppress(KeyError, OSError):  # it has no name, or none any more
+            state += f" at {self._port.attributes()[SocketAttribute.local_address]()!r}"
+        seen = self._progress[0]
+        return f"<PacketReceiver, {state}: {seen.packets} packets in {seen.batches} batches>"
 
     async def receive(self) -> PacketBatch:
         """Return the next batch, of at least one packet.
@@ -129,17 +139,19 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             anyio.EndOfStream: `stop` was called, and all that had arrived was handed out.
             anyio.ClosedResourceError: The receiver is closed, or was closed meanwhile.
             OSError: One that does not pass; with ``errors="raise"`` any. Receiving can go on.
+            RuntimeError: Another event loop is running than the one that it has waited in first.
         """
         if self._is_receiving():
             raise BusyResourceError("receiving from")
         if self._closed:
             raise ClosedResourceError
+        if self._run_soon is None:
+            self._run_soon = run_soon()
         active = None
         try:
             self._active = active = self._receive()
             return await active
         finally:
-            self._wait = self._wait_for_batch = None
             if active is not None:
                 active.close()  # or Python warns of one that an interrupt kept from starting
             if self._closed:
@@ -150,75 +162,84 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         return active is not None and (active.cr_running or active.cr_await is not None)
 
     async def _receive(self) -> PacketBatch:
-        counters = self._counters
+        empty_waits = 0
         while True:
             if self._returned:
                 await checkpoint()
                 if self._returned:
                     return self._returned.popleft()
-            batch = counters.filling  # it stays there if the filling is cancelled
-            if batch is None and self._stopped and not self._left:
-                await checkpoint()
-                raise EndOfStream
+            batch = self._progress[1]
             if batch is None:
+                if self._stopped and not self._left:
+                    await checkpoint()
+                    raise EndOfStream
                 try:
-                    batch = counters.filling = self.pool.acquire_nowait()
+                    batch = self.pool.acquire_nowait()
                 except WouldBlock:
-                    batch = counters.filling = await self._wait_for_a_batch()
-            if batch is None:
-                continue
-            if batch:  # of a call that was cancelled while it lingered
+                    batch = await self._wait_for_a_batch()
+                    if batch is None:
+                        continue
+                self._progress = self._progress[0], batch
+            elif batch:  # of a call that was cancelled
                 await checkpoint()
                 break
             self._since = None
             if self._stopped:
                 await self._read_the_rest(batch)
             else:
-                await self._fill(batch)
+                try:
+                    if self._outlook.more:
+                        await checkpoint()
+                        self._read()
+                    else:
+                        await self._port.wait()
+                except OSError as error:
+                    self._pass_over(error)
+                    await checkpoint()
+                self._ensure_open()
             if batch:
                 break
+            empty_waits += 1
+            await self._port.back_off(empty_waits)
         if self._linger and self._missing(batch) > 0 and not self._stopped:
             await self._fill_up(batch)
         return self._hand_out(batch)
 
     async def _wait_for_a_batch(self) -> PacketBatch | None:
         """Return a batch of the pool, or None after a call of `_look`."""
-        with anyio.CancelScope() as self._wait_for_batch:
-            return await self.pool.acquire()
+        try:
+            with anyio.CancelScope() as self._wait_for_batch:
+                return await self.pool.acquire()
+        finally:
+            self._wait_for_batch = None
         self._ensure_open()
         return None
 
-    async def _fill(self, batch: PacketBatch) -> None:
-        """Receive into an empty batch, or return without a packet after a call of `_look`."""
-        try:
-            # A scope is entered only to really wait: it costs as much as some packets.
-            if self._outlook.more:
-                await checkpoint()
-                if self._read_more(batch):
-                    return
-            elif self._read_more(batch):
-                await checkpoint()  # if it is cancelled, the next call returns the batch
-                return
-            with self._scope() as self._wait:
-                if not self._stopped:
-                    await self._port.receive_into(batch._slots, self._limit)
-            self._ensure_open()
-        except OSError as error:
-            self._pass_over(error)
-            await checkpoint()
+    # What the port and its event loop ask for
 
-    def _scope(self, deadline: float = math.inf) -> anyio.CancelScope:
-        """Return a scope for `_wait`: from then on `stop` wakes this task.
+    def _read(self) -> int:
+        """Read what there is into the batch that is being filled; return how many packets."""
+        batch = self._progress[1]
+        if batch is None:
+            return 0
+        missing = self._missing(batch)
+        return self._port.drain(batch._slots, missing) if missing > 0 else 0
 
-        One that was called just before is seen by `_stopped`, to be looked at inside the scope.
-        """
-        if self._run_soon is None:
-            self._run_soon = run_soon()
-        return anyio.CancelScope(deadline=deadline)
+    def _read_woken(self) -> int:
+        """See `anyio_mmsg._stream.readiness.Reads`, as for both below."""
+        self._outlook.woken = True
+        return self._read()
+
+    def _expect_more(self) -> None:
+        self._outlook.more = True
+
+    def _defer_error(self, error: OSError) -> None:
+        self._port.defer_error(error)
 
     def _hand_out(self, batch: PacketBatch) -> PacketBatch:
         watch(batch, self._counters.dropped)
-        self._counters.hand_out(batch._slots.tally(), self._missing(batch) <= 0)
+        received = self._progress[0].plus(batch._slots.tally(), self._missing(batch) <= 0)
+        self._progress = received, None
         return batch
 
     def _missing(self, batch: PacketBatch) -> int:
@@ -240,16 +261,19 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         try:
             if self._linger < TIMER_RESOLUTION:
                 while clock() < deadline and not self._stopped:
-                    self._read_more(batch)
+                    self._read()
                     if self._missing(batch) <= 0:
                         break
                     await checkpoint()
             else:
-                with self._scope(deadline) as scope:
-                    self._wait = scope
-                    await self._fill_in_slices(batch, deadline)
+                try:
+                    with anyio.CancelScope(deadline=deadline) as scope:
+                        self._lingering = scope
+                        await self._fill_in_slices(batch, deadline)
+                finally:
+                    self._lingering = None
                 if scope.cancelled_caught and not self._closed:
-                    self._read_more(batch)  # what came in the last slice
+                    self._read()  # what came in the last slice
                 self._pace.saw_batch(batch.sizes(), anyio.current_time() - began)
         except OSError as error:
             self._port.defer_error(error)  # after packets: the next call's
@@ -262,14 +286,14 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             pause = min(self._pace.pause(packets), deadline - now)
             if pause > 0:
                 await anyio.sleep(pause)
-                if taken := self._read_more(batch):
+                if taken := self._read():
                     self._pace.saw_slice(batch.sizes()[-taken:], anyio.current_time() - now)
                     continue
-            await self._port.receive_into(batch._slots, missing)
-
-    def _read_more(self, batch: PacketBatch) -> int:
-        missing = self._missing(batch)
-        return self._port.drain(batch._slots, missing) if missing > 0 else 0
+            if self._outlook.more:
+                await checkpoint()
+                self._read()
+            else:
+                await self._port.wait()
 
     # The end
 
@@ -296,7 +320,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
     def _look(self) -> None:
         """Wake a task in `receive`, so that it looks what has changed."""
-        _cancel(self._wait)
+        self._port.wake()
+        _cancel(self._lingering)
         if self._returned:
             _cancel(self._wait_for_batch)
 
@@ -304,6 +329,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         """Read what had arrived when `stop` was called; raise EndOfStream if that is all."""
         await checkpoint()
         self._ensure_open()
+        if batch:  # by a callback of the loop, for a wait that an interrupt has ended
+            return
         attempts = self._left + 1  # an end, should each of them meet an error
         while self._left > 0 and attempts:
             attempts -= 1
@@ -315,7 +342,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 return
             except OSError as error:
                 self._pass_over(error)
-        self._left, self._counters.filling = 0, None
+        self._left, self._progress = 0, (self._progress[0], None)
         batch.close()
         raise EndOfStream
 
@@ -353,7 +380,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 self._port.discard(self._counters.discarded)
             self._counters.ask_the_kernel()
             self._port.close()
-        _cancel(self._wait)
+        self._look()
         _cancel(self._wait_for_batch)
         if not self._is_receiving():
             self._drop_batches()
@@ -364,11 +391,11 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             raise ClosedResourceError
 
     def _drop_batches(self) -> None:
-        batch = self._counters.filling
+        batch = self._progress[1]
         if batch:
             self._returned.append(self._hand_out(batch))
         elif batch is not None:
-            self._counters.filling = None
+            self._progress = self._progress[0], None
             batch.close()
         while self._returned:
             with contextlib.suppress(BufferError):  # it goes back when nothing uses its memory
@@ -382,11 +409,11 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def statistics(self) -> ReceiverStatistics:
         """Return what was seen so far; after the end, what was seen until then.
 
-        The kernel's count of drops has 32 bits: call this at least once in so many drops.
+        The kernel's counter wraps after 4,294,967,296 drops: call this at least once before.
         """
         if not self._closed:
             self._counters.ask_the_kernel()
-        return self._counters.freeze()
+        return self._counters.freeze(self._progress[0])
 
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:

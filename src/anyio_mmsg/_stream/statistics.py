@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .._packets.batch import PacketBatch
 from .._system import memory
 from .port import Port
 
@@ -91,7 +90,7 @@ class Received(NamedTuple):
 
 
 class Counters:
-    """Everything that a receiver counts, to be frozen by `freeze`.
+    """What a receiver counts beside its batches, to be frozen by `freeze`.
 
     Signal handlers, finalizers and other threads may interrupt it between any two bytecodes, and
     may count too: each change is one store, or one step in C.
@@ -106,34 +105,12 @@ class Counters:
         self._port = port
         self._outlook = outlook = port.outlook  # which counts reads, perhaps for long
         self._calls_before = outlook.receive_calls, outlook.empty_calls
-        # The sums over batches, and the batch that is being filled: one store counts it and lets
-        # go of it.
-        self._batches: tuple[Received, PacketBatch | None] = (Received(), None)
         self.discarded: list[memory.Discarded] = []
         self.dropped: Counter[str] = Counter()
         self._errors: Counter[int] = Counter()
         # The kernel's count has 32 bits, and started before ours. So: what it said last, and how
         # many drops there were until then.
         self._kernel = (port.memory(), 0)
-
-    @property
-    def received(self) -> Received:
-        """What was handed out so far."""
-        return self._batches[0]
-
-    @property
-    def filling(self) -> PacketBatch | None:
-        """The batch that is being filled."""
-        return self._batches[1]
-
-    @filling.setter
-    def filling(self, batch: PacketBatch | None) -> None:
-        self._batches = (self._batches[0], batch)
-
-    def hand_out(self, tally: tuple[int, int, int], full: bool) -> None:
-        """Count the batch that is being filled, and let go of it; arguments as `Received.plus`."""
-        received = self._batches[0].plus(tally, full)
-        self._batches = (received, None)
 
     def error(self, number: int) -> None:
         """Count an error that passes, by its errno."""
@@ -146,12 +123,12 @@ class Counters:
         if last is not None and now is not None:
             self._kernel = (now, drops + (now.drops - last.drops) % 2**32)
 
-    def freeze(self) -> ReceiverStatistics:
-        """Return all counts as they are."""
+    def freeze(self, received: Received) -> ReceiverStatistics:
+        """Return all counts as they are, with the sums over batches."""
         kernel, drops = self._kernel
         receive_calls, empty_calls = self._calls_before
         return ReceiverStatistics(
-            **self._batches[0]._asdict(),
+            **received._asdict(),
             receive_calls=self._outlook.receive_calls - receive_calls,
             empty_calls=self._outlook.empty_calls - empty_calls,
             dropped=self.dropped["packets"],

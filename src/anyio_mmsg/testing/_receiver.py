@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, Literal, cast
 
-from anyio import WouldBlock
+from anyio import CancelScope, WouldBlock
 
 from .._compat import checkpoint
 from .._packets import Slots
@@ -83,18 +83,18 @@ class ScriptedReceiver(PacketReceiver):
         on_error: Callable[[OSError], object] | None = None,
         count_unread: bool = True,
     ) -> None:
-        port = _ScriptPort(script, self.stop)
+        port = _ScriptPort(script, self._read, self.stop)
         pool = PacketBatchPool(gro=port.has_trains()) if pool is None else pool
         self._begin(port, pool, limit, errors, on_error, count_unread)
         with contextlib.suppress(WouldBlock), pool.acquire_nowait() as batch:
             port.check(batch.gro, batch.ancillary)
 
 
-class _Reads:
-    """See `anyio_mmsg._stream.port.Reads`."""
+class _Prospect:
+    """See `anyio_mmsg._stream.port.Prospect`."""
 
     def __init__(self) -> None:
-        self.more = False
+        self.more = self.woken = False
         self.receive_calls = self.empty_calls = 0
 
 
@@ -103,10 +103,13 @@ class _ScriptPort:
 
     is_open = True
 
-    def __init__(self, script: Iterable[Step], at_end: Callable[[], None]) -> None:
-        self.outlook = _Reads()
+    def __init__(
+        self, script: Iterable[Step], read: Callable[[], int], at_end: Callable[[], None]
+    ) -> None:
+        self.outlook = _Prospect()
         self._steps = deque(checked(script))
-        self._at_end = at_end
+        self._take, self._at_end = read, at_end
+        self._scope: CancelScope | None = None  # of the task that waits
         # What is read, and from where on: the ring says how much of it was committed, so an
         # interrupt neither loses nor doubles a packet.
         self._reading: tuple[Arrival, int, Slots, int] | None = None
@@ -177,13 +180,20 @@ class _ScriptPort:
         self._settle()
         return taken
 
-    async def receive_into(self, slots: Slots, limit: int) -> int:
+    async def wait(self) -> None:
+        try:
+            with CancelScope() as self._scope:
+                await self._until_ready()
+        finally:
+            self._scope = None
+
+    async def _until_ready(self) -> None:
         await checkpoint()
         while self._first() is None:
             steps = self._steps
             if not steps:
                 self._at_end()
-                return 0
+                return
             step: Any = steps[0]
             try:
                 await wait_for(step)
@@ -191,7 +201,14 @@ class _ScriptPort:
                 self._end_of(step)
                 raise
             self._end_of(step)
-        return self.drain(slots, limit)
+        self._take()
+
+    def wake(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def back_off(self, empty_waits: int) -> None:
+        pass
 
     def _end_of(self, step: object) -> None:
         steps = self._steps
