@@ -42,7 +42,10 @@ DOORS = {
 # What classes may use of a base in another wing.
 BASES = {
     "_begin": ("_stream", {"testing"}),  # of PacketReceiver: how one over any port begins
-    "_read": ("_stream", {"testing"}),  # of PacketReceiver: what such a port calls when it is ready
+    "_read": (
+        "_stream",
+        {"testing"},
+    ),  # of PacketReceiver: what such a port calls when ready
 }
 
 # What has no business in a wing, though it may be imported elsewhere.

@@ -18,7 +18,7 @@ import pytest
 from anyio_mmsg import MulticastGroup, PacketBatch, open_udp_socket, recv_mmsg, recv_mmsg_nowait
 from anyio_mmsg._stream import open as opening
 
-from ..helpers import contents, have_ipv6
+from ..helpers import contents, have_ipv6, link_local
 
 pytestmark = pytest.mark.anyio
 needs_ipv6 = pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
@@ -152,6 +152,45 @@ async def test_other_groups(
         # The sender is heard by a socket that does not mind.
         with socket.socket(type=socket.SOCK_DGRAM) as plain:
             plain.bind(("0.0.0.0", 0))
+            plain.setblocking(False)
+            speak(plain)
+            assert plain.recv(99) == b"not for you"
+
+
+@on_linux
+@pytest.mark.parametrize("early", [True, False])
+async def test_other_ipv6_groups(early: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above. Loopback has no route for IPv6 groups; a hop limit of 0 lets nothing out."""
+    if (found := link_local()) is None:
+        pytest.skip("no interface here has a link-local address")
+    host, interface = found
+    index, level = socket.if_nametoindex(interface), socket.IPPROTO_IPV6
+    other = "ff02::4299"
+    with ExitStack() as stack:
+        listener, sender = (
+            stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+            for _ in range(2)
+        )
+        joined = socket.inet_pton(socket.AF_INET6, other) + index.to_bytes(4, sys.byteorder)
+        listener.setsockopt(level, socket.IPV6_JOIN_GROUP, joined)
+        sender.setsockopt(level, socket.IPV6_MULTICAST_IF, index)
+        sender.setsockopt(level, socket.IPV6_MULTICAST_HOPS, 0)
+        sender.bind((host, 0, 0, index))
+
+        def speak(sock: socket.socket) -> None:
+            sender.sendto(b"not for you", (other, sock.getsockname()[1], 0, index))
+
+        if early:
+            before(monkeypatch, "join", speak)
+        group = MulticastGroup("ff02::4298", interface)
+        sock = await open_udp_socket(family=socket.AF_INET6, multicast_groups=group)
+        with sock:
+            if not early:
+                speak(sock)
+            with pytest.raises(anyio.WouldBlock):
+                recv_mmsg_nowait(sock, PacketBatch())
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as plain:
+            plain.bind(("::", 0))
             plain.setblocking(False)
             speak(plain)
             assert plain.recv(99) == b"not for you"

@@ -162,17 +162,17 @@ def check_bound_to(host: str, memberships: Sequence[Membership]) -> None:
             )
 
 
-def hear_no_other_groups(sock: socket.socket, family: int, dual_stack: bool) -> None:
+def hear_no_other_groups(sock: socket.socket, family: int) -> None:
     """Have a socket hear only the groups that it joins itself. To be called before it is bound.
 
     Otherwise, on Linux, it hears the groups of all sockets of the machine (ip(7),
-    IP_MULTICAST_ALL); a `dual_stack` one those of both versions.
+    IP_MULTICAST_ALL). An IPv6 socket never hears other IPv4 groups.
     """
     if not ON_LINUX:
         return
-    if family == socket.AF_INET or dual_stack:
+    if family == socket.AF_INET:
         sock.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
-    if family == socket.AF_INET6:
+    else:
         with contextlib.suppress(OSError):  # since Linux 4.20
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
 

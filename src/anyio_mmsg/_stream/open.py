@@ -97,7 +97,8 @@ async def open_udp_socket(
         gro: Have the kernel coalesce packets of one size from one sender (UDP_GRO, Linux 5.0),
             which makes them cheaper where a sender uses GSO, or a network card brings a burst of
             one flow. Receive them into batches that were made with ``gro=True``; others are
-            refused.
+            refused: at their first receive from the socket, after `configure_udp_socket`, and
+            after a packet that was longer than its slot.
         icmp_errors: Have the kernel keep what the network reports about packets that were sent, by
             ICMP, and what this machine does (IP_RECVERR, Linux): a port where nobody listens, a
             host without a route, a packet that is too long for the path. `recv_mmsg` raises each
@@ -172,7 +173,7 @@ async def open_udp_socket(
         options.apply(sock)
         outgoing.apply(sock, kind, dual_stack)
         if groups:
-            hear_no_other_groups(sock, kind, dual_stack)
+            hear_no_other_groups(sock, kind)
         deaf = remote is not None and hear_nothing(sock)
         try:
             sock.bind(local)

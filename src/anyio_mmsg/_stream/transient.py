@@ -6,14 +6,13 @@ import errno
 from collections.abc import Callable
 from typing import Literal
 
-_ICMP = (
-    "ECONNREFUSED EHOSTUNREACH ENETUNREACH EHOSTDOWN ENONET ENOPROTOOPT EOPNOTSUPP EMSGSIZE EPROTO"
-)
+from .._system.icmp import ICMP_ERRORS
+
 _LOCAL = "ENETDOWN EACCES ENOBUFS ENOMEM"
 _WINDOWS = "ECONNRESET WSAECONNRESET WSAENETRESET"
-TRANSIENT_ERRORS: frozenset[int] = frozenset(
-    getattr(errno, name) for name in f"{_ICMP} {_LOCAL} {_WINDOWS}".split() if hasattr(errno, name)
-)
+TRANSIENT_ERRORS: frozenset[int] = ICMP_ERRORS | {
+    getattr(errno, name) for name in f"{_LOCAL} {_WINDOWS}".split() if hasattr(errno, name)
+}
 """Errors that pass, so that a receiver goes on: those that ICMP leaves on a socket (Linux's
 icmp_err_convert and icmpv6_err_convert), a link that is down, the kernel's own shortages, and what
 Windows makes of a port unreachable."""
