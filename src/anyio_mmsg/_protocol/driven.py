@@ -175,6 +175,7 @@ class _ScriptedInbox(Inbox):
     def __init__(self) -> None:
         self.arrived = None
         self.rest = iter(())
+        self.more = False
         self.waiting: deque[list[tuple[bytes, Address]] | OSError] = deque()
 
     def receive(self) -> bool:
@@ -185,9 +186,6 @@ class _ScriptedInbox(Inbox):
             raise step
         self.arrived, self.rest = step, iter(step)
         return True
-
-    def take_error(self) -> OSError | None:
-        return None
 
 
 class _ScriptedOutbox(Outbox):

@@ -23,6 +23,7 @@ class Inbox:
     Attributes:
         arrived: A batch, oldest first; None if one is to be received.
         rest: What is to be handed over of it.
+        more: Whether the batch was full, or ended by an error.
     """
 
     def __init__(self, sock: socket.socket, slots: Slots, limit: int) -> None:
@@ -33,6 +34,7 @@ class Inbox:
         self._limit = limit
         self._outlook = outlook_for(sock)
         self._copied = False  # all that the slots hold
+        self.more = False
 
     def receive(self) -> bool:
         """Receive a batch, for a caller whom the system has told that something is there.
@@ -55,11 +57,10 @@ class Inbox:
         arrived = slots.datagrams()
         rest = iter(arrived)
         self.arrived, self.rest, self._copied = arrived, rest, True  # without a call in between
+        self.more = self._outlook.more
         return bool(arrived)
 
     def take_error(self) -> OSError | None:
         """Return the error that came after the datagrams of a batch, once."""
-        if not self._outlook.more:  # it was neither full, nor ended by an error
-            return None
         error = self._outlook.take_error(self._sock)
         return None if error is None else as_reported(self._sock, error, self._outlook)

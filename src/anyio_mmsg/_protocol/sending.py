@@ -191,11 +191,15 @@ class SendingTransport(asyncio.Transport, asyncio.DatagramTransport):
         if self._ending:
             return
         try:
-            self._outbox.send()
-            self._watch.write(self._outbox.full)
-            self._report_errors()
-            self._pause_or_resume()
-            if self._closing and not self._outbox.size:
+            outbox = self._outbox
+            outbox.send()
+            if outbox.full or self._watch.writes:
+                self._watch.write(outbox.full)
+            if outbox.errors:
+                self._report_errors()
+            if self._paused or outbox.size > self._high:
+                self._pause_or_resume()
+            if self._closing and not outbox.size:
                 self._end(None)
         except (SystemExit, KeyboardInterrupt):
             self._watch.soon(self._send)

@@ -181,14 +181,14 @@ class BatchTransport(SendingTransport):
     def _read(self) -> None:
         """Hand one batch over. The loop calls this when the socket is readable."""
         self._watch.after_event()
-        if not self.is_reading():
+        if self._closing or self._reading_paused:
             return
         try:
             self._flush_comes = True  # what is sent meanwhile goes out at the end
             if self._inbox.arrived is None:
                 self._watch.note_event(self._inbox.receive())
             self._hand_over()
-            if self.is_reading():
+            if self._inbox.more and self.is_reading():
                 error = self._inbox.take_error()
                 if error is not None:
                     self._call("error_received", error)
@@ -211,7 +211,7 @@ class BatchTransport(SendingTransport):
                 raise
             except BaseException as error:
                 self._report("datagram_received", error)
-            if not self.is_reading():
+            if self._closing or self._reading_paused:
                 break
         if self._closing or not self._reading_paused:
             self._inbox.arrived = None

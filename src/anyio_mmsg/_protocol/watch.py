@@ -105,11 +105,11 @@ class Watch:
     def after_event(self) -> None:
         """Make sure that the loop does not forget this event's socket."""
         if self._forgets:
-            self.soon(self._again)
+            self._loop.call_soon(self._again, context=self._context)
 
     def soon(self, function: Callable[[], None]) -> None:
         """Have the loop call a function in its next turn."""
-        self._loop.call_soon(function, context=self._context)
+        self._loop.call_soon(function, context=self._context.copy())
 
     def run(self, function: Callable[[], None]) -> None:
         """Call a function now, for a caller who may be in any context."""
@@ -136,22 +136,33 @@ class Watch:
         self._again()
 
     def _again(self) -> None:
+        """Register anew what is registered, or should be. In the first context itself."""
         if self._rests:
             return
+        loop, sock = self._loop, self._sock
         try:
             if self.reads:
-                self._add(self._loop.add_reader, self._loop.remove_reader, self._read)
+                _add(loop.add_reader, loop.remove_reader, sock, self._read)
             if self.writes:
-                self._add(self._loop.add_writer, self._loop.remove_writer, self._write)
+                _add(loop.add_writer, loop.remove_writer, sock, self._write)
         except (OSError, ValueError) as error:  # something else has closed the socket
             self._broken(error)
 
     def _add(
         self, add: Callable[..., Any], remove: Callable[..., Any], function: Callable[[], None]
     ) -> None:
-        context = self._context.copy()
-        try:
-            context.run(add, self._sock, function)
-        except RuntimeError:  # uvloop has closed its handle, and keeps it until it is removed
-            remove(self._sock)
-            context.run(add, self._sock, function)
+        self._context.copy().run(_add, add, remove, self._sock, function)
+
+
+def _add(
+    add: Callable[..., Any],
+    remove: Callable[..., Any],
+    sock: socket.socket,
+    function: Callable[[], None],
+) -> None:
+    """Register a function, which is called in a copy of the context that there is now."""
+    try:
+        add(sock, function)
+    except RuntimeError:  # uvloop has closed its handle, and keeps it until it is removed
+        remove(sock)
+        add(sock, function)
