@@ -50,9 +50,8 @@ def numbers() -> dict[str, int]:
     found: dict[str, int] = {}
     for name, text in c_texts():
         for macro, value in re.findall(r"^#define +(\w+) +(\w+)[ \t]*$", text, re.M):
-            with_value = {"UINT32_MAX": "0xFFFFFFFF"}.get(value, value)
-            if re.fullmatch(r"\d+|0x[0-9A-Fa-f]+", with_value):
-                number = int(with_value, 0)
+            if value == "UINT32_MAX" or re.fullmatch(r"\d+|0x[0-9A-Fa-f]+", value):
+                number = 2**32 - 1 if value == "UINT32_MAX" else int(value, 0)
                 assert found.setdefault(macro, number) == number, f"{macro} in {name}"
     return found
 

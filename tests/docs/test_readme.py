@@ -92,7 +92,7 @@ async def test_a_receiver(inet: Family, capsys: pytest.CaptureFixture[str]) -> N
             while not (printed := capsys.readouterr().out):
                 await checkpoint()
             nursery.cancel_scope.cancel()
-    assert printed == f"{sender.getsockname()} b'hello'\n"
+            assert printed == f"{sender.getsockname()} b'hello'\n"
 
 
 @runs(ECHO)

@@ -113,6 +113,7 @@ def bring_up(device: str, net: int, host: int) -> None:
 def until_up(*devices: str) -> None:
     """Wait until the kernel sends by a line whose both ends are up: before, it drops packets."""
     for device in devices:
+        shown: Any = None
         for _ in range(10_000):
             shown = subprocess.run(["ip", "link", "show", device], capture_output=True, text=True)
             if "state UP" in shown.stdout and "qdisc noop " not in shown.stdout:
@@ -154,6 +155,7 @@ async def play(world: World) -> None:
         (2, 0) if ipv6 else (3, 4),
         MTU,
     )
+    asker: Any = None
     for engine in ("recvfrom_into", *(() if why_no_batch_calls() else ("recvmmsg",))):
         batch = PacketBatch(engine=engine)
         sock = await open_udp_socket(icmp_errors=True, **any_host)

@@ -100,7 +100,7 @@ async def test_while_it_waits(foreign: bool, engine: str, version: Version) -> N
                 tasks.start_soon(provoke_later, sock, address, data)
                 with pytest.raises(IcmpError) as raised:
                     await recv_mmsg(sock, batch)
-            assert raised.value.data == data
+                assert raised.value.data == data
 
 
 @foreign

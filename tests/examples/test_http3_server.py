@@ -6,7 +6,7 @@ import asyncio
 import random
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def server(folder: Path, *options: str) -> Iterator[tuple[Program, tuple[str, in
 
 
 @asynccontextmanager
-async def connected(address: tuple[str, int], certificate: Path) -> Any:
+async def connected(address: tuple[str, int], certificate: Path) -> AsyncIterator[Any]:
     configuration = QuicConfiguration(
         is_client=True, alpn_protocols=H3_ALPN, cafile=str(certificate), server_name="localhost"
     )
@@ -105,10 +105,10 @@ class Relay(asyncio.DatagramProtocol):
     def connection_made(self, transport: Any) -> None:
         self._transport: asyncio.DatagramTransport = transport
 
-    def datagram_received(self, data: bytes, address: Any) -> None:
+    def datagram_received(self, data: bytes, addr: Any) -> None:
         to: Any = self._client
-        if address != self._server:
-            self._client, to = address, self._server
+        if addr != self._server:
+            self._client, to = addr, self._server
         chance = self._random.random()
         if chance < 0.05:
             self.lost += 1

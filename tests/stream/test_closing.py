@@ -42,13 +42,13 @@ async def test_a_new_socket_very_likely_with_its_number_works(inet: Family) -> N
         with pytest.raises(anyio.ClosedResourceError):
             await recv_mmsg(sock, PacketBatch())
 
+    batch = PacketBatch()
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(receive)
             await anyio.wait_all_tasks_blocked()
             await aclose_udp_socket(sock)
             again = inet.open()
-            batch = PacketBatch()
             tasks.start_soon(recv_mmsg, again, batch)
             await anyio.wait_all_tasks_blocked()
             await send_mmsg(inet.open(), [(b"x", again.getsockname())])

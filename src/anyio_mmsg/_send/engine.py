@@ -161,7 +161,7 @@ def sender_of(
     try:
         if best is None:
             if items is packets:
-                return _plain(known, batch_columns(family, slots), gso, controls, ())
+                return _plain(known, batch_columns(family, cast(Any, slots)), gso, controls, ())
             made = columns(family, most, items)
             if made.has_options and controls is None:
                 controls = Controls(sock)

@@ -70,7 +70,8 @@ class IcmpError(OSError):
         else:
             text += f", reported by {'the network' if offender is None else offender}"
             text += f" (ICMP type {icmp_type}, code {icmp_code})"
-        self = super().__new__(_CLASSES.get(code, cls), code, text)
+        kind: Any = _CLASSES.get(code, cls)
+        self: IcmpError = OSError.__new__(kind, code, text)
         self.destination = destination
         self.offender = offender
         self.icmp_type = icmp_type
