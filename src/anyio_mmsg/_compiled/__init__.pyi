@@ -2,15 +2,24 @@
 
 import socket
 from collections.abc import Mapping, Sequence
-from typing import Any, final
+from typing import Any, SupportsIndex, final
 
 from .._packets.batch import PacketBatch
 from .._packets.packet import Control
 from .._packets.packet import Packet as Packet
 from .._packets.slots import Slots as Slots
+from .._receive.outlook import Outlook
 from .._send.result import SendResult
 
 sources: str  # the fingerprint of the C files, for _load.py
+
+def again(
+    cls: type[PacketBatch], sock: socket.socket, batch: PacketBatch, limit: SupportsIndex, /
+) -> int | None: ...
+def ready(
+    cls: type[PacketBatch], sock: socket.socket, batch: PacketBatch, limit: SupportsIndex, /
+) -> Outlook | None: ...
+def refill(slots: Slots, sock: socket.socket, limit: int, /) -> int | None: ...
 
 @final
 class Recvmmsg:

@@ -53,6 +53,12 @@ typedef struct {
     unsigned char raw[RECENT_SIZE];
 } Recent;
 
+/* Names of attributes that again.c asks for, interned. */
+typedef struct {
+    PyObject *slots, *task, *known, *options, *error, *reports_errors, *gettimeout;
+    PyObject *receive_calls, *more, *woken;
+} Names;
+
 /* Of one module object, that is of one interpreter. Nothing here is static: subinterpreters have
  * their own. Objects below have a pointer to it; it lives as long as the module, the module as
  * long as their types, these as long as their instances. */
@@ -65,6 +71,7 @@ typedef struct {
     PyTypeObject *sendmmsg;  /* Sendmmsg, Linux only */
     PyObject *release;       /* memoryview.release, the method */
     PyObject *fileno;        /* "fileno" */
+    Names names;
     PyObject *progress;      /* "_progress", of a SendResult */
     Recent *recent;          /* RECENT_SENDERS entries */
 } State;
@@ -298,7 +305,12 @@ PyObject *slots_timestamps(Slots *self, PyObject *ignored);
 /* The address of an AF_INET or AF_INET6 sockaddr: a new reference, or NULL and an error; NULL
  * without one for another family, and for one that is cut short. Runs no Python. */
 PyObject *inet_address(const unsigned char *raw, uint32_t length);
+/* again.c */
+int again_add_functions(PyObject *module);
 /* recvmmsg.c */
+/* Read up to `limit` messages into free slots, and commit them; adds to `packets` how many packets
+ * they are. -1 and an error: what was read is held. */
+int recvmmsg_read(Recvmmsg *self, Slots *slots, int fd, Py_ssize_t limit, Py_ssize_t *packets);
 int recvmmsg_add_types(PyObject *module, State *state);
 /* The method fill(slots, sock, limit). */
 PyObject *recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs);

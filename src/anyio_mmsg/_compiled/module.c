@@ -5,6 +5,7 @@
  *   handout.c   what consumers get for a slot, and its end        every platform
  *   datagrams.c copies of packets as bytes, with their senders  every platform
  *   columns.c   packets as arrays                              every platform
+ *   again.c     a receive that is like the last one               Linux
  *   recvmmsg.c  Recvmmsg: fills slots by recvmmsg(2)               Linux
  *   sendmmsg.c  Sendmmsg: sends pairs, packets or a ring           Linux
  *   outgoing.c  what it is to send, laid out before the first send  Linux
@@ -56,6 +57,20 @@ descriptor_of(const State *state, PyObject *sock, int *fd)
 #define TEXT_OF(name) #name
 #define TEXT(macro) TEXT_OF(macro)
 
+/* As `Names` has them. */
+static const char *const names[] = {
+    "_slots", "task",          "known",         "options", "_error", "reports_errors",
+    "gettimeout", "receive_calls", "more", "woken",
+};
+#define NAMES ((Py_ssize_t)(sizeof(names) / sizeof(*names)))
+_Static_assert(sizeof(Names) == sizeof(PyObject *) * sizeof(names) / sizeof(*names), "names");
+
+static PyObject **
+name_of(State *state, Py_ssize_t i)
+{
+    return (PyObject **)&state->names + i;
+}
+
 static int
 compiled_exec(PyObject *module)
 {
@@ -68,6 +83,12 @@ compiled_exec(PyObject *module)
     if (state->fileno == NULL || state->progress == NULL) {
         return -1;
     }
+    for (Py_ssize_t i = 0; i < NAMES; i++) {
+        *name_of(state, i) = PyUnicode_InternFromString(names[i]);
+        if (*name_of(state, i) == NULL) {
+            return -1;
+        }
+    }
     state->recent = PyMem_Calloc(RECENT_SENDERS, sizeof(*state->recent));
     if (state->recent == NULL) {
         PyErr_NoMemory();
@@ -77,7 +98,7 @@ compiled_exec(PyObject *module)
         return -1;
     }
 #ifdef __linux__
-    if (recvmmsg_add_types(module, state) < 0 || sendmmsg_add_types(module, state) < 0) {
+    if (again_add_functions(module) < 0 || recvmmsg_add_types(module, state) < 0 || sendmmsg_add_types(module, state) < 0) {
         return -1;
     }
 #endif
@@ -114,6 +135,9 @@ compiled_clear(PyObject *module)
     Py_CLEAR(state->sendmmsg);
     Py_CLEAR(state->release);
     Py_CLEAR(state->fileno);
+    for (i = 0; i < NAMES; i++) {
+        Py_CLEAR(*name_of(state, i));
+    }
     Py_CLEAR(state->progress);
     return 0;
 }

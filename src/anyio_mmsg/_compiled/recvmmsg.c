@@ -203,26 +203,11 @@ call(Recvmmsg *self, Slots *slots, int fd, Py_ssize_t first, Py_ssize_t count, P
     return got;
 }
 
-/* fill(slots, sock, limit): see `Engine.fill` in _receive/engine.py. */
-PyObject *
-recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
+int
+recvmmsg_read(Recvmmsg *self, Slots *slots, int fd, Py_ssize_t limit, Py_ssize_t *packets)
 {
-    Slots *slots;
-    Py_ssize_t limit, first, count, taken = 0, packets = 0;
-    int fd, refusals = 0;
-    if (nargs != 3 || Py_TYPE(args[0]) != self->state->slots) {
-        PyErr_SetString(PyExc_TypeError, "fill takes slots, a socket and a limit");
-        return NULL;
-    }
-    slots = (Slots *)args[0];
-    limit = PyNumber_AsSsize_t(args[2], NULL); /* clamped: no ring is larger */
-    if ((limit == -1 && PyErr_Occurred()) || descriptor_of(self->state, args[1], &fd) < 0) {
-        return NULL;
-    }
-    if (slots->memory != self->memory || slots->capacity != self->capacity) {
-        PyErr_SetString(PyExc_ValueError, "these are the slots of another engine");
-        return NULL;
-    }
+    Py_ssize_t first, count, taken = 0;
+    int refusals = 0;
     Py_INCREF(Py_None);
     Py_XSETREF(self->error, Py_None);
     self->cut = self->dry = 0;
@@ -230,16 +215,16 @@ recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
         int got;
         if (slots->reading) {
             PyErr_SetString(PyExc_RuntimeError, READING);
-            return NULL;
+            return -1;
         }
         count = next_free_run(slots, Py_MIN(limit - taken, MOST_MESSAGES), &first);
         if (count <= 0) {
             break;
         }
-        got = call(self, slots, fd, first, count, &packets);
+        got = call(self, slots, fd, first, count, packets);
         if (got == -EINTR) {
             if (PyErr_CheckSignals() < 0) {
-                return NULL; /* what was taken is held */
+                return -1; /* what was taken is held */
             }
             continue;
         }
@@ -254,10 +239,36 @@ recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
             }
             else if (got < 0 && got != -EAGAIN && got != -EWOULDBLOCK
                      && set_error(self, -got, strerror(-got)) < 0) {
-                return NULL;
+                return -1;
             }
             break; /* an error after packets is kept by the kernel for the next call */
         }
+    }
+    return 0;
+}
+
+/* fill(slots, sock, limit): see `Engine.fill` in _receive/engine.py. */
+PyObject *
+recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    Slots *slots;
+    Py_ssize_t limit, packets = 0;
+    int fd;
+    if (nargs != 3 || Py_TYPE(args[0]) != self->state->slots) {
+        PyErr_SetString(PyExc_TypeError, "fill takes slots, a socket and a limit");
+        return NULL;
+    }
+    slots = (Slots *)args[0];
+    limit = PyNumber_AsSsize_t(args[2], NULL); /* clamped: no ring is larger */
+    if ((limit == -1 && PyErr_Occurred()) || descriptor_of(self->state, args[1], &fd) < 0) {
+        return NULL;
+    }
+    if (slots->memory != self->memory || slots->capacity != self->capacity) {
+        PyErr_SetString(PyExc_ValueError, "these are the slots of another engine");
+        return NULL;
+    }
+    if (recvmmsg_read(self, slots, fd, limit, &packets) < 0) {
+        return NULL;
     }
     return PyLong_FromSsize_t(packets);
 }

@@ -313,7 +313,10 @@ class PacketBatch:
                 f"release of {count} packets from a batch that holds {held}; "
                 f"release len(batch) at most, or use clear()"
             )
-        _release(slots, count, count)
+        try:
+            slots.take_back(count)
+        except BufferError as error:
+            raise _in_use(count, error) from error
 
     def clear(self) -> None:
         """Give all slots back.
@@ -321,7 +324,7 @@ class PacketBatch:
         Raises:
             BufferError: As for `release`.
         """
-        _release_all(self._slots)
+        _clear(self._slots)
 
     # The end: nothing is held, and nothing can be again
 
@@ -340,7 +343,7 @@ class PacketBatch:
             raise ValueError("a task is receiving into this batch; cancel that, then close it")
         settle(slots)
         while True:
-            _release_all(slots)
+            _clear(slots)
             if self._slots is not slots:
                 return  # a signal handler has closed it meanwhile
             if not slots.held:  # else one has received
@@ -385,19 +388,20 @@ def settle(slots: Slots) -> None:
         filler.settle(slots)
 
 
-def _release_all(slots: Slots) -> None:
-    _release(slots, slots.held, None)
-
-
-def _release(slots: Slots, held: int, count: int | None) -> None:
+def _clear(slots: Slots) -> None:
     try:
-        slots.take_back(count)
+        slots.take_back(None)
     except BufferError as error:
-        raise BufferError(
-            f"the memory of a packet is still in use through its data (by a send that waits, "
-            f"a ctypes object or the like); let that end, then release. "
-            f"{error.args[0]} of {held} packets, those before it, were released"
-        ) from error
+        raise _in_use(slots.held + error.args[0], error) from error
+
+
+def _in_use(count: int, error: BufferError) -> BufferError:
+    """Return what to raise for a release of `count` packets that ended early."""
+    return BufferError(
+        f"the memory of a packet is still in use through its data (by a send that waits, "
+        f"a ctypes object or the like); let that end, then release. "
+        f"{error.args[0]} of {count} packets, those before it, were released"
+    )
 
 
 def new_slots(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from anyio import BusyResourceError
@@ -115,19 +115,22 @@ class Filler:
     """What the receive functions keep with the slots of one ring, as `Slots.filler`.
 
     Attributes:
-        task: The coroutine that receives into them, or None.
+        task: What a task that receives into them awaits, a coroutine, or None.
         engine: The engine that fills them, None before the first fill.
         engines: The one engine of each kind.
         checked: The last socket that was checked for them, by its `Outlook.options`.
+        known: What the compiled module need not ask again, see _compiled/again.c: a weak
+            reference to that socket, its `Outlook`, the engine, the options. Or None.
     """
 
-    __slots__ = ("checked", "engine", "engines", "task")
+    __slots__ = ("checked", "engine", "engines", "known", "task")
 
     def __init__(self) -> None:
-        self.task: Coroutine[Any, Any, int] | None = None
+        self.task: Awaitable[None] | None = None
         self.engine: Engine | None = None
         self.engines: dict[object, Engine] = {}
         self.checked: object = None
+        self.known: tuple[object, object, Engine, object] | None = None
 
     def busy(self, slots: Slots) -> bool:
         """See `anyio_mmsg._packets.batch.Filler`.
@@ -192,6 +195,7 @@ def adopt(slots: Slots, kind: object, engine: Engine) -> Engine:
         if filler.engine.busy():
             raise BusyResourceError("receiving into")
         filler.engine.settle(slots)
+    filler.known = None
     filler.engine = engine = filler.engines.setdefault(kind, engine)
     return engine
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 from anyio import BusyResourceError, ClosedResourceError, WouldBlock
 
@@ -18,7 +18,7 @@ from .._packets import Slots
 from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, is_busy, settle
 from .._system.error_queue import errors_pending
 from .._system.options import has_gro
-from .._system.platform import Refused, family_of
+from .._system.platform import Refused, again, family_of, ready, refill
 from .engine import Reader, check_engine, engine_for, filler_of
 from .errors import as_reported, back_off, defer_reported, raise_reported
 from .outlook import Outlook, outlook_for
@@ -63,13 +63,9 @@ async def recv_mmsg(
             it are still there. On a socket with ``icmp_errors=True`` it is an `IcmpError`, the
             oldest that nobody has read, one each call.
     """
-    slots, limit = _check(sock, batch, limit, "limit")
-    filler = filler_of(slots)
-    filler.task = task = receive_into(sock, slots, limit)
-    try:
-        return await task
-    finally:
-        filler.task = None
+    is_ready = ready(PacketBatch, sock, batch, limit) if ready else None
+    slots, limit = (batch._slots, int(limit)) if is_ready else _check(sock, batch, limit, "limit")
+    return await receive_into(sock, slots, limit)
 
 
 def recv_mmsg_nowait(
@@ -89,8 +85,12 @@ def recv_mmsg_nowait(
         anyio.WouldBlock: No packet is there.
         Exception: Otherwise as `recv_mmsg`.
     """
-    slots, limit = _check(sock, batch, limit, "limit")
-    taken = drain(sock, slots, limit, outlook_for(sock))
+    taken: int | None = again(PacketBatch, sock, batch, limit) if again else None
+    if taken is None:
+        slots, limit = _check(sock, batch, limit, "limit")
+        taken = drain(sock, slots, limit, outlook_for(sock))
+    elif taken < 0:
+        taken = _finish(sock, batch._slots, int(limit), outlook_for(sock), ~taken)
     if not taken:
         raise WouldBlock
     return taken
@@ -121,20 +121,13 @@ async def recv_mmsg_exact(
     """
     slots, wanted = _check(sock, batch, 1 if count is None else count, "count")
     if count is None:
-        task = _fill_slots(sock, slots, slots.free)
-    elif wanted <= slots.free:
-        task = _receive_exactly(sock, slots, wanted)
-    else:
-        raise ValueError(
-            f"count is {wanted}, but the batch has {slots.free} free slots of {slots.capacity}; "
-            f"release packets first, ask for fewer, or make a larger batch"
-        )
-    filler = filler_of(slots)
-    filler.task = task
-    try:
-        return await task
-    finally:
-        filler.task = None
+        return await _fill_slots(sock, slots, slots.free)
+    if wanted <= slots.free:
+        return await _receive_exactly(sock, slots, wanted)
+    raise ValueError(
+        f"count is {wanted}, but the batch has {slots.free} free slots of {slots.capacity}; "
+        f"release packets first, ask for fewer, or make a larger batch"
+    )
 
 
 async def _receive_exactly(sock: socket.socket, slots: Slots, count: int) -> int:
@@ -153,9 +146,12 @@ async def _fill_slots(sock: socket.socket, slots: Slots, count: int) -> int:
 
 async def receive_into(sock: socket.socket, slots: Slots, limit: int) -> int:
     """Do what `recv_mmsg` promises, for a caller who has checked that it can be done."""
-    outlook = outlook_for(sock)
+    outlook, filler = outlook_for(sock), filler_of(slots)
+    # What is awaited says whether a task is receiving: see `Filler.busy`.
     if outlook.more:
-        await checkpoint()
+        filler.task = task = checkpoint()
+        await task
+        filler.task = None
         taken = drain(sock, slots, limit, outlook)
     else:
         # The wait lets others run, but where the socket is readable already, asyncio's loops may
@@ -165,7 +161,9 @@ async def receive_into(sock: socket.socket, slots: Slots, limit: int) -> int:
     # Readable does not promise a packet: its checksum may be bad, or another reader took it.
     empty_wakes = 0
     while not taken:
-        await wait_for_packet(sock, outlook, empty_wakes)
+        filler.task = task = wait_for_packet(sock, outlook, empty_wakes)
+        await task
+        filler.task = None
         taken = drain(sock, slots, limit, outlook)
         empty_wakes += 1
     return taken
@@ -188,6 +186,9 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
 
     Never waits. For a caller who has checked that it can be done, as `receive_into`.
     """
+    found: int | None = refill(slots, sock, limit) if refill else None
+    if found is not None:
+        return found if found > 0 else _finish(sock, slots, limit, outlook, ~found)
     raise_deferred(sock, outlook)
     filler = filler_of(slots)
     engine = filler.engine
@@ -196,9 +197,18 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
     if filler.checked is not outlook.options:
         _check_gro(sock, slots)
         filler.checked = outlook.options
-    taken: int = engine.fill(slots, sock, limit)
+    taken = _finish(sock, slots, limit, outlook, engine.fill(slots, sock, limit))
+    if filler.checked is outlook.options:
+        filler.known = outlook.sock, outlook, filler.engine, outlook.options
+    return taken
+
+
+def _finish(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook, taken: int) -> int:
+    """Do the rest of `drain`, after a read that gave `taken` packets."""
+    filler = filler_of(slots)
+    engine: Any = filler.engine
     if taken and engine.cut:  # by a train, perhaps, if somebody has switched UDP_GRO on since then
-        filler.checked = None
+        filler.checked = filler.known = None
     if engine.refused:
         Refused.recvmmsg = True
         engine_for(slots, sock)

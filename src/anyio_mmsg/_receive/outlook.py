@@ -14,6 +14,7 @@ class Outlook:
     """What is known of one socket.
 
     Attributes:
+        sock: The socket, weakly.
         more: The last receive took all that it asked for, so that there is probably more, or met
             an error: the next one need not wait first.
         receive_calls: How often the socket was read.
@@ -31,20 +32,20 @@ class Outlook:
     __slots__ = (
         "_error",
         "_inode",
-        "_sock",
         "empty_calls",
         "home",
         "more",
         "options",
         "receive_calls",
         "reports_errors",
+        "sock",
         "unreturned",
         "woken",
     )
 
     def __init__(self, sock: socket.socket) -> None:
         # Forgets this object with the socket, by C functions alone: no interrupt comes between.
-        self._sock = ref(sock, partial(_outlooks.pop, id(sock)))
+        self.sock = ref(sock, partial(_outlooks.pop, id(sock)))
         self.more = self.woken = self.reports_errors = False
         self.options = object()
         self.receive_calls = self.empty_calls = 0

@@ -18,6 +18,11 @@ ON_WINDOWS = sys.platform == "win32"
 Recvmmsg: Any = getattr(module, "Recvmmsg", None)
 """The engine that calls recvmmsg(2), or None if it is unavailable."""
 
+again: Any = getattr(module, "again", None)
+ready: Any = getattr(module, "ready", None)
+refill: Any = getattr(module, "refill", None)
+"""Checks of the receive functions as one step, or None; see _compiled/again.c."""
+
 Sendmmsg: Any = getattr(module, "Sendmmsg", None)
 """The sender that calls sendmmsg(2), or None if it is unavailable."""
 
