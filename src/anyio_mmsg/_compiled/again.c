@@ -104,7 +104,7 @@ look_closely(State *state, PyObject *const *args, Py_ssize_t nargs, Again *again
     int yes;
     memset(again, 0, sizeof(*again));
     if (nargs != 4 || !PyType_Check(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "a class, a socket, a batch and a limit");
+        PyErr_SetString(PyExc_TypeError, "fill takes slots, a socket and a limit");
         return -1;
     }
     if (!PyLong_CheckExact(args[3]) || !PyObject_TypeCheck(args[2], (PyTypeObject *)args[0])) {
@@ -216,7 +216,7 @@ again_refill(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     int fd, yes;
     PyObject *packets = NULL;
     if (nargs != 3) {
-        return PyErr_Format(PyExc_TypeError, "slots, a socket and a limit");
+        return PyErr_Format(PyExc_TypeError, "fill takes slots, a socket and a limit");
     }
     limit = PyNumber_AsSsize_t(args[2], NULL);
     if (limit == -1 && PyErr_Occurred()) {

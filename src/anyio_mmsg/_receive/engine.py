@@ -130,7 +130,7 @@ class Filler:
         self.engine: Engine | None = None
         self.engines: dict[object, Engine] = {}
         self.checked: object = None
-        self.known: tuple[object, object, Engine, object] | None = None
+        self.known: tuple[object, ...] | None = None
 
     def busy(self, slots: Slots) -> bool:
         """See `anyio_mmsg._packets.batch.Filler`.
