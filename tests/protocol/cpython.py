@@ -15,8 +15,8 @@ from typing import Any
 from anyio_mmsg import batched_loop_factory
 
 _OF_ASYNCIO = (
-    "addr_error cant_bind connect_err ip_addr no_addrinfo nosoreuseport setblk_err socket_err "
-    "wrong_sock"
+    "addr_error cant_bind connect_err ip_addr no_addrinfo nosoreuseport reuse_address_warning "
+    "setblk_err socket_err wrong_sock"
 )
 """These look into asyncio itself, or for its words."""
 
