@@ -12,18 +12,20 @@ next socket that gets its number for it, which would be deaf.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import sys
 from collections.abc import Awaitable
 from contextvars import copy_context
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 import anyio
 
 from .._compat import RunSoon, asyncio_loop, run_soon, wait_socket_readable
+
+if TYPE_CHECKING:
+    import asyncio
 
 _ANOTHER_LOOP = (
     "this receiver belongs to the event loop that it has waited in first, and that was another "
@@ -125,6 +127,8 @@ class _Reader:
         self._fd = self._own.number
         self._owner = owner
         self._context = copy_context()  # whoever registers later, callbacks run in copies of this
+        import asyncio  # here, so that programs on Trio do without it
+
         self._forgets = not isinstance(loop, asyncio.BaseEventLoop)
         # Whether the loop has it, for certain; and whether it may have it, since an interrupt may
         # have come between.
@@ -136,7 +140,7 @@ class _Reader:
     def wait(self) -> Awaitable[object]:
         """See `Readiness`, as for all below."""
         loop = self._loop
-        if asyncio.get_running_loop() is not loop:
+        if asyncio_loop() is not loop:
             raise RuntimeError(_ANOTHER_LOOP)
         if not self._registered or self._forgets:
             self.register()
