@@ -178,3 +178,20 @@ async def test_too_long_for_the_system(version: Version) -> None:
     queued = [error.local for error in protocol.errors if isinstance(error, IcmpError)]
     assert queued == ([True] if version.name == "inet6" else [])
     assert len(protocol.errors) == len(queued) + 1
+
+
+@pytest.mark.anyio
+async def test_a_connected_socket_with_the_option(version: Version, sending: str) -> None:
+    """The kernel leaves the error with the socket too, for the next call of any kind: once."""
+    sock, nowhere = version.open(), version.unheard()
+    sock.connect(nowhere)
+    async with serving("ours", send_engine=sending) as start:
+        protocol = Listener()
+        transport = await start(sock, protocol)
+        for number in range(6):
+            transport.sendto(b"%d" % number)
+            await turns(number % 3)
+        await protocol.until("error", 6)
+        await turns(5)
+    assert sorted(error.data for error in protocol.errors) == [b"%d" % n for n in range(6)]
+    assert all(isinstance(error, IcmpError) for error in protocol.errors)
