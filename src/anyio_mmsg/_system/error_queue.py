@@ -135,7 +135,7 @@ def read_errors(sock: socket.socket, limit: int) -> list[IcmpError]:
         The errors; an empty list if there is none, or if the queue is the program's.
     """
     errors: list[IcmpError] = []
-    if not ours_to_read(sock):
+    if not errors_pending(sock) or not ours_to_read(sock):  # the cheapest question first
         return errors
     while len(errors) < limit:
         try:
