@@ -1,4 +1,4 @@
-"""README.md: its programs run as they stand but for the ports, and what it says is there."""
+"""README.md and docs/overview.md: their programs run as they stand, but for the ports."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ from .blocks import (
 )
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FIRST, RECEIVER, ECHO, ANSWER, RESULT, TRAINS, NURSERY, VIEWS = python_blocks("README.md")
+OVERVIEW = (ROOT / "docs" / "overview.md").read_text(encoding="utf-8")
+FIRST, RECEIVER, ECHO = python_blocks("README.md")
+ANSWER, RESULT, TRAINS, NURSERY, VIEWS = python_blocks("docs/overview.md")
 (OF_THE_SITE,) = python_blocks("docs/index.md")
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="GRO and control data")
@@ -46,6 +48,10 @@ def test_the_first_two_shell_blocks_are_the_commands() -> None:
     first, second, *_ = [block.text for block in blocks("README.md") if block.language == "sh"]
     assert first.endswith(".venv/bin/python examples/loopback.py\n")
     assert second.endswith(".venv/bin/python -m pytest\n")
+
+
+def test_it_is_read_at_once() -> None:
+    assert len(README.splitlines()) <= 150
 
 
 def test_the_first_program_is_short() -> None:
@@ -232,7 +238,7 @@ def test_the_long_description_has_no_relative_links(monkeypatch: pytest.MonkeyPa
 
 
 def test_every_option_that_is_named_exists() -> None:
-    """Options that the README names in its text, not in a program."""
+    """Options that are named in the text, not in a program."""
     options: dict[Any, set[str]] = {
         anyio_mmsg.open_udp_socket: {"ecn", "hop_limits", "dont_fragment", "receive_buffer_size"},
         anyio_mmsg.send_mmsg: {"gso", "reply_from_destination"},
@@ -242,4 +248,4 @@ def test_every_option_that_is_named_exists() -> None:
     }
     for function, names in options.items():
         assert names <= set(inspect.signature(function).parameters)
-        assert all(f"{name}=" in README for name in names)
+        assert all(f"{name}=" in OVERVIEW for name in names)
