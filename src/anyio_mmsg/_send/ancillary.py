@@ -139,21 +139,31 @@ class Controls:
                 which one.
         """
         known: dict[Any, _T] = {}
-        forms = []
+        forms: list[_T] = []
+        one_version = None if self._is_dual else self._family == _INET
+        last: Any = object()  # the options and the address that `forms` ends with
+        last_address: Any = None
         for item in items:
-            _, address, options = parts(item)
+            if type(item) is tuple and len(item) == 3:
+                _, address, options = item
+            else:
+                _, address, options = parts(item)
+            if options is last and address is last_address:
+                forms.append(forms[-1])
+                continue
             local = address._local if self.replies and isinstance(address, Packet) else ""
-            # Link-local ones need their interface. `items` has the options, so they stay.
-            is_known = local is not None and not local.startswith("fe")
             key: Any = local
             if options is not None:
-                key = local, id(options), self._by_ipv4(address)
+                by_ipv4 = self._by_ipv4(address) if one_version is None else one_version
+                key = local, id(options), by_ipv4  # `items` has the options, so they stay
             made = known.get(key)
             if made is None:
                 made = form(self.of(address, options))
-                if is_known:
+                # Link-local ones need their interface.
+                if local is not None and not local.startswith("fe"):
                     known[key] = made
             forms.append(made)
+            last, last_address = options, address
         return forms
 
     def of(self, address: Any, options: SendOptions | None = None) -> Messages:
