@@ -319,6 +319,7 @@ def make_packets(
 _set_class = cast("Callable[[Packet, type], None]", object.__dict__["__class__"].__set__)
 
 
+# PyPy doesn't count; there each packet counts as one that somebody has.
 _count_references: Callable[[object], int] = getattr(sys, "getrefcount", lambda _: 2**31)
 
 
@@ -337,5 +338,5 @@ def mark_released(packets: list[Packet]) -> None:
 
 
 _probe: list[Any] = [_Blank()]
-_OURS = _references(_probe[:])[0]
+_OURS = _references(_probe[:])[0] if hasattr(sys, "getrefcount") else 0
 """How often a packet is referred to that only `Slots` and a copy of its list have."""
