@@ -6,6 +6,7 @@ same; what goes to a group or a broadcast address comes back as a copy.
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 import struct
@@ -21,7 +22,9 @@ from .wildcard import ask, sources, wildcard
 
 
 def change(command: str) -> str:
-    done = subprocess.run(shlex.split(command), capture_output=True, text=True)
+    # Without a sanitizer's library, which finds faults of the tool.
+    variables = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    done = subprocess.run(shlex.split(command), capture_output=True, text=True, env=variables)
     if done.returncode:
         print(f"{command}: {done.stderr.strip()}")
         sys.exit(MISSING)
