@@ -255,6 +255,16 @@ class Children:
         """Have the load run on the candidates' core, or on its own again."""
         self.load.move(self._core if share else self._load_core)
 
+    def take_core(self, process: int) -> None:
+        """Have a process that somebody else started run on the candidates' core."""
+        pin(process, self._core)
+
+    def helper(self, module: str) -> Child:
+        """Start a worker on the load's core, and hear its greeting."""
+        child = self._adopt(Child(python(module), {}, self._load_core))
+        child.hear()
+        return child
+
     @contextmanager
     def other_cores(self) -> Iterator[None]:
         """Have what is started meanwhile run on all cores but that of the candidates."""

@@ -10,15 +10,20 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import anyio
 from anyio import lowlevel
 
-import anyio_mmsg
-from anyio_mmsg import PACKET_DATA_SIZE, PacketBatch, recv_mmsg_nowait, send_mmsg_nowait
+from anyio_mmsg import (
+    PACKET_DATA_SIZE,
+    PacketBatch,
+    recv_datagrams_nowait,
+    recv_mmsg_nowait,
+    send_mmsg_nowait,
+)
 from benchmarks import example, udp
-from benchmarks.spec import LOOPS, PLAIN, Kind, Spec, UnavailableError
+from benchmarks.spec import LOOPS, PLAIN, Kind, Spec
 
 from . import qh3_sockets, servers
 from .receivers import Datagrams, Ours, Receiver, Stream, opened
@@ -178,9 +183,6 @@ async def open_receive(loop: str, burst: int) -> Run:
 
 async def open_datagrams(loop: str, burst: int) -> Run:
     """`recv_datagrams_nowait`."""
-    receive: Any = getattr(anyio_mmsg, "recv_datagrams_nowait", None)
-    if receive is None:
-        raise UnavailableError("this version has no recv_datagrams_nowait")
     sock = udp.open_socket()
     send = sender_to(sock, bytes(PACKET_DATA_SIZE))
 
@@ -188,7 +190,7 @@ async def open_datagrams(loop: str, burst: int) -> Run:
         for _ in range(count):
             send(burst)
             for _ in range(burst):
-                for _data, _address in receive(sock, 1):
+                for _data, _address in recv_datagrams_nowait(sock, 1):
                     pass
 
     return run

@@ -10,13 +10,13 @@ from typing import Any, Literal, TypeAlias
 
 from anyio import WouldBlock
 
-import anyio_mmsg
 from anyio_mmsg import (
     NUM_RCVMMSGS,
     PACKET_DATA_SIZE,
     PacketBatch,
     PacketBatchPool,
     PacketReceiver,
+    recv_datagrams,
     recv_mmsg,
     recv_mmsg_nowait,
 )
@@ -151,15 +151,9 @@ class Stream(Ours):
 class Datagrams(Receiver):
     """`recv_datagrams`, which gives bytes and addresses."""
 
-    async def open(self) -> None:
-        """See `Receiver`."""
-        self.recv_datagrams: Any = getattr(anyio_mmsg, "recv_datagrams", None)
-        if self.recv_datagrams is None:
-            raise UnavailableError("this version has no recv_datagrams")
-
     async def receive(self, count: int, use: Use) -> None:
         """See `Receiver`."""
-        sock, recv_datagrams = self.sock, self.recv_datagrams
+        sock = self.sock
         while self.got < count:
             got = octets = 0
             for data, _address in await recv_datagrams(sock):

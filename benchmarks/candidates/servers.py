@@ -19,6 +19,7 @@ from anyio_mmsg import (
     PacketBatch,
     PacketBatchPool,
     PacketReceiver,
+    recv_datagrams,
     recv_mmsg,
     recv_mmsg_nowait,
     send_mmsg,
@@ -152,6 +153,16 @@ class LingerServer(OurServer):
     """By a `PacketReceiver` that waits for fuller batches."""
 
     linger = LINGER
+
+
+class DatagramsServer(OurServer):
+    """`recv_datagrams`, and an answer by the socket's own `sendto`: what programs begin with."""
+
+    async def _echo(self) -> None:
+        sock = self.sock
+        while True:
+            for data, address in await recv_datagrams(sock):
+                sock.sendto(data, address)
 
 
 class SendtoServer(OurServer):

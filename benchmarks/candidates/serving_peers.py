@@ -22,6 +22,7 @@ from .receiving_peers import ROOM, SIX_LINES
 from .servers import (
     BATCH,
     LINGER,
+    DatagramsServer,
     GsoServer,
     LingerServer,
     OurServer,
@@ -227,6 +228,7 @@ KINDS: dict[str, tuple[str, type[Server], Sequence[str], Kind]] = {
     "gso": ("anyio-mmsg, gso=True", GsoServer, LOOPS, "ours"),
     "plain": ("anyio-mmsg, plain Python", PlainServer, LOOPS, "plain"),
     "sendto": ("anyio-mmsg, answers by sendto", SendtoServer, LOOPS, "ours"),
+    "datagrams": ("anyio-mmsg, recv_datagrams and sendto", DatagramsServer, LOOPS, "ours"),
     "stream": ("anyio-mmsg, PacketReceiver", StreamServer, LOOPS, "ours"),
     "linger": (
         f"anyio-mmsg, PacketReceiver, linger {LINGER * 1e3:.0f} ms",

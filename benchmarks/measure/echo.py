@@ -25,7 +25,7 @@ WINDOWS = (64, 512)
 BUFFER = 8 * 2**20  # bytes to ask for; nothing is lost in the kernel
 SECONDS = 0.4  # a visit
 QUICK_SECONDS = 0.02
-ROUNDS = 5  # and one more before, uncounted
+ROUNDS = 4  # and one more before, uncounted
 RATE, BUSY, LOST = "packets/s", "server's CPU, %", "lost, %"
 
 ALL = echoes(

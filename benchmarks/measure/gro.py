@@ -16,7 +16,7 @@ LENGTHS = (1, 2, 8, 52)
 
 COUNT = 8 * 52  # packets by the clock: all lengths divide it
 TIMES = 5  # in a visit, of which the first does not count
-ROUNDS = 15
+ROUNDS = 11
 BUFFER = 8 * 2**20
 QH3 = "qh3's `UdpSocketState.recv` (internal there)"
 

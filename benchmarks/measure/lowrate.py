@@ -17,12 +17,13 @@ from .trial import PAYLOAD, rotated
 RATES = (1_000, 10_000, 100_000)
 SECONDS = 0.3  # a visit
 QUICK_SECONDS = 0.02
-ROUNDS = 5
+ROUNDS = 4
 BUFFER = 8 * 2**20
 CPU, P50, P99, LOST = "CPU, %", "p50, us", "p99, us", "lost, %"
 
 ALL = echoes(
     "ours",
+    "datagrams",
     "plain",
     "stream",
     "linger",

@@ -55,7 +55,7 @@ BUFFER = 64 * 2**20
 """Bytes of receive buffer to ask for. 8192 datagrams of 1232 bytes need 18 MiB: Linux charges
 2304 bytes each, for the page fragment and its own struct (skb->truesize)."""
 
-ROUNDS = 11  # one more comes before, uncounted
+ROUNDS = 9  # one more comes before, uncounted
 TIMES = {QUEUED: 5, DEEP: 3}  # fills in a visit, by packets queued
 
 

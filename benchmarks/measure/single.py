@@ -15,7 +15,7 @@ from .trial import rotated
 
 COUNT = 256  # calls by the clock
 TIMES = 5  # in a visit, of which the first does not count
-ROUNDS = 15
+ROUNDS = 11
 BUFFER = 8 * 2**20
 
 

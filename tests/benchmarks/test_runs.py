@@ -14,6 +14,7 @@ pytest.importorskip("matplotlib", reason="the benchmarks need the group 'bench'"
 
 from benchmarks.candidates import (
     counted,
+    http3_servers,
     receivers,
     receiving_peers,
     senders,
@@ -39,6 +40,7 @@ NAMES = (
     "lowrate",
     "echo",
     "dns",
+    "http3",
     "lossless",
     "burst",
     "memory",
@@ -53,6 +55,7 @@ MEASURED: dict[str, list[AnySpec]] = {
     "lowrate": list(lowrate.ALL),
     "echo": list(echo.ALL),
     "dns": list(serving_peers.DNS),
+    "http3": list(http3_servers.HTTP3),
     "lossless": list(trial.CHOSEN),
     "burst": list(trial.CHOSEN),
 }
@@ -66,6 +69,7 @@ GOALS = {
     "lowrate": 3,
     "echo": 2,
     "dns": 3,
+    "http3": 1,
     "lossless": 1,
 }
 """Rows of the goals table, by benchmark."""
@@ -73,7 +77,11 @@ GOALS = {
 
 def result(quick_run: QuickRun, name: str) -> Result:
     path = quick_run.out / f"{name}.json"
-    needed = {"dns": "dnsperf or dnspython", "instructions": "valgrind"}
+    needed = {
+        "dns": "dnsperf or dnspython",
+        "http3": "aioquic or qh3",
+        "instructions": "valgrind",
+    }
     if name in needed and not path.exists():
         assert f"{name} can't run here" in quick_run.stdout
         pytest.skip(f"{needed[name]} is not installed")
@@ -163,7 +171,9 @@ def test_report_fills_the_page_and_draws(quick_run: QuickRun, tmp_path: Path) ->
             assert "is better)" in svg
             assert "six-line recvfrom loop" in svg
     text = page.read_text("utf-8")
-    everything = {"dns.json", "instructions.json"} <= {path.name for path in tmp_path.iterdir()}
+    everything = {"dns.json", "http3.json", "instructions.json"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
     if everything and "roundtrip-two" in tables(quick_run):
         assert "Not measured yet" not in text
     assert "| six-line recvfrom loop |" in text
