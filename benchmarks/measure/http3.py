@@ -75,8 +75,7 @@ def visit(
 ) -> None:
     """Have a server asked for much, and often.
 
-    Args:
-        silent: Who gave no answer once and is not asked so again: keys with what was asked.
+    What a server left unanswered once it is not asked again: `silent` has keys with the question.
     """
     size = BULK // 100 if quick else BULK
     count = REQUESTS // 10 if quick else REQUESTS
