@@ -14,6 +14,7 @@ from anyio_mmsg import (
     PacketReceiver,
     configure_udp_socket,
     open_udp_socket,
+    recv_datagrams,
     recv_errors_nowait,
     recv_mmsg,
     recv_mmsg_nowait,
@@ -104,3 +105,39 @@ async def test_timestamps_that_are_asked_for_later(version: Version) -> None:
             with pytest.raises(anyio.EndOfStream):
                 await receiver.receive()
     assert [error.data for error in seen] == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("through", ["recv_mmsg", "recv_datagrams", "PacketReceiver"])
+async def test_a_flood_of_errors_hides_no_packets(through: str, version: Version) -> None:
+    """Each error that is seen causes the next one; the kernel has it outrank the packets."""
+    sock, address = version.open(), version.unheard()
+    got: list[bytes] = []
+    errors = 0
+
+    def again(error: object = None) -> None:
+        nonlocal errors
+        errors += 1
+        provoke(sock, address, b"again")
+
+    again()
+    with version.open(errors=False) as sender, anyio.fail_after(5):
+        for number in range(9):
+            sender.sendto(b"%d" % number, sock.getsockname())
+        receiver, batch = PacketReceiver(sock, on_error=again), PacketBatch()
+        for _ in range(99):
+            try:
+                if through == "recv_mmsg":
+                    await recv_mmsg(sock, batch, 1)
+                    got += contents(batch)
+                    batch.clear()
+                elif through == "recv_datagrams":
+                    got += [data for data, _ in await recv_datagrams(sock, 1)]
+                else:
+                    with await receiver.receive() as received:
+                        got += contents(received)
+            except IcmpError:
+                again()
+            if len(got) == 9:
+                break
+    assert got == [b"%d" % number for number in range(9)]
+    assert errors > 1

@@ -10,7 +10,7 @@ import anyio
 
 from .._arguments import whole_number
 from .._packets.batch import NUM_RCVMMSGS
-from .._system.error_queue import read_errors
+from .._system.error_queue import errors_pending, read_errors
 from .._system.icmp import ICMP_ERRORS, IcmpError
 from .outlook import Outlook, outlook_for
 from .usable import ensure_usable
@@ -74,9 +74,24 @@ def as_reported(sock: socket.socket, error: OSError, outlook: Outlook) -> OSErro
     """
     if _is_the_networks(error):
         for reported in read_errors(sock, 1):
-            outlook.reports_errors = True
+            outlook.reports_errors = outlook.struck = True
             return reported
     return error
+
+
+def let_packets_through(sock: socket.socket, outlook: Outlook) -> None:
+    """Have a read that comes after an error find packets, whatever was reported meanwhile.
+
+    The kernel has an error outrank the packets that are queued, so a flood of errors would hide
+    them. What it leaves is in the queue; if there was no room for that, it is raised.
+    """
+    outlook.struck = False
+    try:
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    except OSError:  # it is closed, as the read will say
+        return
+    if code and not errors_pending(sock):
+        raise OSError(code, os.strerror(code))
 
 
 def raise_reported(sock: socket.socket, outlook: Outlook) -> None:

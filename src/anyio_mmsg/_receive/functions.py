@@ -20,7 +20,13 @@ from .._system.error_queue import errors_pending
 from .._system.options import has_gro
 from .._system.platform import Refused, again, family_of, ready, refill
 from .engine import Reader, check_engine, engine_for, filler_of
-from .errors import as_reported, back_off, defer_reported, raise_reported
+from .errors import (
+    as_reported,
+    back_off,
+    defer_reported,
+    let_packets_through,
+    raise_reported,
+)
 from .outlook import Outlook, outlook_for
 from .usable import ensure_open, ensure_usable
 
@@ -219,13 +225,15 @@ def _finish(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook, tak
 
 
 def raise_deferred(sock: socket.socket, outlook: Outlook) -> None:
-    """Raise the error that the last receive on `sock` left, if it has."""
+    """Raise the error that the last receive on `sock` left, if it has; see to the next read."""
     deferred = outlook.take_error(sock)
     if deferred is not None:
         try:
             raise as_closed(as_reported(sock, deferred, outlook))
         finally:
             del deferred  # else the error, its traceback and this frame keep each other alive
+    if outlook.struck:
+        let_packets_through(sock, outlook)
 
 
 def conclude(sock: socket.socket, outlook: Outlook, engine: Reader, taken: int) -> None:

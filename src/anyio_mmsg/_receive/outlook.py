@@ -25,6 +25,7 @@ class Outlook:
             has changed them, so that what was found out about them is found out again.
         reports_errors: The network's errors come by the error queue: look for them whenever a
             read finds nothing.
+        struck: The last read found an error where packets may be: the next one is to find these.
         unreturned: What `recv_datagrams` has read and an interrupt kept from being returned.
         home: The socket of that by its inode, and the process; None: not known.
     """
@@ -39,6 +40,7 @@ class Outlook:
         "receive_calls",
         "reports_errors",
         "sock",
+        "struck",
         "unreturned",
         "woken",
     )
@@ -46,7 +48,7 @@ class Outlook:
     def __init__(self, sock: socket.socket) -> None:
         # Forgets this object with the socket, by C functions alone: no interrupt comes between.
         self.sock = ref(sock, partial(_outlooks.pop, id(sock)))
-        self.more = self.woken = self.reports_errors = False
+        self.more = self.woken = self.reports_errors = self.struck = False
         self.options = object()
         self.receive_calls = self.empty_calls = 0
         self.unreturned: list[Any] = []
