@@ -31,6 +31,7 @@ __all__ = [
     "asyncio_loop",
     "checkpoint",
     "checkpoint_if_cancelled",
+    "hides_cancellation",
     "notify_closing",
     "run_soon",
     "wait_socket_readable",
@@ -75,6 +76,19 @@ def checkpoint_if_cancelled() -> Awaitable[None]:
         ].lowlevel.checkpoint_if_cancelled
         return trio_checkpoint()
     return anyio.lowlevel.checkpoint_if_cancelled()
+
+
+def hides_cancellation() -> bool:
+    """Return whether a wait for a ready socket may end before a pending cancellation is delivered.
+
+    Then a task asks before it waits. Trio delivers when a task begins to wait. AnyIO delivers by a
+    callback of the loop's next turn, which asyncio's own loops run before those of sockets that
+    became ready meanwhile. uvloop runs it after them; of other loops nothing is known.
+    """
+    if getattr(_running, "name", None) == "trio":
+        return False
+    asyncio: Any = sys.modules["asyncio"]
+    return not isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
 
 
 def asyncio_loop() -> asyncio.AbstractEventLoop | None:

@@ -25,6 +25,8 @@ from anyio_mmsg import (
     feed,
     multi_target_send,
     open_udp_socket,
+    recv_datagrams,
+    recv_datagrams_nowait,
     recv_mmsg,
     recv_mmsg_exact,
     recv_mmsg_nowait,
@@ -39,7 +41,7 @@ from ..gro.flow import Flow
 from ..gro.world import World as TrainWorld
 from ..helpers import read_and_close
 from ..send.helpers import fill_buffer, received
-from .world import SLOT_SIZE, Sockets, World
+from .world import SLOT_SIZE, Sockets, World, body
 
 STRIKES: tuple[str, ...] = ("scope", "task")  # of everything; see `struck_at` in test_sweeps.py
 
@@ -138,6 +140,28 @@ class Receive(Scenario):
     async def account(self, strike: str) -> None:
         assert not is_busy(self.world.slots), "a guard is stuck"
         self.world.finish()
+
+
+class Datagrams(Scenario):
+    def __init__(self, stack: ExitStack) -> None:
+        sockets = Sockets(stack)
+        self.sock, self.world, self.left = sockets.receiver, World(sockets, "auto"), 3
+        self.got: list[Any] = []
+
+    async def call(self) -> None:
+        self.got += await recv_datagrams(self.sock, 2)
+
+    def step(self, number: int) -> None:
+        if number % 2 and self.left:
+            self.left -= 1
+            self.world.send(1)
+
+    async def account(self, strike: str) -> None:
+        with contextlib.suppress(anyio.WouldBlock):
+            while True:
+                self.got += recv_datagrams_nowait(self.sock)
+        names = self.world.sockets.names
+        assert self.got == [(body(n, n % 3), names[n % 3]) for n in range(self.world.sent)]
 
 
 # The send functions, on a socket whose buffer is full
@@ -389,6 +413,7 @@ SCENARIOS: dict[str, Any] = {
     "recv_mmsg_exact": partial(Receive, kind="plain", exactly=True),
     "recv_mmsg_exact, trains": partial(Receive, kind="gro", exactly=True),
     "recv_mmsg_exact, control data": partial(Receive, kind="ancillary", exactly=True),
+    "recv_datagrams": partial(Datagrams),
     "send_mmsg, pairs": partial(Send, form="pairs"),
     "send_mmsg, batch": partial(Send, form="batch"),
     "multi_target_send": partial(Send, form="fan"),

@@ -17,7 +17,7 @@ from typing import Any, SupportsIndex
 from anyio import WouldBlock
 
 from .._arguments import whole_number
-from .._compat import checkpoint, checkpoint_if_cancelled
+from .._compat import checkpoint, checkpoint_if_cancelled, hides_cancellation
 from .._packets import Slots
 from .._packets.batch import NUM_RCVMMSGS
 from .._packets.memory import paged
@@ -85,7 +85,7 @@ async def recv_datagrams(
         if outlook.more or outlook.unreturned:
             await checkpoint()
             _receive(sock, outlook, limit, most, record)
-        else:
+        elif hides_cancellation():
             await checkpoint_if_cancelled()  # as in `receive_into`
         empty_wakes = 0
         while not record:
@@ -156,7 +156,8 @@ def _receive(
             record[:] = _datagrams_in(record, most)
             return
         del kept[:]  # the socket was initialised again; or its forked parent returns them
-    raise_deferred(sock, outlook)
+    if outlook._error is not None:
+        raise_deferred(sock, outlook)
     family = family_of(sock)
     in_slots = Recvmmsg is not None and not Refused.recvmmsg
     if in_slots and family in _INTERNET:

@@ -13,7 +13,12 @@ from typing import Any, SupportsIndex
 from anyio import BusyResourceError, ClosedResourceError, WouldBlock
 
 from .._arguments import whole_number
-from .._compat import checkpoint, checkpoint_if_cancelled, wait_socket_readable
+from .._compat import (
+    checkpoint,
+    checkpoint_if_cancelled,
+    hides_cancellation,
+    wait_socket_readable,
+)
 from .._packets import Slots
 from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, is_busy, settle
 from .._system.error_queue import errors_pending
@@ -160,9 +165,8 @@ async def receive_into(sock: socket.socket, slots: Slots, limit: int) -> int:
         filler.task = None
         taken = drain(sock, slots, limit, outlook)
     else:
-        # The wait lets others run, but where the socket is readable already, asyncio's loops may
-        # end it before they deliver a cancellation.
-        await checkpoint_if_cancelled()
+        if hides_cancellation():  # else the wait delivers it
+            await checkpoint_if_cancelled()
         taken = 0
     # Readable does not promise a packet: its checksum may be bad, or another reader took it.
     empty_wakes = 0
