@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from anyio_mmsg._send import turns
+from anyio_mmsg._system.platform import Sendmmsg, why_no_batch_calls
 
 from ..helpers import counted_waits
 
@@ -29,3 +30,14 @@ def narrow() -> Iterator[tuple[socket.socket, socket.socket]]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
     """The sockets that were waited for."""
     return counted_waits(monkeypatch, turns, "wait_socket_writable")
+
+
+@pytest.fixture(params=["sendto", "sendmmsg", "auto"])
+def sending(request: pytest.FixtureRequest) -> str:
+    """The engine to send by; "auto" is what most programs use, and has a shortcut of its own."""
+    name = str(request.param)
+    if name == "sendmmsg" and Sendmmsg is None:
+        pytest.skip(f"sendmmsg {why_no_batch_calls()}")
+    if name == "auto" and Sendmmsg is None:
+        pytest.skip("in plain Python it is sendto")
+    return name

@@ -1,7 +1,7 @@
 # What the C files give to the Python ones. What each name promises is said in its plain twin.
 
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsIndex, final
 
 from .._packets.batch import PacketBatch
@@ -88,6 +88,7 @@ class Shortcut:
         known: dict[int, Any],
         asked: dict[int, Any],
         batch: type[PacketBatch],
+        learn: Callable[[socket.socket], object],
         /,
     ) -> Shortcut: ...
     def usable(self, /, *arguments: Any) -> bool: ...

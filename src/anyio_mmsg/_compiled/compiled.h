@@ -72,8 +72,8 @@ typedef struct {
     PyObject *release;       /* memoryview.release, the method */
     PyObject *fileno;        /* "fileno" */
     Names names;
-    PyObject *progress;      /* "_progress", of a SendResult */
-    Recent *recent;          /* RECENT_SENDERS entries */
+    PyObject *progress; /* "_progress", of a SendResult */
+    Recent *recent;     /* RECENT_SENDERS entries */
 } State;
 
 /* One datagram. `data` and `address` are members that can't be set; which attributes raise is

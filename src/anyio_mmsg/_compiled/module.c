@@ -59,8 +59,8 @@ descriptor_of(const State *state, PyObject *sock, int *fd)
 
 /* As `Names` has them. */
 static const char *const names[] = {
-    "_slots", "task",          "known",         "options", "_error", "reports_errors",
-    "gettimeout", "receive_calls", "more", "woken",
+    "_slots",         "task",       "known",         "options", "_error",
+    "reports_errors", "gettimeout", "receive_calls", "more",    "woken",
 };
 #define NAMES ((Py_ssize_t)(sizeof(names) / sizeof(*names)))
 _Static_assert(sizeof(Names) == sizeof(PyObject *) * sizeof(names) / sizeof(*names), "names");
@@ -98,7 +98,8 @@ compiled_exec(PyObject *module)
         return -1;
     }
 #ifdef __linux__
-    if (again_add_functions(module) < 0 || recvmmsg_add_types(module, state) < 0 || sendmmsg_add_types(module, state) < 0) {
+    if (again_add_functions(module) < 0 || recvmmsg_add_types(module, state) < 0
+        || sendmmsg_add_types(module, state) < 0) {
         return -1;
     }
 #endif

@@ -1,6 +1,6 @@
 /* Shortcut: the usual send by one step. The checks of the socket, the headers, the call and the result
  * are what _send/functions.py and _send/engine.py do for any send, which is the reference; here they
- * are for a socket that has sent before, without options. Whatever is unusual is left to those,
+ * are for a list or a batch without options. Whatever is unusual is left to those,
  * before anything was sent.
  */
 
@@ -19,18 +19,20 @@ typedef struct {
     PyObject *known;      /* a dict: `Known` by id of the socket, whose entry goes with it */
     PyObject *asked;      /* a dict: by id, sockets whose errors come by the error queue */
     PyTypeObject *batch;  /* PacketBatch */
+    PyObject *learn; /* makes the entry in `known` of a socket that can be used, or gives None */
     PyObject *fileno, *gettimeout; /* functions of sockets */
     PyObject *usual, *slots, *any; /* "usual", of a Known; "_slots", of a batch; "auto" */
 } Shortcut;
 
-/* Shortcut(SendResult, SendFailure, socket.socket, known, asked, PacketBatch) */
+/* Shortcut(SendResult, SendFailure, socket.socket, known, asked, PacketBatch, learn) */
 static PyObject *
 shortcut_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *result, *failure, *kind, *known, *asked, *batch;
+    PyObject *result, *failure, *kind, *known, *asked, *batch, *learn;
     Shortcut *self;
-    if (!PyArg_ParseTuple(args, "O!OOO!O!O!", &PyType_Type, &result, &failure, &kind, &PyDict_Type,
-                          &known, &PyDict_Type, &asked, &PyType_Type, &batch)) {
+    if (!PyArg_ParseTuple(args, "O!OOO!O!O!O", &PyType_Type, &result, &failure, &kind,
+                          &PyDict_Type, &known, &PyDict_Type, &asked, &PyType_Type, &batch,
+                          &learn)) {
         return NULL;
     }
     self = (Shortcut *)type->tp_alloc(type, 0);
@@ -44,6 +46,7 @@ shortcut_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
     self->known = Py_NewRef(known);
     self->asked = Py_NewRef(asked);
     self->batch = (PyTypeObject *)Py_NewRef(batch);
+    self->learn = Py_NewRef(learn);
     self->fileno = PyObject_GetAttrString(kind, "fileno");
     self->gettimeout = PyObject_GetAttrString(kind, "gettimeout");
     self->usual = PyUnicode_InternFromString("usual");
@@ -66,6 +69,7 @@ shortcut_traverse(Shortcut *self, visitproc visit, void *arg)
     Py_VISIT(self->known);
     Py_VISIT(self->asked);
     Py_VISIT(self->batch);
+    Py_VISIT(self->learn);
     Py_VISIT(self->fileno);
     Py_VISIT(self->gettimeout);
     return 0;
@@ -80,6 +84,7 @@ shortcut_clear(Shortcut *self)
     Py_CLEAR(self->known);
     Py_CLEAR(self->asked);
     Py_CLEAR(self->batch);
+    Py_CLEAR(self->learn);
     Py_CLEAR(self->fileno);
     Py_CLEAR(self->gettimeout);
     return 0;
@@ -129,6 +134,13 @@ known_of(Shortcut *self, PyObject *sock, PyObject **id)
         return NULL;
     }
     known = PyDict_GetItemWithError(self->known, *id);
+    if (known == NULL && !PyErr_Occurred()) { /* its first send */
+        PyObject *learned = PyObject_CallOneArg(self->learn, sock);
+        if (learned != NULL && learned != Py_None) {
+            known = PyDict_GetItemWithError(self->known, *id);
+        }
+        Py_XDECREF(learned);
+    }
     if (known == NULL) {
         Py_CLEAR(*id);
     }

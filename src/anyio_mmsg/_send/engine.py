@@ -17,7 +17,7 @@ from .._system.platform import (
     why_no_batch_calls,
 )
 from .ancillary import Controls, pack
-from .known import KNOWN, Known, known_of
+from .known import KNOWN, Known, known_of, learn
 from .outgoing import (
     GIVE,
     WRONG,
@@ -88,7 +88,7 @@ class Usual:
     """Has no shortcut for the usual send: in plain Python. The compiled one is a `Shortcut`.
 
     Both functions take the arguments of `send_mmsg`, in order. What is usual: a list or a batch,
-    by a socket that has sent before, and no option but `gso` and `result`.
+    and no option but `gso` and `result`.
     """
 
     def usable(self, *arguments: Any) -> bool:
@@ -115,7 +115,7 @@ class Usual:
 
 USUAL: Any = Usual()
 if Shortcut is not None:
-    USUAL = Shortcut(SendResult, SendFailure, socket.socket, KNOWN, ASKED, PacketBatch)
+    USUAL = Shortcut(SendResult, SendFailure, socket.socket, KNOWN, ASKED, PacketBatch, learn)
 
 
 def check_sender(name: str) -> None:

@@ -21,7 +21,7 @@ UNLIMITED = 2**31 - 1
 SOL_UDP = 17
 UDP_SEGMENT = 103
 
-_DGRAM = int(socket.SOCK_DGRAM)
+_DGRAM, _RAW = int(socket.SOCK_DGRAM), int(socket.SOCK_RAW)
 
 
 class Known:
@@ -65,6 +65,13 @@ def known_of(sock: socket.socket) -> Known:
     if known is None:
         known = KNOWN[id(sock)] = Known(sock)
     return known
+
+
+def learn(sock: socket.socket) -> Known | None:
+    """Return what is known of `sock`; None if it can't be used, or is closed."""
+    if type_of(sock) not in (_DGRAM, _RAW) or sock.fileno() < 0:
+        return None
+    return known_of(sock)
 
 
 def has_segmentation(sock: socket.socket) -> bool:
