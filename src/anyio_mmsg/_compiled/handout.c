@@ -113,24 +113,23 @@ size_at(const Slots *self, Place place, Py_ssize_t *offset)
     return segment == 0 ? size : Py_MIN(segment, size - *offset);
 }
 
-/* The bytes at a place as a new memoryview; NULL and MemoryError if that fails. */
+/* A new memoryview of the whole ring; `show` has it show the bytes at a place. */
 static PyObject *
-cut(Slots *self, Place place)
+new_view(Slots *self)
 {
+    return PyMemoryView_FromObject(self->view);
+}
+
+/* Have a memoryview of the ring, which nobody else has, show the bytes at a place. */
+static void
+show(Slots *self, PyObject *view, Place place)
+{
+    Py_buffer *buffer = PyMemoryView_GET_BUFFER(view);
     Py_ssize_t offset, size = size_at(self, place, &offset);
-    Py_ssize_t start = place.slot * self->slot_size + offset;
-    PyObject *view = NULL, *slice = NULL;
-    PyObject *bounds[2] = {PyLong_FromSsize_t(start), PyLong_FromSsize_t(start + size)};
-    if (bounds[0] != NULL && bounds[1] != NULL) {
-        slice = PySlice_New(bounds[0], bounds[1], NULL);
-    }
-    if (slice != NULL) {
-        view = PyObject_GetItem(self->view, slice);
-    }
-    Py_XDECREF(slice);
-    Py_XDECREF(bounds[0]);
-    Py_XDECREF(bounds[1]);
-    return view;
+    buffer->buf = (char *)self->buffer.buf + place.slot * self->slot_size + offset;
+    buffer->len = size;
+    buffer->shape[0] = size;
+    ((PyMemoryViewObject *)view)->hash = -1;
 }
 
 /* Where the packet of a place is kept; NULL and MemoryError if that can't be allocated. */
@@ -155,22 +154,16 @@ kept_at(Slots *self, Place place)
     return &handed->rest[place.index - 1];
 }
 
-/* Have a packet be the live one of a place. `buffer` is that of its view if it is a spare's, which
- * nobody else has: it becomes this packet's. */
+/* Have a packet, whose view nobody else has, be the live one of a place. */
 static void
-put(Slots *self, Packet *packet, Place place, Py_buffer *buffer)
+put(Slots *self, Packet *packet, Place place)
 {
     Py_ssize_t offset, size = size_at(self, place, &offset);
     uint32_t segment = self->segments == NULL ? 0 : self->segments[place.slot];
     packet->slot = place.slot;
     packet->wire_size = segment == 0 ? self->wire_sizes[place.slot] : (uint32_t)size;
     packet->live = 1;
-    if (buffer != NULL) {
-        buffer->buf = (char *)self->buffer.buf + place.slot * self->slot_size + offset;
-        buffer->len = size;
-        buffer->shape[0] = size;
-        ((PyMemoryViewObject *)packet->data)->hash = -1;
-    }
+    show(self, packet->data, place);
 }
 
 /* Have a spare packet, or a new one, show what is at a place; -1 and an error, or 0. To make a view
@@ -187,7 +180,7 @@ enliven(Slots *self, long long number, Place place)
     }
     packet = *kept;
     if (packet == NULL || packet->data == NULL || !is_ours_alone(packet->data)) {
-        view = cut(self, place);
+        view = new_view(self);
         if (view == NULL) {
             return -1;
         }
@@ -211,7 +204,7 @@ enliven(Slots *self, long long number, Place place)
         old[0] = packet->data;
         packet->data = view;
     }
-    put(self, packet, place, view == NULL ? PyMemoryView_GET_BUFFER(packet->data) : NULL);
+    put(self, packet, place);
     lazy = recvmmsg_of(self, place.slot);
     source = lazy != NULL ? (PyObject *)lazy : self->handed[place.slot].control;
     old[1] = packet->source;
@@ -269,7 +262,7 @@ ready_at(Slots *self, Place place, int known)
     if (known && address == NULL) {
         return NULL;
     }
-    put(self, packet, place, PyMemoryView_GET_BUFFER(packet->data));
+    put(self, packet, place);
     Py_INCREF(packet);
     old = packet->address;
     packet_become(packet, address != NULL ? self->state->packet : self->state->undecoded);
