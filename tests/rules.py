@@ -42,10 +42,7 @@ DOORS = {
 # What classes may use of a base in another wing.
 BASES = {
     "_begin": ("_stream", {"testing"}),  # of PacketReceiver: how one over any port begins
-    "_read": (
-        "_stream",
-        {"testing"},
-    ),  # of PacketReceiver: what such a port calls when ready
+    "_read": ("_stream", {"testing"}),  # of PacketReceiver: what a port calls
 }
 
 # What has no business in a wing, though it may be imported elsewhere.

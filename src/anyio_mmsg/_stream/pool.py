@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
-from typing import cast
+from typing import Any, cast
 from weakref import ref
 
 import anyio
@@ -63,24 +63,22 @@ class _Loan(ref[PacketBatch]):
     Attributes:
         pool: Weakly, since the pool has its loans.
         lost: Whether the batch was collected without being closed; it says so itself.
-        leak: The mark for counting the batch as leaked.
-        drop: The mark for counting its packets as dropped.
-        dropped: Where they are counted, if anywhere.
+        dropped: Where its packets are counted if they are dropped, if anywhere.
     """
 
-    __slots__ = ("drop", "dropped", "leak", "lost", "pool")
-
     pool: ref[PacketBatchPool]
-    lost: bool
-    leak: Iterator[str]
-    drop: Iterator[str]
-    dropped: Counter[str] | None
+    lost = False
+    dropped: Counter[str] | None = None
 
     def end(self, slots: Slots) -> None:
-        """See `anyio_mmsg._packets.batch.Lease`."""
+        """See `anyio_mmsg._packets.batch.Lease`. If it is over already, nothing happens."""
         pool = self.pool()
         if pool is not None:
-            pool._end(self)
+            ours = pool._lent.pop(self, None)
+            if ours is not None:
+                pool._free.append(ours)
+            if pool._waiters:
+                pool._wake()
 
     def is_over(self) -> bool:
         """Whether the batch is lost or closed: an interrupt may have kept it from saying so."""
@@ -91,11 +89,21 @@ class _Loan(ref[PacketBatch]):
         """Whether the batch was collected, and had not been closed."""
         return self.lost or self() is None
 
+    def count_leak(self, leaked: Counter[str]) -> None:
+        """Count the batch as leaked, unless that was done before."""
+        leaked.update(self._mark("batches"))
+
     def count_dropped(self, packets: int) -> None:
         """Count packets of the batch as dropped, unless that was done before."""
         if self.dropped is not None:
+            mark = self._mark("packets")
             # Counter counts in C what an iterable gives; the mark is taken in the same step.
-            self.dropped.update(chain.from_iterable(map(repeat, self.drop, (packets,))))
+            self.dropped.update(chain.from_iterable(map(repeat, mark, (packets,))))
+
+    def _mark(self, name: str) -> Iterator[str]:
+        """Return the one mark of that name, which is taken or not."""
+        mark: Iterator[str] = vars(self).setdefault(name, iter((name,)))
+        return mark
 
 
 class _LentBatch(PacketBatch):
@@ -107,12 +115,13 @@ class _LentBatch(PacketBatch):
         loan = self._lease
         if loan is not None:
             pool = loan.pool()
-            loan.lost = not self.closed  # else an interrupt kept it from ending its loan
+            slots = self._slots
+            loan.lost = slots is not _CLOSED  # else an interrupt kept it from ending its loan
             self._slots = _CLOSED  # they are somebody else's soon; another finalizer may have us
             if pool is not None and loan.lost:
                 pool._lose(loan)
             elif pool is not None:
-                pool._end(loan)
+                loan.end(slots)
 
 
 def watch(batch: PacketBatch, dropped: Counter[str]) -> None:
@@ -121,8 +130,8 @@ def watch(batch: PacketBatch, dropped: Counter[str]) -> None:
     That is done in a finalizer, so anywhere and at any time, and only if `count_dropped` has not
     done it before.
     """
-    loan = cast(_Loan, batch._lease)
-    loan.drop, loan.dropped = iter(("packets",)), dropped
+    loan: Any = batch._lease
+    loan.dropped = dropped
 
 
 def count_dropped(batch: PacketBatch, packets: int) -> None:
@@ -130,7 +139,8 @@ def count_dropped(batch: PacketBatch, packets: int) -> None:
 
     If an interrupt keeps the caller from closing the batch, it is lost, and still counts once.
     """
-    cast(_Loan, batch._lease).count_dropped(packets)
+    loan: Any = batch._lease
+    loan.count_dropped(packets)
 
 
 _new_object = object.__new__
@@ -296,16 +306,16 @@ class PacketBatchPool:
             slots = self._new()
         if slots.held:  # read while another thread closed their last batch
             slots.take_back(None)
-        batch = self._lend_as(iter(("batches",)), slots)
+        batch = self._lend_as(slots)
         if len(lent) > self._size:  # a signal handler has lent the last one meanwhile
             batch.close()
             return None
         return batch
 
-    def _lend_as(self, leak: Iterator[str], slots: Slots) -> PacketBatch:
+    def _lend_as(self, slots: Slots) -> PacketBatch:
         batch = _new_object(_LentBatch)
         batch._lease = loan = _Loan(batch)
-        loan.pool, loan.leak, loan.lost, loan.dropped = self._self, leak, False, None
+        loan.pool = self._self
         batch._slots = slots
         # From here on the batch ends the loan, whatever becomes of this call.
         self._lent[loan] = slots
@@ -330,13 +340,6 @@ class PacketBatchPool:
 
     # The ends of a loan: in any thread, in a finalizer, at any time
 
-    def _end(self, loan: _Loan) -> None:
-        slots = self._lent.pop(loan, None)
-        if slots is not None:  # else it is over already
-            self._free.append(slots)
-        if self._waiters:
-            self._wake()
-
     def _lose(self, loan: _Loan) -> None:
         """Count what was lost. The slots are taken back in the event loop's thread."""
         self._count_loss(loan)
@@ -350,7 +353,7 @@ class PacketBatchPool:
             # while the mark is there to be taken, they hold what was lost.
             settle(slots)  # what an interrupted receive has read
             loan.count_dropped(slots.held)
-            self._leaked.update(loan.leak)
+            loan.count_leak(self._leaked)
 
     def _wake(self) -> None:
         """Have the event loop serve the tasks that wait."""
@@ -372,9 +375,11 @@ class PacketBatchPool:
         slots = self._lent.pop(loan, None)
         if slots is None:
             return  # it was ended meanwhile
-        batch = self._lend_as(iter(()), slots)
+        batch = self._lend_as(slots)
         try:
             batch.close()
         except BufferError:  # something still uses its memory; it is tried again
+            own: Any = batch._lease
+            own._mark("batches").__next__()  # it was counted
             batch._lease = None  # it says nothing when it dies, which would wake who waits
             self._some_are_lost = True

@@ -21,7 +21,7 @@ from .._system.options import has_control_data, has_gro
 from .linger import TIMER_RESOLUTION, Pace, check_linger
 from .pool import PacketBatchPool, count_dropped, watch
 from .port import Port, SocketPort
-from .statistics import Counters, Received, ReceiverStatistics
+from .statistics import NOTHING, Counters, Received, ReceiverStatistics, plus
 from .transient import pass_over
 
 
@@ -101,6 +101,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         if limit is not None:
             limit = whole_number("limit", limit, 1, "give the number of packets, at least 1")
         self._limit = min(limit or pool.capacity, pool.capacity)
+        self._spare = pool.capacity - self._limit  # slots of a batch that stay free
         self._port, self._linger = port, 0.0
         self._since: float | None = None  # when lingering for the batch that is filled began
         self._count_unread, self._outlook = count_unread, port.outlook
@@ -113,7 +114,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._left = 0  # how many messages may still be read after a stop
         # The sums over batches, and the batch that is being filled, which stays here if that is
         # cancelled: one store counts it and lets go of it.
-        self._progress: tuple[Received, PacketBatch | None] = (Received(), None)
+        self._progress: tuple[Received, PacketBatch | None] = (NOTHING, None)
         # What a task in `receive` sleeps in: for a batch of the pool, or while it lingers.
         self._wait_for_batch: anyio.CancelScope | None = None
         self._lingering: anyio.CancelScope | None = None
@@ -127,7 +128,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         with contextlib.suppress(KeyError, OSError):  # it has no name, or none any more
             state += f" at {self._port.attributes()[SocketAttribute.local_address]()!r}"
         seen = self._progress[0]
-        return f"<PacketReceiver, {state}: {seen.packets} packets in {seen.batches} batches>"
+        return f"<PacketReceiver, {state}: {seen[0]} packets in {seen[2]} batches>"
 
     async def receive(self) -> PacketBatch:
         """Return the next batch, of at least one packet.
@@ -141,7 +142,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             OSError: One that does not pass; with ``errors="raise"`` any. Receiving can go on.
             RuntimeError: Another event loop is running than the one that it has waited in first.
         """
-        if self._is_receiving():
+        active: Any = self._active
+        if active is not None and (active.cr_running or active.cr_await is not None):
             raise BusyResourceError("receiving from")
         if self._closed:
             raise ClosedResourceError
@@ -150,7 +152,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         active = None
         try:
             self._active = active = self._receive()
-            return await active
+            batch: PacketBatch = await active
+            return batch
         finally:
             if active is not None:
                 active.close()  # or Python warns of one that an interrupt kept from starting
@@ -180,7 +183,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                     if batch is None:
                         continue
                 self._progress = self._progress[0], batch
-            elif batch:  # of a call that was cancelled
+            elif batch._slots.held:  # of a call that was cancelled
                 await checkpoint()
                 break
             self._since = None
@@ -196,8 +199,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 except OSError as error:
                     self._pass_over(error)
                     await checkpoint()
-                self._ensure_open()
-            if batch:
+                if self._closed:
+                    raise ClosedResourceError
+            if batch._slots.held:
                 break
             empty_waits += 1
             await self._port.back_off(empty_waits)
@@ -222,8 +226,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         batch = self._progress[1]
         if batch is None:
             return 0
-        missing = self._missing(batch)
-        return self._port.drain(batch._slots, missing) if missing > 0 else 0
+        slots = batch._slots
+        missing = slots.free - self._spare
+        return self._port.drain(slots, missing) if missing > 0 else 0
 
     def _read_woken(self) -> int:
         """See `anyio_mmsg._stream.readiness.Reads`, as for both below."""
@@ -238,14 +243,14 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
     def _hand_out(self, batch: PacketBatch) -> PacketBatch:
         watch(batch, self._counters.dropped)
-        received = self._progress[0].plus(batch._slots.tally(), self._missing(batch) <= 0)
-        self._progress = received, None
+        slots = batch._slots
+        full = slots.free <= self._spare
+        self._progress = plus(self._progress[0], slots.tally(), full), None
         return batch
 
     def _missing(self, batch: PacketBatch) -> int:
         """Return how many messages more a batch may have."""
-        slots = batch._slots
-        return self._limit - (slots.capacity - slots.free)
+        return batch._slots.free - self._spare
 
     # Lingering
 

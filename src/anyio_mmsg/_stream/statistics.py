@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TypeAlias
 
 from .._system import memory
 from .port import Port
@@ -60,33 +60,31 @@ class ReceiverStatistics:
     buffer_size: int | None
 
 
-class Received(NamedTuple):
-    """Sums over the batches that were handed out. Replaced, not changed: one store counts all."""
+Received: TypeAlias = tuple[int, int, int, int, int, int]
+"""Sums over the batches that were handed out: packets, bytes, batches, full batches, the largest
+batch, truncated packets. Replaced, not changed: one store counts all."""
 
-    packets: int = 0
-    bytes: int = 0
-    batches: int = 0
-    full_batches: int = 0
-    largest_batch: int = 0
-    truncated: int = 0
+NOTHING: Received = (0, 0, 0, 0, 0, 0)
 
-    def plus(self, tally: tuple[int, int, int], full: bool) -> Received:
-        """Return the sums with one batch more.
 
-        Args:
-            tally: How many packets it has, their bytes, and how many were cut.
-            full: Whether it has as many messages as there may be.
-        """
-        packets, octets, truncated = tally
-        largest = self.largest_batch
-        return Received(
-            self.packets + packets,
-            self.bytes + octets,
-            self.batches + 1,
-            self.full_batches + full,
-            packets if packets > largest else largest,
-            self.truncated + truncated,
-        )
+def plus(sums: Received, tally: tuple[int, int, int], full: bool) -> Received:
+    """Return the sums with one batch more.
+
+    Args:
+        sums: Those so far.
+        tally: How many packets it has, their bytes, and how many were cut.
+        full: Whether it has as many messages as there may be.
+    """
+    packets, octets, truncated = tally
+    before, octets_before, batches, full_batches, largest, truncated_before = sums
+    return (
+        before + packets,
+        octets_before + octets,
+        batches + 1,
+        full_batches + full,
+        packets if packets > largest else largest,
+        truncated_before + truncated,
+    )
 
 
 class Counters:
@@ -128,7 +126,7 @@ class Counters:
         kernel, drops = self._kernel
         receive_calls, empty_calls = self._calls_before
         return ReceiverStatistics(
-            **received._asdict(),
+            *received,
             receive_calls=self._outlook.receive_calls - receive_calls,
             empty_calls=self._outlook.empty_calls - empty_calls,
             dropped=self.dropped["packets"],
