@@ -339,9 +339,11 @@ class PacketBatch:
             BufferError: As for `release`; the batch is still open.
         """
         slots = self._slots
-        if is_busy(slots):
+        filler: Filler | None = slots.filler
+        if slots.reading or (filler is not None and filler.busy(slots)):
             raise ValueError("a task is receiving into this batch; cancel that, then close it")
-        settle(slots)
+        if filler is not None:
+            filler.settle(slots)
         while True:
             _clear(slots)
             if self._slots is not slots:

@@ -63,12 +63,14 @@ class _Loan(ref[PacketBatch]):
     Attributes:
         pool: Weakly, since the pool has its loans.
         lost: Whether the batch was collected without being closed; it says so itself.
-        dropped: Where its packets are counted if they are dropped, if anywhere.
+        dropped: Where its packets are counted if they are dropped; not there if nowhere.
     """
 
+    __slots__ = ("__dict__", "dropped", "pool")  # what is seldom needed is in the dict
+
     pool: ref[PacketBatchPool]
+    dropped: Counter[str]
     lost = False
-    dropped: Counter[str] | None = None
 
     def end(self, slots: Slots) -> None:
         """See `anyio_mmsg._packets.batch.Lease`. If it is over already, nothing happens."""
@@ -95,10 +97,11 @@ class _Loan(ref[PacketBatch]):
 
     def count_dropped(self, packets: int) -> None:
         """Count packets of the batch as dropped, unless that was done before."""
-        if self.dropped is not None:
+        dropped: Counter[str] | None = getattr(self, "dropped", None)
+        if dropped is not None:
             mark = self._mark("packets")
             # Counter counts in C what an iterable gives; the mark is taken in the same step.
-            self.dropped.update(chain.from_iterable(map(repeat, mark, (packets,))))
+            dropped.update(chain.from_iterable(map(repeat, mark, (packets,))))
 
     def _mark(self, name: str) -> Iterator[str]:
         """Return the one mark of that name, which is taken or not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 from weakref import ref
 
@@ -103,14 +104,12 @@ class SocketPort:
         self._owner = ref(owner)
         self._readiness: Readiness | None = None  # until the first wait, which knows the loop
         self.outlook = outlook_for(sock)
+        self.drain: Callable[[Slots, int], int] = partial(drain, sock, outlook=self.outlook)
 
     @property
     def is_open(self) -> bool:
         """See `Port`, as for all below."""
         return self._sock.fileno() >= 0
-
-    def drain(self, slots: Slots, limit: int) -> int:
-        return drain(self._sock, slots, limit, self.outlook)
 
     def wait(self) -> Awaitable[object]:
         if self._sock.fileno() != self._fd:  # somebody else has closed it

@@ -142,6 +142,32 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             OSError: One that does not pass; with ``errors="raise"`` any. Receiving can go on.
             RuntimeError: Another event loop is running than the one that it has waited in first.
         """
+        active = None
+        try:
+            active = self._begin_to_receive()
+            return await active
+        finally:
+            if active is not None:
+                active.close()  # or Python warns of one that an interrupt kept from starting
+            if self._closed:
+                self._drop_batches()
+
+    async def __anext__(self) -> PacketBatch:
+        if type(self).receive is not PacketReceiver.receive:  # a subclass has its own
+            return await super().__anext__()
+        active = None  # from here on as in `receive`, without its coroutine
+        try:
+            active = self._begin_to_receive()
+            return await active
+        except EndOfStream:
+            raise StopAsyncIteration from None
+        finally:
+            if active is not None:
+                active.close()
+            if self._closed:
+                self._drop_batches()
+
+    def _begin_to_receive(self) -> Coroutine[Any, Any, PacketBatch]:
         active: Any = self._active
         if active is not None and (active.cr_running or active.cr_await is not None):
             raise BusyResourceError("receiving from")
@@ -149,16 +175,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             raise ClosedResourceError
         if self._run_soon is None:
             self._run_soon = run_soon()
-        active = None
-        try:
-            self._active = active = self._receive()
-            batch: PacketBatch = await active
-            return batch
-        finally:
-            if active is not None:
-                active.close()  # or Python warns of one that an interrupt kept from starting
-            if self._closed:
-                self._drop_batches()
+        self._active = receiving = self._receive()
+        return receiving
 
     def _is_receiving(self) -> bool:
         active: Any = self._active
