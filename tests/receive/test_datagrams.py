@@ -16,7 +16,14 @@ import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from anyio_mmsg import PacketBatch, recv_datagrams, recv_datagrams_nowait, recv_mmsg_nowait
+from anyio_mmsg import (
+    IcmpError,
+    PacketBatch,
+    open_udp_socket,
+    recv_datagrams,
+    recv_datagrams_nowait,
+    recv_mmsg_nowait,
+)
 from anyio_mmsg._receive import datagrams as module
 from anyio_mmsg._system.platform import Refused
 
@@ -400,3 +407,20 @@ def test_fork(inet: Family) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
     sender.send(b"from the parent")
     assert recv_datagrams_nowait(receiver) == [(b"from the parent", name)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the error queue is Linux's")
+@pytest.mark.parametrize("waiting", [False, True])
+async def test_what_the_network_reports(inet: Family, waiting: bool) -> None:
+    """Each error once, where no datagram was read; then the datagrams behind it."""
+    with inet.unbound() as gone:
+        gone.bind(("127.0.0.1", 0))
+        nobody = gone.getsockname()
+    sock = await open_udp_socket("127.0.0.1", 0, icmp_errors=True)
+    with sock, anyio.fail_after(5):
+        sock.sendto(b"is anyone there?", nobody)
+        with pytest.raises(IcmpError) as caught:
+            await recv_datagrams(sock) if waiting else recv_datagrams_nowait(sock)
+        assert caught.value.destination == nobody
+        sock.sendto(b"behind it", sock.getsockname())
+        assert await recv_datagrams(sock) == [(b"behind it", sock.getsockname())]
