@@ -155,13 +155,13 @@ def save(capture: Capture, path: Path) -> None:
 async def receive(receiver: PacketReceiver, capture: Capture, idle: float) -> None:
     """Place what comes until the capture is over."""
     while not capture.is_over():
-        wait = anyio.move_on_after(idle if capture.highest >= 0 else float("inf"))
+        batch = None
         try:
-            with wait:
+            with anyio.move_on_after(idle if capture.highest >= 0 else float("inf")):
                 batch = await receiver.receive()
         except anyio.EndOfStream:
             return
-        if wait.cancelled_caught:
+        if batch is None:  # nothing came
             return
         with batch:
             capture.place(batch.columns())

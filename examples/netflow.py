@@ -226,8 +226,8 @@ class Writer:
         # As a whole, even if the program ends meanwhile.
         with anyio.CancelScope(shield=True):
             path = await anyio.to_thread.run_sync(write, table, self.folder, self.files)
-        self.written += len(table)
-        print(f"wrote {len(table):,} flows to {path.name}", flush=True)
+            self.written += len(table)
+            print(f"wrote {len(table):,} flows to {path.name}", flush=True)
 
     async def work(self, interval: float) -> None:
         """Write at each interval, and when it is wanted."""
