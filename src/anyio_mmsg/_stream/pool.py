@@ -309,19 +309,15 @@ class PacketBatchPool:
             slots = self._new()
         if slots.held:  # read while another thread closed their last batch
             slots.take_back(None)
-        batch = self._lend_as(slots)
-        if len(lent) > self._size:  # a signal handler has lent the last one meanwhile
-            batch.close()
-            return None
-        return batch
-
-    def _lend_as(self, slots: Slots) -> PacketBatch:
         batch = _new_object(_LentBatch)
         batch._lease = loan = _Loan(batch)
         loan.pool = self._self
         batch._slots = slots
         # From here on the batch ends the loan, whatever becomes of this call.
-        self._lent[loan] = slots
+        lent[loan] = slots
+        if len(lent) > self._size:  # a signal handler has lent the last one meanwhile
+            batch.close()
+            return None
         return batch
 
     def _serve(self) -> None:
@@ -378,11 +374,14 @@ class PacketBatchPool:
         slots = self._lent.pop(loan, None)
         if slots is None:
             return  # it was ended meanwhile
-        batch = self._lend_as(slots)
+        batch = _new_object(_LentBatch)
+        batch._lease = own = _Loan(batch)
+        own.pool = self._self
+        own.count_leak(Counter())  # that was done, for the one before
+        batch._slots = slots
+        self._lent[own] = slots
         try:
             batch.close()
         except BufferError:  # something still uses its memory; it is tried again
-            own: Any = batch._lease
-            own._mark("batches").__next__()  # it was counted
             batch._lease = None  # it says nothing when it dies, which would wake who waits
             self._some_are_lost = True

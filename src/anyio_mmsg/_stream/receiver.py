@@ -262,8 +262,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def _hand_out(self, batch: PacketBatch) -> PacketBatch:
         watch(batch, self._counters.dropped)
         slots = batch._slots
-        full = slots.free <= self._spare
-        self._progress = plus(self._progress[0], slots.tally(), full), None
+        self._progress = plus(self._progress[0], slots.tally(), slots.free <= self._spare), None
         return batch
 
     def _missing(self, batch: PacketBatch) -> int:
