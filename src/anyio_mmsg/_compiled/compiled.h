@@ -324,6 +324,9 @@ const unsigned char *recvmmsg_sockaddr(const Recvmmsg *self, Py_ssize_t slot, ui
 /* The method datagrams(slots, sock, limit, most, record) of Recvmmsg. */
 PyObject *recvmmsg_datagrams(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs);
 /* control.c */
+/* Close the files that came with some messages of a unix socket: nobody here asks for them, and the
+ * system has opened them. Once for each message. */
+void control_close_files(const Recvmmsg *self, int fd, Py_ssize_t first, Py_ssize_t count);
 /* The segment size that came with the message in a slot, 0 without; -1: it may have been cut off. */
 int control_segment(const Recvmmsg *self, Py_ssize_t slot);
 /* An attribute of a packet that is read from its slot's control data: a new reference, or NULL

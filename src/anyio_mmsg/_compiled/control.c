@@ -32,6 +32,7 @@ slots_timestamps(Slots *self, PyObject *Py_UNUSED(ignored))
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #ifndef UDP_GRO
 #define UDP_GRO 104 /* linux/udp.h */
@@ -76,6 +77,31 @@ is_whole(const struct msghdr *header, const struct cmsghdr *message)
 {
     size_t at = (size_t)((const char *)message - (const char *)header->msg_control);
     return message->cmsg_len >= CMSG_LEN(0) && message->cmsg_len <= header->msg_controllen - at;
+}
+
+void
+control_close_files(const Recvmmsg *self, int fd, Py_ssize_t first, Py_ssize_t count)
+{
+    Py_ssize_t slot;
+    for (slot = first; slot < first + count; slot++) {
+        const struct msghdr *header = header_of(self, slot);
+        struct cmsghdr *message;
+        for (message = first_message(header); message != NULL && is_whole(header, message);
+             message = CMSG_NXTHDR((struct msghdr *)header, message)) {
+            size_t at;
+            int file, family = 0;
+            socklen_t size = sizeof(family);
+            if (message->cmsg_level != SOL_SOCKET || message->cmsg_type != SCM_RIGHTS
+                || getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &size) < 0
+                || family != AF_UNIX) {
+                continue;
+            }
+            for (at = 0; at + sizeof(file) <= bytes_in(message); at += sizeof(file)) {
+                memcpy(&file, CMSG_DATA(message) + at, sizeof(file));
+                close(file);
+            }
+        }
+    }
 }
 
 int

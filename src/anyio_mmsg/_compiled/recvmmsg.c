@@ -198,6 +198,9 @@ call(Recvmmsg *self, Slots *slots, int fd, Py_ssize_t first, Py_ssize_t count, P
     }
     got = Py_MIN(got, (int)count);
     if (got > 0) {
+        if (self->control != NULL) {
+            control_close_files(self, fd, first, got);
+        }
         *packets += take(self, slots, first, got);
     }
     return got;

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import socket
+from array import array
 from collections.abc import Generator, Sequence
 from itertools import repeat
 from typing import Any, TypeAlias
@@ -19,7 +22,7 @@ from .._system.control import (
     control_of,
     segment_of,
 )
-from .._system.platform import hides_cuts
+from .._system.platform import family_of, hides_cuts
 from .._system.stamps import arrival_of, arrivals_of, hardware_of
 
 WSAEMSGSIZE = 10040
@@ -34,6 +37,8 @@ _ZEROS, _CONTROL_SIZES = repeat(0), repeat(CONTROL_SIZE)
 # Not the flags of `socket`, enums: to combine one costs as much as all the rest of an attribute.
 _MSG_CTRUNC = int(getattr(socket, "MSG_CTRUNC", 0))
 _MSG_TRUNC = int(getattr(socket, "MSG_TRUNC", 0))
+
+_UNIX = getattr(socket, "AF_UNIX", None)
 
 _OF_A_MESSAGE = 4
 """Items of what `recvmsg_into` returns."""
@@ -189,6 +194,15 @@ class RecvfromInto:
         self, sock: socket.socket, first: int, count: int, got: list[_Got], by_message: bool
     ) -> None:
         """Read into a run of free slots until all are filled, or nothing more can be read."""
+        try:
+            self._read_on(sock, first, count, got, by_message)
+        finally:
+            if by_message and isinstance(sock, socket.socket) and family_of(sock) == _UNIX:
+                _close_files(got)
+
+    def _read_on(
+        self, sock: socket.socket, first: int, count: int, got: list[_Got], by_message: bool
+    ) -> None:
         while len(got) < count:
             memory = self._memory[first + len(got) : first + count]
             try:
@@ -228,3 +242,19 @@ class RecvfromInto:
         if LOST in segments:
             self.dry, self.error = True, OSError(errno.EMSGSIZE, SEGMENT_SIZE_LOST)
         slots.commit(sizes, addresses, controls, segments)
+
+
+def _close_files(got: list[_Got]) -> None:
+    """Close the files that came with messages of a unix socket, once.
+
+    Nobody here asks for them, and the system has opened them. An interrupt may leave one open.
+    """
+    for _, messages, *_ in got:
+        for message in messages[:]:
+            level, kind, data = message
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                messages.remove(message)
+                files = array("i", data[: len(data) - len(data) % array("i").itemsize])
+                for file in files:
+                    with contextlib.suppress(OSError):
+                        os.close(file)
