@@ -17,7 +17,7 @@ from .._compat import checkpoint
 from .._receive.errors import back_off
 from .._receive.usable import ensure_usable
 from .._system.error_queue import errors_pending
-from .._system.platform import Refused, type_of
+from .._system.platform import Refused, Shortcut, type_of
 from .ancillary import Controls
 from .engine import (
     USUAL,
@@ -32,6 +32,7 @@ from .outgoing import WRONG, Destination, Packets, Payload
 from .result import NOTHING, UNUSABLE, SendResult, UnusableSocketError, result_of
 from .turns import until_writable
 
+_HAS_SHORTCUT = Shortcut is not None
 _usable, _send_usual = USUAL.usable, USUAL.send
 
 _DGRAM = int(socket.SOCK_DGRAM)
@@ -118,8 +119,10 @@ async def send_mmsg(
         OSError: The system does not let the event loop wait for the socket; the same.
     """
     controls = None
-    usual = not Refused.sendmmsg and _usable(
-        sock, packets, gso, reply_from_destination, source, ecn, engine, result
+    usual = (
+        _HAS_SHORTCUT
+        and not Refused.sendmmsg
+        and _usable(sock, packets, gso, reply_from_destination, source, ecn, engine, result)
     )
     if not usual:
         _begin(sock, engine, result)
@@ -211,7 +214,7 @@ def send_mmsg_nowait(
         Exception: Otherwise as `send_mmsg`.
     """
     sent = None
-    if not Refused.sendmmsg:
+    if _HAS_SHORTCUT and not Refused.sendmmsg:
         try:
             sent = _send_usual(
                 sock, packets, gso, reply_from_destination, source, ecn, engine, result

@@ -73,14 +73,15 @@ class Tally:
         """Those that were refused, in order."""
         return self._failures[: self._state[3]]
 
-    def begin(self, lengths: list[int] | None = None) -> list[int]:
+    def begin(self, handled: int, lengths: list[int] | None = None) -> list[int]:
         """Begin a step; return a list that its calls extend, by an item each.
 
         Args:
+            handled: As the property.
             lengths: How many packets each call sends; None: one.
         """
         taken: list[int] = []
-        self._state = self.handled, taken, lengths, self._state[3]
+        self._state = handled, taken, lengths, self._state[3]
         return taken
 
     def refuse(self, error: OSError) -> None:
@@ -212,7 +213,7 @@ class Sendto:
     def _send_each(self, sock: socket.socket, start: int) -> None:
         """Send the next packets, as far as they go one way: to the peer, or to addresses."""
         datas, addresses = self._next(start)
-        taken = self.progress.begin()
+        taken = self.progress.begin(start)
         if self._columns.controls is not None:
             groups = self._unstruck(sock, list(zip(datas, strict=True)))
             calls = map(
@@ -247,7 +248,7 @@ class Sendto:
         calls = map(
             sock.sendmsg, self._unstruck(sock, groups), controls, repeat(MSG_DONTWAIT), names
         )
-        self.progress.begin(lengths).extend(calls)
+        self.progress.begin(start, lengths).extend(calls)
 
 
 def _clear(sock: socket.socket, thing: _T) -> _T:
