@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from anyio_mmsg import PACKET_DATA_SIZE, PacketBatch, recv_mmsg
+from anyio_mmsg import PACKET_DATA_SIZE, PacketBatch, __version__, compiled, recv_mmsg
 from shared import run_on, stop_on_signal
 
 # A packet: the checksum of all that follows it, the sequence number, 0 to 1220 bytes of body. The
@@ -184,6 +184,8 @@ async def loopback(run: Run, engine: str) -> None:
 
 def print_table(runs: list[Run]) -> None:
     """Print a row for each run."""
+    how = "compiled" if compiled else "plain Python: `python -m anyio_mmsg` says why"
+    print(f"\nanyio-mmsg {__version__}, {how}")
     print("\nbackend     packets   batches  packets/batch  packets/s      lost   corrupt")
     for run in runs:
         per_batch, rate = run.arrived / max(1, run.batches), run.arrived / max(1e-9, run.seconds)
