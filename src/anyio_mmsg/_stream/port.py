@@ -50,7 +50,7 @@ class Port(Protocol):
         """Whether `close` was not called yet."""
         ...
 
-    def drain(self, slots: Slots, limit: int) -> int:
+    def drain(self, slots: Slots, limit: int, /) -> int:
         """Take what is there now, `limit` messages at most; return how many packets.
 
         Raises:

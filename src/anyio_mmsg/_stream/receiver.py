@@ -121,7 +121,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._run_soon: RunSoon | None = None
 
     def __repr__(self) -> str:
-        fields: dict[str, Any] = vars(self)
+        fields = vars(self)
         if "_run_soon" not in fields:  # the last that it gets
             return "<PacketReceiver, not made yet>"
         state = "closed" if self._closed else "stopped" if self._stopped else "open"

@@ -163,7 +163,7 @@ class _ScriptPort:
             arrival.read = read + slots.tail - tail
             self._reading = None
 
-    def drain(self, slots: Slots, limit: int) -> int:
+    def drain(self, slots: Slots, limit: int, /) -> int:
         self.outlook.receive_calls += 1
         step = self._first()
         if step is None:
