@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
-from anyio_mmsg import PacketBatch, aclose_udp_socket, recv_mmsg, send_mmsg
+from anyio_mmsg import PacketBatch, PacketReceiver, aclose_udp_socket, recv_mmsg, send_mmsg
 
 from ..helpers import Family, assert_others_run
 
@@ -53,6 +53,27 @@ async def test_a_new_socket_very_likely_with_its_number_works(inet: Family) -> N
             await anyio.wait_all_tasks_blocked()
             await send_mmsg(inet.open(), [(b"x", again.getsockname())])
     assert len(batch) == 1
+
+
+async def test_a_receiver_is_woken_and_lets_go_of_the_address_too(inet: Family) -> None:
+    """It waits for a second descriptor of the socket, which would keep the address in use."""
+    sock = inet.open()
+    address = sock.getsockname()
+    receiver = PacketReceiver(sock)
+
+    async def receive() -> None:
+        with pytest.raises(anyio.ClosedResourceError):
+            await receiver.receive()
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await anyio.wait_all_tasks_blocked()
+            await aclose_udp_socket(sock)
+        with pytest.raises(anyio.ClosedResourceError):
+            await receiver.receive()
+    inet.unbound().bind(address)
+    await receiver.aclose()
 
 
 async def test_a_checkpoint_that_closes_even_if_cancelled(

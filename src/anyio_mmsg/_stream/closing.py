@@ -6,6 +6,7 @@ import socket
 
 from .._compat import checkpoint, notify_closing
 from .._receive.usable import ensure_socket
+from .port import let_receiver_go
 
 
 async def aclose_udp_socket(sock: socket.socket) -> None:
@@ -13,8 +14,8 @@ async def aclose_udp_socket(sock: socket.socket) -> None:
 
     They get `anyio.ClosedResourceError`. After a bare ``sock.close()`` they would wait for ever,
     since nothing tells the event loop, and a new socket with the same number would be busy. That
-    needs AnyIO 4.10; with an older one waiting tasks are not woken. The socket of a
-    `PacketReceiver` is closed by `PacketReceiver.aclose`.
+    needs AnyIO 4.10; with an older one waiting tasks are not woken. `PacketReceiver.aclose` closes
+    the socket of a receiver, and counts what is left; this wakes it too.
 
     A checkpoint. The socket is closed before it, even if the call is cancelled. Closing a closed
     socket does nothing.
@@ -29,4 +30,5 @@ async def aclose_udp_socket(sock: socket.socket) -> None:
     if sock.fileno() >= 0:
         notify_closing(sock)
         sock.close()
+        let_receiver_go(sock)
     await checkpoint()

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 from .._compat import notify_closing
 from .._packets import Slots
@@ -19,6 +19,16 @@ from .._system.error_queue import errors_pending
 from .._system.memory import Discarded, SocketMemory
 from .attributes import socket_attributes
 from .readiness import Readiness, Reads, readiness_for
+
+_PORTS: WeakKeyDictionary[socket.socket, ref[SocketPort]] = WeakKeyDictionary()
+"""The port of each socket that a receiver has: the last one, if it had several."""
+
+
+def let_receiver_go(sock: socket.socket) -> None:
+    """Have the receiver of a socket that was closed notice it, and let go of it too."""
+    port = _PORTS.get(sock, lambda: None)()
+    if port is not None:
+        port._let_go()
 
 
 class Prospect(Protocol):
@@ -105,6 +115,7 @@ class SocketPort:
         self._readiness: Readiness | None = None  # until the first wait, which knows the loop
         self.outlook = outlook_for(sock)
         self.drain: Callable[[Slots, int], int] = partial(drain, sock, outlook=self.outlook)
+        _PORTS[sock] = ref(self)
 
     @property
     def is_open(self) -> bool:
