@@ -74,8 +74,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         default="",
-        metavar="TEXT",
-        help="for instructions: rows whose key contains TEXT, such as wake-stream or trio; their "
+        metavar="TEXT[,TEXT]",
+        help="for instructions: rows whose key contains a TEXT, such as wake-stream or trio; "
         "results are printed, and not written",
     )
     parser.add_argument(

@@ -46,7 +46,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-stream",
         "wake-naive",
         (0.6, 0.75, 1.3),
-        (1.77, 2.74, 4.40),
+        (0.74, 1.18, 1.91),
     ),
     Ratio(
         "`recv_mmsg`, a packet a wake",
@@ -54,7 +54,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-ours",
         "wake-naive",
         (1.1, 1.2, 1.2),
-        (1.18, 1.40, 1.39),
+        (1.15, 1.35, 1.3),
     ),
     Ratio(
         "`recv_datagrams`, a packet a wake",
@@ -62,7 +62,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-datagrams",
         "wake-naive",
         (1.1, 1.2, 1.2),
-        (1.1, 1.2, 1.2),
+        (1.16, 1.35, 1.3),
     ),
     Ratio(
         "a protocol by `serve_protocol`, a packet a wake",
@@ -70,7 +70,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-served",
         "wake-naive",
         None,
-        (0.155, 0.095),
+        (0.15, 0.25),
     ),
     Ratio(
         "`PacketReceiver` with a pool, 64 a wake",
@@ -78,7 +78,7 @@ RATIOS: tuple[Ratio, ...] = (
         "full-stream",
         "full-naive",
         None,
-        (0.24, 0.295, 0.45),
+        (0.23, 0.285, 0.39),
     ),
     Ratio(
         "`recv_mmsg`, 64 a wake",
@@ -86,7 +86,7 @@ RATIOS: tuple[Ratio, ...] = (
         "full-ours",
         "full-naive",
         None,
-        (0.175, 0.22, 0.3),
+        (0.175, 0.215, 0.3),
     ),
     Ratio(
         "`recv_datagrams`, 64 a wake",
@@ -94,7 +94,7 @@ RATIOS: tuple[Ratio, ...] = (
         "full-datagrams",
         "full-naive",
         None,
-        (0.3, 0.3, 0.4),
+        (0.28, 0.34, 0.43),
     ),
     Ratio(
         "DNS server, a query a wake",
@@ -110,7 +110,7 @@ RATIOS: tuple[Ratio, ...] = (
         "recv-ours",
         "recv-recvfrom",
         (1.5,),
-        (3.6,),
+        (1.78,),
     ),
     Ratio(
         "one packet by `recv_datagrams_nowait`",
@@ -118,7 +118,7 @@ RATIOS: tuple[Ratio, ...] = (
         "recv-datagrams",
         "recv-recvfrom",
         None,
-        (1.5,),
+        (3.05,),
     ),
     Ratio(
         "one pair by `send_mmsg_nowait`",
@@ -126,6 +126,6 @@ RATIOS: tuple[Ratio, ...] = (
         "send-ours",
         "send-sendto",
         (1.3,),
-        (4.8,),
+        (2.43,),
     ),
 )

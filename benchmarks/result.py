@@ -23,7 +23,8 @@ class Context:
         quick: Run for an instant: see that it works, believe no number.
         rounds: How many interleaved rounds; None for the benchmark's own choice.
         progress: Called with (done, total) after each measurement.
-        only: What keys of rows have to contain, where a benchmark can leave rows out.
+        only: Texts, with commas between them, of which keys of rows have to contain one, where a
+            benchmark can leave rows out.
     """
 
     children: Children

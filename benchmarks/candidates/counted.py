@@ -53,6 +53,9 @@ HARNESS_TURNS = 2
 two or three, a callback one or two: what is above two is the receiver's cost, and a callback that
 needs one can cost less than nothing here."""
 
+PAUSE = 2
+"""Turns between an answer and the next query: one for the sending, one until the server waits."""
+
 BUFFER = 2**20  # bytes to ask for: 64 packets and to spare
 
 
@@ -91,7 +94,9 @@ async def open_wake(loop: str, burst: int, make: Callable[[socket.socket], Recei
     return run
 
 
-async def open_alone(loop: str, burst: int, data: bytes = bytes(PACKET_DATA_SIZE)) -> Run:
+async def open_alone(
+    loop: str, burst: int, data: bytes = bytes(PACKET_DATA_SIZE), turns: int = HARNESS_TURNS
+) -> Run:
     """The sender alone. Nobody reads: a full buffer costs the sender no instruction."""
     sock, turn = udp.open_socket(), next_turn(loop)
     send = sender_to(sock, data)
@@ -100,7 +105,7 @@ async def open_alone(loop: str, burst: int, data: bytes = bytes(PACKET_DATA_SIZE
         async with anyio.create_task_group():
             for _ in range(count):
                 send(burst)
-                for _ in range(HARNESS_TURNS):
+                for _ in range(turns):
                     await turn()
 
     return run
@@ -109,7 +114,8 @@ async def open_alone(loop: str, burst: int, data: bytes = bytes(PACKET_DATA_SIZE
 async def open_dns(loop: str, burst: int, kind: type[servers.Server]) -> Run:
     """A DNS server in a task; a client beside it asks, and yields until that was answered.
 
-    The client does not read the answers. They cost the server the same.
+    It yields a few times more, so that each query finds the server waiting. The client does not
+    read the answers. They cost the server the same.
     """
     answer = example.load_answer()
     answered = 0
@@ -132,7 +138,8 @@ async def open_dns(loop: str, burst: int, kind: type[servers.Server]) -> Run:
                 ask(burst)
                 while answered < wanted:
                     await turn()
-            await turn()  # the last answer may still be on its way out
+                for _ in range(PAUSE):
+                    await turn()
             group.cancel_scope.cancel()
 
     return run
@@ -147,7 +154,7 @@ def query() -> bytes:
 
 async def open_dns_alone(loop: str, burst: int) -> Run:
     """The client alone."""
-    return await open_alone(loop, burst, query())
+    return await open_alone(loop, burst, query(), HARNESS_TURNS + PAUSE)
 
 
 async def open_recvfrom(loop: str, burst: int) -> Run:

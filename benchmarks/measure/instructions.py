@@ -84,8 +84,9 @@ def valgrind() -> str:
 
 
 def chosen(only: str) -> list[CountedSpec]:
-    """Return the rows whose key has `only` in it, with what they are compared with."""
-    wanted = {spec.key for spec in ROWS if only in spec.key}
+    """Return the rows whose key has a text of `only`, with what they are compared with."""
+    texts = only.split(",")
+    wanted = {spec.key for spec in ROWS if any(text in spec.key for text in texts)}
     for ratio in RATIOS:
         for row, base, *_ in pairs(ratio):
             if row in wanted:
