@@ -46,7 +46,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-stream",
         "wake-naive",
         (0.6, 0.75, 1.3),
-        (0.74, 1.18, 1.91),
+        (0.66, 1.0, 1.65),
     ),
     Ratio(
         "`recv_mmsg`, a packet a wake",
@@ -54,7 +54,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-ours",
         "wake-naive",
         (1.1, 1.2, 1.2),
-        (1.15, 1.35, 1.3),
+        (1.07, 1.37, 1.2),
     ),
     Ratio(
         "`recv_datagrams`, a packet a wake",
@@ -62,7 +62,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-datagrams",
         "wake-naive",
         (1.1, 1.2, 1.2),
-        (1.16, 1.35, 1.3),
+        (1.07, 1.37, 1.2),
     ),
     Ratio(
         "a protocol by `serve_protocol`, a packet a wake",
@@ -78,7 +78,7 @@ RATIOS: tuple[Ratio, ...] = (
         "full-stream",
         "full-naive",
         None,
-        (0.23, 0.285, 0.39),
+        (0.21, 0.26, 0.36),
     ),
     Ratio(
         "`recv_mmsg`, 64 a wake",
@@ -102,7 +102,7 @@ RATIOS: tuple[Ratio, ...] = (
         "dns-ours",
         "dns-naive",
         None,
-        (0.76, 1.43, 3.45),
+        (0.83, 1.23, 2.17),
     ),
     Ratio(
         "one packet by `recv_mmsg_nowait`, read and released",
@@ -110,7 +110,7 @@ RATIOS: tuple[Ratio, ...] = (
         "recv-ours",
         "recv-recvfrom",
         (1.5,),
-        (1.78,),
+        (1.67,),
     ),
     Ratio(
         "one packet by `recv_datagrams_nowait`",
@@ -118,7 +118,7 @@ RATIOS: tuple[Ratio, ...] = (
         "recv-datagrams",
         "recv-recvfrom",
         None,
-        (3.05,),
+        (2.95,),
     ),
     Ratio(
         "one pair by `send_mmsg_nowait`",
