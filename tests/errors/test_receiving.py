@@ -253,3 +253,26 @@ async def test_a_queue_of_the_programs_is_left_alone(
     assert messages
     with pytest.raises(BlockingIOError):
         sock.recvmsg(999, 999, 0x2000)
+
+
+async def test_a_receiver_does_not_pause_between_errors(
+    version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have room in the socket's buffer that packets need, and each is somebody's answer."""
+    sock, address = version.open(), version.unheard()
+    datas = [b"%d" % number for number in range(30)]
+    provoke(sock, address, *datas)
+    pauses = Pauses(monkeypatch)
+    reported: list[Any] = []
+
+    def note(error: OSError) -> None:
+        reported.append(error)
+        if len(reported) == len(datas):
+            receiver.stop()
+
+    receiver = PacketReceiver(sock, on_error=note)
+    with anyio.fail_after(10), pytest.raises(anyio.EndOfStream):
+        await receiver.receive()
+    await receiver.aclose()
+    assert [error.data for error in reported] == datas
+    assert pauses.seconds == []

@@ -216,6 +216,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                         await self._port.wait()
                 except OSError as error:
                     self._pass_over(error)
+                    empty_waits = -1  # it brought something, so there is no pause after it
                     await checkpoint()
                 if self._closed:
                     raise ClosedResourceError
