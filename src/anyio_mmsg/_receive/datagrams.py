@@ -156,7 +156,7 @@ def _receive(
             record[:] = _datagrams_in(record, most)
             return
         del kept[:]  # the socket was initialised again; or its forked parent returns them
-    if outlook._error is not None:
+    if outlook._error is not None or outlook.struck:
         raise_deferred(sock, outlook)
     family = family_of(sock)
     in_slots = Recvmmsg is not None and not Refused.recvmmsg
