@@ -95,6 +95,13 @@ class Slots:
         "tail",
     )
 
+    memory: Any
+    capacity: int
+    slot_size: int
+    engine: str
+    ancillary: bool
+    gro: bool
+    tail: int
     reading = False
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .._compat import ExceptionGroup
@@ -35,9 +35,10 @@ class DrivenTransport(BatchTransport):
         extra: dict[str, Any],
     ) -> None:
         peer = extra["peername"]
-        self.driven = False  # by a call of the test
-        self._hand, self.script = _Hand(self._soon), _ScriptedInbox()
-        self.room = _ScriptedOutbox(sent, peer)
+        self.driven: bool = False  # by a call of the test
+        self._hand = _Hand(self._soon)
+        self.script: _ScriptedInbox = _ScriptedInbox()
+        self.room: _ScriptedOutbox = _ScriptedOutbox(sent, peer)
         super().__init__(protocol, self._hand, self.script, self.room, extra, peer, id)
         self._hand.begin()
         self.drive(self.begin)
@@ -174,7 +175,7 @@ class _Hand(Watch):
 class _ScriptedInbox(Inbox):
     def __init__(self) -> None:
         self.arrived = None
-        self.rest = iter(())
+        self.rest: Iterator[tuple[bytes, Address]] = iter(())
         self.more = False
         self.waiting: deque[list[tuple[bytes, Address]] | OSError] = deque()
 
@@ -196,10 +197,13 @@ class _ScriptedOutbox(Outbox):
         refusals: The errors of the next datagrams.
     """
 
+    size: int
+    full: bool
+
     def __init__(self, sent: list[tuple[bytes, Address]], peer: Address) -> None:
         self.room: int | None = None
         self.refusals: deque[OSError] = deque()
-        self.errors = []
+        self.errors: list[OSError] = []
         self.clear()
         self._sent = sent
         self._peer = peer

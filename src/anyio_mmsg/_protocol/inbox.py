@@ -34,7 +34,7 @@ class Inbox:
         self._limit = limit
         self._outlook = outlook_for(sock)
         self._copied = False  # all that the slots hold
-        self.more = False
+        self.more: bool = False
 
     def receive(self) -> bool:
         """Receive a batch, for a caller whom the system has told that something is there.

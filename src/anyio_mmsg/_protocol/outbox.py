@@ -54,9 +54,9 @@ class Outbox:
         self._gso = gso
         self._waiting: list[tuple[bytes, Address]] = []
         self._result: SendResult | None = None  # of a send that `_waiting` does not know yet
-        self.size = 0
+        self.size: int = 0
         self.errors: list[OSError] = []
-        self.full = False
+        self.full: bool = False
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -42,7 +42,8 @@ class Watch:
         self._forgets = not isinstance(loop, asyncio.BaseEventLoop)
         self._in_vain = 0
         self._rests = False
-        self.reads = self.writes = False
+        self.reads: bool = False
+        self.writes: bool = False
 
     def call(
         self,
