@@ -219,7 +219,7 @@
     "\n" \
     "Attributes:\n" \
     "    cut: Whether the last `fill` brought a message that is longer than a slot.\n" \
-    "    refused: Whether the system refuses the engine's call, which it has been asked twice."
+    "    refused: Whether the system refuses the engine's call: it did so twice."
 
 #define DOC_Recvmmsg_takes \
     "takes($self, family, /)\n" \
@@ -246,13 +246,13 @@
     "\n" \
     "Raises:\n" \
     "    RuntimeError: Another thread is receiving into the same slots.\n" \
-    "    anyio.BusyResourceError: The code that a signal handler has interrupted is doing so."
+    "    anyio.BusyResourceError: A signal handler called this, and interrupted such a fill."
 
 #define DOC_Recvmmsg_busy \
     "busy($self, /)\n" \
     "--\n" \
     "\n" \
-    "Return whether a fill was interrupted by the code that asks, a signal handler's."
+    "Return whether the caller is a signal handler that has interrupted a fill."
 
 #define DOC_Recvmmsg_settle \
     "settle($self, slots, /)\n" \
@@ -294,7 +294,7 @@
     "    count: How many packets there are.\n" \
     "    handled: How many of them were sent or refused.\n" \
     "    progress: What a `SendResult` reads, also when the send is over.\n" \
-    "    refused: Whether the system refuses the sender's call, which it has been asked twice."
+    "    refused: Whether the system refuses the sender's call: it did so twice."
 
 #define DOC_Sendmmsg_send \
     "send($self, sock, result, keep, /)\n" \

@@ -59,11 +59,11 @@ class Filler(Protocol):
 
 
 class _Closed:
-    """What a closed batch has in the place of its slots: nothing but an explanation."""
+    """Takes the place of a closed batch's slots: any use raises an error that explains why."""
 
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
-            raise AttributeError(name)  # as tools expect that look at classes, such as Sphinx
+            raise AttributeError(name)  # as tools that inspect objects expect, such as Sphinx
         raise ValueError(
             "this batch was closed, and given back if it came from a pool: its memory may be in "
             "use elsewhere. Take another one"
@@ -92,7 +92,7 @@ class _Argument:
 
 
 class _Memory(_Argument):
-    """The program's own memory, or None: not what the slots have it as."""
+    """The program's own memory, as it was given, or None; the slots have a view of it."""
 
     def __get__(self, batch: Any, owner: type) -> object:
         if batch is not None:
@@ -120,25 +120,25 @@ class PacketBatch:
 
     Args:
         capacity: Slots, at least 1.
-        slot_size: Bytes of a slot, at least 1. What a datagram has beyond is cut off and shows
+        slot_size: Bytes of a slot, at least 1. A longer datagram is cut to that, and shows it
             in `Packet.truncated`. 65,507 takes any UDP payload over IPv4 (65,535 less 20 for the
-            IP header and 8 for that of UDP), 65,527 any over IPv6.
+            IP header and 8 for the UDP header), 65,527 any over IPv6.
         engine: "recvfrom_into", one call for a packet, on every platform; "recvmmsg", one call
-            for a batch, on Linux where the compiled module was built; "auto", the fastest that
-            there is.
+            for a batch, on Linux where the compiled module was built; "auto", the fastest
+            available.
         gro: Take what the kernel has coalesced (UDP_GRO, Linux 5.0): a slot holds a *train*, one
             message of many packets of one size from one sender, the last perhaps shorter.
             `capacity`, `free` and limits count messages; all else counts packets, which are
             handed out one by one. The slots have 65,535 bytes, of which the system provides only
             what is written to. Without the compiled module, packets that come alone cost more
-            than in a batch without (``python -m benchmarks gro``).
+            than in a batch without ``gro`` (``python -m benchmarks gro``).
         ancillary: Have room for the control data of packets: timestamp, destination, interface,
             ECN, hop limit. Ask the socket for them too, see `open_udp_socket`.
         memory: Your own memory for the slots: anything writable and C-contiguous with at least
             capacity * slot_size bytes, such as a numpy array, an `mmap.mmap` or the ``buf`` of a
             `multiprocessing.shared_memory.SharedMemory`. Packets lie side by side from its
             beginning, and nothing else is written to it. The batch holds an export until it is
-            closed, so that the memory can neither shrink nor go.
+            closed, so that the memory can neither shrink nor be freed.
 
     Attributes:
         capacity: The argument; it can't be set. The other arguments likewise.

@@ -1,4 +1,4 @@
-"""`Columns`: all packets of a batch as arrays, for what reads many at once."""
+"""`Columns`: all packets of a batch as arrays, for code that reads many at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_TIME = -(2**63)
 """The timestamp of a packet that has none: what numpy reads as NaT, not a time."""
 
 HOST_CACHE_SIZE = 4096
-"""Hosts that are remembered as bytes. The number is that of the caches of addresses."""
+"""How many hosts are remembered as bytes: as many as each cache of addresses has."""
 
 _NOWHERE = bytes(16)
 
@@ -91,14 +91,14 @@ def _senders(addresses: Iterable[Address]) -> tuple[memoryview, memoryview]:
 
 
 def _times(timestamps: Iterable[int | None]) -> memoryview:
-    """Return timestamps; see `Columns`. A time that has more than 64 bits is none."""
+    """Return timestamps; see `Columns`. A time of more than 64 bits counts as no timestamp."""
     known = (NO_TIME if time is None or abs(time) >= 2**63 else time for time in timestamps)
     return memoryview(array("q", known)).toreadonly()
 
 
 @lru_cache(HOST_CACHE_SIZE)
 def _mapped(host: str) -> bytes:
-    """Return a numeric IPv4 address, mapped; `_NOWHERE` if it isn't one, as of other families."""
+    """Return a numeric IPv4 address, mapped; `_NOWHERE` for anything else."""
     try:
         packed = bytes(map(int, host.split(".")))
     except ValueError:

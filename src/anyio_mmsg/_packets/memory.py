@@ -1,4 +1,4 @@
-"""Memory for slots and copies: of the system, or what a program brings."""
+"""Memory for slots and copies: from the system, or the program's own."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _FIX = (
 
 
 def paged(size: int) -> mmap.mmap:
-    """Return memory that the system provides where it is written to, unlike a bytearray's.
+    """Return memory whose pages the system provides only when they are written to.
 
-    A process that is forked has a copy of it.
+    A bytearray would have them all at once. A forked process has a copy of the memory.
     """
     if not hasattr(mmap, "MAP_PRIVATE"):  # Windows, which does not fork
         return mmap.mmap(-1, size)
     memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(AttributeError, OSError):  # not Linux; or built without them
-        memory.madvise(mmap.MADV_NOHUGEPAGE)  # 2 MiB at a touch are more than a train
+        memory.madvise(mmap.MADV_NOHUGEPAGE)  # a huge page is 2 MiB, a train at most 64 KiB
     return memory
 
 
@@ -59,5 +59,5 @@ def borrowed(memory: Memory, size: int) -> memoryview:
                 f"memory has {whole.nbytes:,} bytes, and the slots need {size:,}: give at least "
                 f"capacity * slot_size"
             )
-    # Of any format, which `memoryview.cast` does not take.
+    # The memory may have a format that `memoryview.cast` refuses.
     return PickleBuffer(memory).raw()[:size]

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeAlias
 
 UNKNOWN_WIRE_SIZE = 2**32 - 1
 """What an engine reports for a datagram that was cut, if the platform does not report its length.
-Longer than any datagram (the length field of a UDP jumbogram has 32 bits and counts the 8 bytes
-of the header too, RFC 2675 section 4), so that slicing and comparing need no special case."""
+It is more than any datagram has (the length field of a UDP jumbogram has 32 bits and counts the 8
+header bytes too, RFC 2675 section 4), so that slicing and comparing need no special case."""
 
 Address: TypeAlias = tuple[str, int] | Any
 """Where a packet came from, as `socket.recvfrom` gives it for the family.
 
-For type checkers it is ``(host, port)``, which IPv6 addresses begin with too, or anything. So what
-is wrong for that form shows, ``isinstance`` narrows to another one, and ``address: Any =
-packet.address`` gives the scope id of IPv6 and the path of AF_UNIX without it."""
+For type checkers it is ``(host, port)``, which IPv6 addresses begin with too, or anything. So
+mistakes with ``(host, port)`` are reported, and ``isinstance`` narrows to another form. ``address:
+Any = packet.address`` gives the scope id of IPv6 or the path of AF_UNIX without ``isinstance``."""
 
 RELEASED = (
     "this packet was released: its slot may hold another one by now. "
@@ -45,7 +45,7 @@ NO_CONTROL = (
 
 
 class Control(NamedTuple):
-    """What the control data of a packet says beside its timestamp; None: it does not say.
+    """What a packet's control data says, except its timestamp; None: it does not say.
 
     Attributes:
         destination: The address it was sent to.
@@ -330,7 +330,7 @@ def _references(packets: list[Packet]) -> list[int]:
 def mark_released(packets: list[Packet]) -> None:
     """Have `packets` raise ValueError from now on.
 
-    Those without another reference are left alone, since nobody can ask them.
+    Packets that nobody else refers to are left alone, since nobody can read them.
     """
     for packet, count in zip(packets, _references(packets)):  # noqa: B905
         if count > _OURS:

@@ -132,9 +132,9 @@ class Slots:
         # one packet; how many packets it is; the number of the first packet after the message.
         self._segments, self._counts, self._ends = ([0] * capacity for _ in range(3))
         # The oldest message held; how many of its packets were released; the number of the
-        # oldest packet held. One store changes them.
+        # oldest packet held. One tuple, so that one store changes all three.
         self._state = 0, 0, 0
-        # The number of the first packet in these lists; views, and `Packet`s, that were asked for.
+        # The number of the first packet in the lists; the views made so far; the `Packet`s.
         self._handed: tuple[int, list[memoryview], list[Any]] = (0, [], [])
         self._tables = Tables()
 
@@ -187,7 +187,7 @@ class Slots:
             controls: Its control data, to be decoded when somebody asks; see `Packet._control`.
             segments: The sizes of its packets, with `gro`; 0: the message is one packet.
         """
-        # Not by `free_run`: since the engine asked it, the ring may have become empty.
+        # `free_run` may answer differently now: the ring may be empty since the engine called it.
         first, count = (self.tail - self._base) % self.capacity, len(wire_sizes)
         free = min(self.free, self.capacity - first)
         if count > free:
@@ -202,7 +202,7 @@ class Slots:
             arrived = self._state[2] + self.held
             self._ends[run] = list(accumulate(counts, initial=arrived))[1:]
         self.tail += count
-        if self.gro:  # free the oldest messages as long as they have no packets
+        if self.gro:  # free the oldest messages while they have no packets
             self._state = self._state_at(self._state[2])
 
     def _count(self, slot: int) -> int:
@@ -215,8 +215,8 @@ class Slots:
     def _size_in(self, slot: int) -> int:
         return min(self._wire_sizes[slot], self.slot_size)
 
-    # What is held, for packets `start` to `stop`, counted from the oldest; to the last one if
-    # `stop` is None.
+    # Reading held packets. `start` and `stop` count from the oldest one; if `stop` is None, up to
+    # the last one.
 
     def wire_sizes(self) -> list[int]:
         """Return the lengths, as sent, of all packets held."""
@@ -298,7 +298,7 @@ class Slots:
         number, views, packets = self._handed
         at = self._state[2] - number
         if len(packets) < len(views):
-            packets += repeat(None, at - len(packets))  # for those that were released
+            packets += repeat(None, at - len(packets))  # in place of the released ones
             old, held = len(packets) - at, len(views) - at
             packets += make_packets(
                 views[at + old :],
@@ -431,7 +431,7 @@ class Slots:
             self._overwrite(done)
         self._state = self._state_at(oldest + done)
         at += done
-        if 2 * at >= len(views):  # so that dead views are no more than those alive
+        if 2 * at >= len(views):  # so that at most half of the views are dead
             self._handed = oldest + done, views[at:], packets[at:]
         if error is not None:
             try:

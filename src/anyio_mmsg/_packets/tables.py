@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 class Tables:
-    """The views that `columns` of one ring gave: each dies with the first of its packets.
+    """The views that `columns` returned for one ring: each dies with the first of its packets.
 
-    They are as many as there are packets held, at most: a view of the same packets is the same.
+    There are at most as many as packets held: the same packets get the same view again.
     """
 
     __slots__ = ("_known",)
@@ -28,7 +28,7 @@ class Tables:
         self._known.append((packets, view))
 
     def end(self, until: int) -> None:
-        """Have the views die that have packets before number `until`.
+        """Release the views of packets before number `until`.
 
         Raises:
             BufferError: Something holds an export of one.

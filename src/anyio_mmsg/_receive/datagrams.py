@@ -35,12 +35,12 @@ MAX_SIZE = 65_535
 """Bytes that cut no UDP datagram: the length field of its header has 16 bits (RFC 768)."""
 
 _STRIDE = 65_536 + 1_600
-"""Bytes of a slot, for `MAX_SIZE`. The rest has usual datagrams begin at different places of the
-processor's caches, which would hold few of them if all began at a multiple of 64 KiB."""
+"""Bytes of a slot, for `MAX_SIZE`. The extra bytes make usual datagrams begin at different places
+of the processor's caches, which would hold few of them if all began at a multiple of 64 KiB."""
 
 _LONGEST = 16 * 1024 * 1024
-"""Bytes that a datagram of another family has at most, so that a larger `max_size` asks for no
-more memory: of a unix socket's, Linux allocates one piece of 4 MiB at most and some pages
+"""The most bytes of a datagram of another family, so that a larger `max_size` asks for no more
+memory. For a datagram of a unix socket Linux allocates one piece of 4 MiB at most, and some pages
 (`sock_alloc_send_pskb`, net/core/sock.c)."""
 
 _INTERNET = {int(socket.AF_INET), int(socket.AF_INET6)}
@@ -94,7 +94,7 @@ async def recv_datagrams(
             empty_wakes += 1
         return record
     except BaseException:
-        # By steps without a call in between, so that another interrupt changes nothing.
+        # No call comes between the test and the stores, so another interrupt changes nothing.
         kept = outlook.unreturned
         if record and not (kept and kept[0] is record[0]):
             kept[:0] = record
@@ -173,8 +173,8 @@ def _receive(
             record[:] = _datagrams_in(record, most)
 
 
-# By recvmmsg(2). Slots are taken off the list while they are used, so a thread has its own, as a
-# signal handler has: there are as many as were ever used at once.
+# By recvmmsg(2). Slots are taken off the list while they are used, so each thread and each signal
+# handler has its own. There are as many as were ever used at once.
 
 _trains: list[tuple[Slots, Any]] = []
 _singles: list[tuple[Slots, Any]] = []
@@ -199,7 +199,7 @@ def _by_slots(
         engine.datagrams(slots, sock, limit, most, record)
         conclude(sock, outlook, engine, len(record))
     finally:
-        if slots.held:  # without the memory to copy them
+        if slots.held:  # there was no memory to copy the packets
             record.append(slots)
         else:
             spares.append(spare)
@@ -218,7 +218,7 @@ class _Recvfrom:
     Attributes:
         error: See `anyio_mmsg._receive.engine.Reader`.
         dry: See `anyio_mmsg._receive.engine.Reader`.
-        rough: Whether the record has messages, that `_datagrams_in` is to take apart.
+        rough: Whether the record has messages that `_datagrams_in` has to take apart.
     """
 
     def __init__(self) -> None:
@@ -260,7 +260,7 @@ def _segment_of(message: tuple[bytes, Any, int, Address]) -> int | None:
 
 
 def _datagrams_in(record: list[Any], most: int) -> Iterator[tuple[bytes, Address]]:
-    """Yield the datagrams of a record: it may have messages, and slots, too."""
+    """Yield the datagrams of a record, which may have messages and slots too."""
     for each in record:
         if isinstance(each, Slots):
             yield from ((data[:most], address) for data, address in each.datagrams())

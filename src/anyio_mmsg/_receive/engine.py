@@ -42,7 +42,7 @@ class Engine(Reader, Protocol):
 
     Attributes:
         cut: Whether the last `fill` brought a message that is longer than a slot.
-        refused: Whether the system refuses the engine's call, which it has been asked twice.
+        refused: Whether the system refuses the engine's call: it did so twice.
     """
 
     cut: bool
@@ -68,12 +68,12 @@ class Engine(Reader, Protocol):
 
         Raises:
             RuntimeError: Another thread is receiving into the same slots.
-            anyio.BusyResourceError: The code that a signal handler has interrupted is doing so.
+            anyio.BusyResourceError: A signal handler called this, and interrupted such a fill.
         """
         ...
 
     def busy(self) -> bool:
-        """Return whether a fill was interrupted by the code that asks, a signal handler's."""
+        """Return whether the caller is a signal handler that has interrupted a fill."""
         ...
 
     def settle(self, slots: Slots) -> None:
@@ -82,9 +82,9 @@ class Engine(Reader, Protocol):
 
 
 class DatagramReader(Reader, Protocol):
-    """What copies datagrams out of a socket, by slots that it has for itself.
+    """What copies datagrams out of a socket, by way of slots that nobody else uses.
 
-    Its twin where there is no such thing is `anyio_mmsg._receive.datagrams._Recvfrom`.
+    `anyio_mmsg._receive.datagrams._Recvfrom` takes its place where it is unavailable.
     """
 
     def datagrams(
@@ -115,7 +115,7 @@ class Filler:
     """What the receive functions keep with the slots of one ring, as `Slots.filler`.
 
     Attributes:
-        task: What a task that receives into them awaits, a coroutine, or None.
+        task: The coroutine that a task awaits while it receives into them, or None.
         engine: The engine that fills them, None before the first fill.
         engines: The one engine of each kind.
         checked: The last socket that was checked for them, by its `Outlook.options`.
@@ -157,7 +157,7 @@ def filler_of(slots: Slots) -> Filler:
     return filler
 
 
-# Families whose addresses we decode as CPython does; the others' are left to `recvfrom_into`.
+# Families whose addresses we decode as CPython does; other sockets are left to `recvfrom_into`.
 _DECODED = frozenset({socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_UNIX", None)})
 
 

@@ -20,7 +20,7 @@ _PATIENCE = 3
 its error queue, in a task that is woken by the same event."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
-"""Seconds. The last is what a packet may be late, at the cost of 50 turns a second."""
+"""Seconds. A packet may be late by the last one, which costs 50 turns of the loop a second."""
 
 
 def recv_errors_nowait(
@@ -62,15 +62,15 @@ def recv_errors_nowait(
 
 
 def _is_the_networks(error: OSError) -> bool:
-    """Whether an error that the kernel returned is what the queue has an entry for, perhaps."""
+    """Whether the queue may have an entry for an error that the kernel returned."""
     return error.errno in ICMP_ERRORS and error.strerror == os.strerror(error.errno)
 
 
 def as_reported(sock: socket.socket, error: OSError, outlook: Outlook) -> OSError:
     """Return the oldest error of the queue where `error` only says that there is one.
 
-    The kernel leaves an error with the socket too, without what is known of it. What is left so
-    that is not in the queue (which has no room while the buffer is full of packets) stays plain.
+    The kernel leaves an error with the socket too, without its details. If such an error is not
+    in the queue (which has no room while the buffer is full of packets), it stays plain.
     """
     if _is_the_networks(error):
         for reported in read_errors(sock, 1):
@@ -80,10 +80,10 @@ def as_reported(sock: socket.socket, error: OSError, outlook: Outlook) -> OSErro
 
 
 def let_packets_through(sock: socket.socket, outlook: Outlook) -> None:
-    """Have a read that comes after an error find packets, whatever was reported meanwhile.
+    """Let a read that comes after an error find packets, whatever was reported meanwhile.
 
-    The kernel has an error outrank the packets that are queued, so a flood of errors would hide
-    them. What it leaves is in the queue; if there was no room for that, it is raised.
+    The kernel reports an error before it gives the packets that are queued, so a flood of errors
+    would hide them. The error is in the queue too; if it had no room there, it is raised here.
     """
     outlook.struck = False
     try:
@@ -105,19 +105,19 @@ def raise_reported(sock: socket.socket, outlook: Outlook) -> None:
 
 
 def defer_reported(sock: socket.socket, outlook: Outlook) -> None:
-    """Have the next receive raise the oldest error of the queue, after one that took packets.
+    """After a receive that took packets, have the next one raise the oldest error of the queue.
 
-    Else a socket that always has packets would hide its errors: the kernel has each strike only
-    once, and then it may strike a send.
+    Otherwise a socket that always has packets would hide its errors: the kernel returns each only
+    once, perhaps from a send.
     """
     for reported in read_errors(sock, 1):
         outlook.defer_error(sock, reported)
 
 
 def pause_after(empty_wakes: int) -> float:
-    """Return for how many seconds to pause after a number of waits that brought no packet.
+    """Return how many seconds to pause after a number of waits that brought no packet.
 
-    They end at once while the error queue, which is the program's, has entries that nobody reads.
+    Waits end at once while the error queue is the program's and has entries that nobody reads.
     """
     doublings = empty_wakes - _PATIENCE
     return min(_FIRST_PAUSE * 2 ** min(doublings, 30), _LONGEST_PAUSE) if doublings >= 0 else 0

@@ -1,4 +1,4 @@
-"""The receive functions: guard, checkpoint, wait, fill. The only ones that wait for packets.
+"""The receive functions: guard, checkpoint, wait, fill. Only they wait for packets.
 
 A call can be cancelled only before it reads. From the read on nothing awaits: what was read is in
 the batch before any other task runs. That is why no packet is lost.
@@ -37,8 +37,8 @@ from .usable import ensure_open, ensure_usable
 
 MOST_AT_ONCE = 256
 """Messages that `recv_mmsg_exact` reads before it lets other tasks run, since a flood never ends.
-The number is a compromise: less than a millisecond for the portable engine, and a checkpoint costs
-as much as some ten packets."""
+The number is a compromise: the portable engine reads them in less than a millisecond, and a
+checkpoint costs as much as some ten packets."""
 
 
 async def recv_mmsg(
@@ -158,7 +158,7 @@ async def _fill_slots(sock: socket.socket, slots: Slots, count: int) -> int:
 async def receive_into(sock: socket.socket, slots: Slots, limit: int) -> int:
     """Do what `recv_mmsg` promises, for a caller who has checked that it can be done."""
     outlook, filler = outlook_for(sock), filler_of(slots)
-    # What is awaited says whether a task is receiving: see `Filler.busy`.
+    # The coroutine that is awaited says whether a task is receiving: see `Filler.busy`.
     if outlook.more:
         filler.task = task = checkpoint()
         await task
@@ -180,7 +180,7 @@ async def receive_into(sock: socket.socket, slots: Slots, limit: int) -> int:
 
 
 async def wait_for_packet(sock: socket.socket, outlook: Outlook, empty_wakes: int) -> None:
-    """Wait until the system says that there is one, after so many times when there was none."""
+    """Wait until the system says that a packet is there, after `empty_wakes` false reports."""
     if empty_wakes and errors_pending(sock):  # the program's, so the wait ends at once
         await back_off(empty_wakes)
     try:
@@ -229,7 +229,7 @@ def _finish(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook, tak
 
 
 def raise_deferred(sock: socket.socket, outlook: Outlook) -> None:
-    """Raise the error that the last receive on `sock` left, if it has; see to the next read."""
+    """Raise the error that the last receive on `sock` left, if any; prepare the next read."""
     deferred = outlook.take_error(sock)
     if deferred is not None:
         try:
@@ -243,8 +243,8 @@ def raise_deferred(sock: socket.socket, outlook: Outlook) -> None:
 def conclude(sock: socket.socket, outlook: Outlook, engine: Reader, taken: int) -> None:
     """Take note of a read that gave `taken` packets; raise its error now, or at the next one.
 
-    And what the network has reported, if the read found nothing and there was more than that to
-    expect.
+    Raise also what the network has reported, if the read found nothing and the error queue may
+    have an entry: see `Outlook.woken` and `Outlook.reports_errors`.
     """
     outlook.receive_calls += 1
     outlook.more = not engine.dry
@@ -273,7 +273,7 @@ def conclude(sock: socket.socket, outlook: Outlook, engine: Reader, taken: int) 
 
 
 def _check_gro(sock: socket.socket, slots: Slots) -> None:
-    """Refuse a socket whose packets come in trains that the slots are not made for."""
+    """Refuse a socket whose packets come in trains, if the slots are not made for these."""
     if not slots.gro and has_gro(sock):
         raise ValueError(
             "the socket has UDP_GRO on, so several packets can come as one, and the batch could "
@@ -284,7 +284,7 @@ def _check_gro(sock: socket.socket, slots: Slots) -> None:
 
 
 def as_closed(error: Exception) -> Exception:
-    """Return the error to raise: a bad descriptor is a closed socket."""
+    """Return the error to raise: a bad descriptor means a closed socket."""
     if isinstance(error, OSError) and error.errno == errno.EBADF:
         return ClosedResourceError("the socket's descriptor is closed")
     return error

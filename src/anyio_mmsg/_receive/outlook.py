@@ -1,4 +1,4 @@
-"""What the last receive on a socket left for the next one, whichever batch that uses."""
+"""What the last receive on a socket left for the next one, whichever batch the next one uses."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ class Outlook:
 
     Attributes:
         sock: The socket, weakly.
-        more: The last receive took all that it asked for, so that there is probably more, or met
-            an error: the next one need not wait first.
+        more: The last receive took all that it asked for, so there is probably more; or it met
+            an error. The next one need not wait first.
         receive_calls: How often the socket was read.
         empty_calls: How often nothing was there.
-        woken: The system says that something is there, or the last read found nothing: if the
-            next one finds nothing either, look for what the error queue has.
-        options: An object that stands for the socket's options: another one after the library
-            has changed them, so that what was found out about them is found out again.
+        woken: The system says that something is there, or the last read found nothing. If the
+            next one finds nothing either, look into the error queue.
+        options: An object that stands for the socket's options. It is replaced when the library
+            changes them, so that they are looked at again.
         reports_errors: The network's errors come by the error queue: look for them whenever a
             read finds nothing.
-        struck: The last read found an error where packets may be: the next one is to find these.
-        unreturned: What `recv_datagrams` has read and an interrupt kept from being returned.
-        home: The socket of that by its inode, and the process; None: not known.
+        struck: The last read met an error, and packets may be queued: the next read is to find
+            them in spite of further errors.
+        unreturned: Datagrams that `recv_datagrams` has read but, interrupted, did not return.
+        home: The inode of the socket that `unreturned` came from, and the process; None: unknown.
     """
 
     __slots__ = (
@@ -59,8 +60,8 @@ class Outlook:
     def defer_error(self, sock: socket.socket, error: OSError) -> None:
         """Have the next receive on `sock` raise `error`, which came after packets."""
         self._inode = inode_of(sock)
-        # Without what leads to frames, which hold the socket: its own, and those of an error that
-        # was being handled meanwhile.
+        # Frames would keep the socket alive, so the error keeps neither its traceback nor the
+        # error that was being handled meanwhile.
         error.__context__ = None
         self._error = error.with_traceback(None)
         self.more = True
@@ -71,7 +72,7 @@ class Outlook:
         if error is not None:
             self._error = None
             if self._inode != inode_of(sock):
-                return None  # of another socket: its object was initialised again since then
+                return None  # the object is another socket now: it was initialised again
         return error
 
 

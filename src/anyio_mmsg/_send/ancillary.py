@@ -1,9 +1,9 @@
 """What packets are sent with, as control data: `SendOptions`, and the options of a whole call.
 
-The numbers and layouts are Linux's (ip(7), ipv6(7)). On a dual-stack socket the messages of both
-versions go along where they differ and the call says them: the kernel's path for IPv4 peers, whose
-addresses are mapped, ignores those of IPv6, but for IPV6_PKTINFO with a mapped address, and the
-other path ignores those of IPv4. A packet's own options make only those of its destination's
+The numbers and layouts are Linux's (ip(7), ipv6(7)). On a dual-stack socket an option of the whole
+call becomes two messages where IPv4's and IPv6's differ. The kernel's path for IPv4 peers, whose
+addresses are mapped, ignores IPv6 messages, except IPV6_PKTINFO with a mapped address; the other
+path ignores IPv4 messages. A packet's own options become only the messages of its destination's
 version.
 """
 
@@ -55,7 +55,7 @@ _HEADER = struct.Struct("@nii")  # struct cmsghdr: length with this header, leve
 class SendOptions:
     """What one packet is sent with: the third part of its tuple, ``(data, address, options)``.
 
-    What is None is as the call says, and otherwise as the socket has it. Packets with equal
+    An option that is None is as the call says, or else as the socket has it. Packets with equal
     options can share a run with ``gso=True``. Checked when they are sent (Linux).
 
     To answer by the interface that a packet came in, and from the address that it was sent to::

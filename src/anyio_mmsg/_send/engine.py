@@ -50,7 +50,7 @@ class Sender(Protocol):
         count: How many packets there are.
         handled: How many of them were sent or refused.
         progress: What a `SendResult` reads, also when the send is over.
-        refused: Whether the system refuses the sender's call, which it has been asked twice.
+        refused: Whether the system refuses the sender's call: it did so twice.
     """
 
     count: int
@@ -85,10 +85,10 @@ class Sender(Protocol):
 
 
 class Usual:
-    """Has no shortcut for the usual send: in plain Python. The compiled one is a `Shortcut`.
+    """No shortcut for the usual send, in plain Python. The compiled twin is `Shortcut`.
 
-    Both functions take the arguments of `send_mmsg`, in order. What is usual: a list or a batch,
-    and no option but `gso` and `result`.
+    Both functions take the arguments of `send_mmsg`, in order. A usual send is of a list or a
+    batch, without options except `gso` and `result`.
     """
 
     def usable(self, *arguments: Any) -> bool:
@@ -184,7 +184,7 @@ def sender_of(
 
 
 def known_to_send(sock: socket.socket) -> Known:
-    """Return what is known of a socket; whether it reports errors as of now, if we were asked."""
+    """Return what is known of a socket; if asked, find out anew whether it reports errors."""
     known = known_of(sock)
     if ASKED and id(sock) in ASKED:
         known.note(True)
@@ -243,7 +243,7 @@ def fan_sender_of(
 
 
 def fall_back(sock: socket.socket, sender: Any) -> Sender:
-    """Return a sender for the rest of what a `Sendmmsg` has, and use no other one from now on."""
+    """Return a `Sendto` for the rest of a `Sendmmsg`, and use no `Sendmmsg` from now on."""
     Refused.sendmmsg = True
     datas, sockaddrs = sender.rest()
     columns = Columns(datas, list(map(ADDRESSES.__getitem__, sockaddrs)))

@@ -1,4 +1,4 @@
-"""What is known of a socket that packets are sent by, asked once: it does not change."""
+"""What is known of a socket that sends packets. Asked once, since it does not change."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Known:
 
     Attributes:
         family: Its family, an int.
-        most: The bytes that a payload can have. Of raw sockets the system knows that.
+        most: The most bytes of a payload. For raw sockets only the system knows the limit.
         sockaddrs: The cache of its family's sockaddrs.
         reports: The network's errors come by its error queue (IP_RECVERR), as far as is known
-            since the first send: a send of another packet than theirs may be struck.
+            since the first send. Then an earlier packet's error may strike a send.
         segmentation: The kernel has segmentation for it; an older one ignores the request.
         usual: All that for C: sockaddrs, family, bytes, segmentation, reports.
     """

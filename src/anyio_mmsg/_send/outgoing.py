@@ -1,7 +1,7 @@
-"""What is to be sent. Everything that can be refused is refused before the first send.
+"""Packets to be sent. Everything that can be refused is refused before the first send.
 
-`Sendmmsg` reads packets itself; for `Sendto` they are laid out here as columns. Both only say that
-something is wrong: `refuse` finds out which packet it is, and says so in words.
+`Sendmmsg` reads packets itself; for `Sendto` they are laid out here as columns. Both only report
+that something is wrong: `refuse` finds out which packet it is, and words the error.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ GIVE = "give (data, address) pairs or (data, address, SendOptions), Packets, or 
 
 
 class Columns:
-    """Packets to send, each of which can be: payloads and addresses, side by side.
+    """Packets that can be sent: a list of payloads, and one of their addresses.
 
     The payloads are pinned: to release or resize one is a BufferError, until `release`.
 
     Args:
         datas: Payloads.
-        addresses: Where each goes, in the form that `socket.recvfrom` has, not as a caller may
-            write it; None for the peer of a connected socket.
+        addresses: Where each goes, in the form that `socket.recvfrom` returns, whatever form the
+            caller used; None for the peer of a connected socket.
         only_bytes: Whether all payloads are bytes.
 
     Attributes:

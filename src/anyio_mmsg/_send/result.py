@@ -33,7 +33,7 @@ class Progress(Protocol):
 
     Attributes:
         handled: How many packets were sent or refused.
-        failures: Those that were refused, in order.
+        failures: The packets that were refused, in order.
     """
 
     @property

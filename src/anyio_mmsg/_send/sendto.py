@@ -26,7 +26,7 @@ from .result import UNUSABLE, SendFailure, SendResult
 _T = TypeVar("_T")
 
 MOST_SEGMENTS = 64
-"""Segments of a run: what each kernel takes that has segmentation (4.18); later ones take 128."""
+"""Segments of a run: every kernel with segmentation (4.18) takes 64; later ones take 128."""
 
 NO_SEGMENTATION = {errno.EIO, errno.EINVAL, errno.EMSGSIZE}
 """How a route refuses segmentation: no checksums by its device, a segment above its MTU, headers
@@ -35,8 +35,8 @@ longer than usual."""
 _MOST_BYTES = MAX_PAYLOAD[socket.AF_INET]  # of a run, which is one datagram until it is cut
 
 MOST_STRUCK = 4
-"""How often a packet is sent again, after errors that may be others', before its last one counts
-as its own. Between two calls hardly one other can arrive."""
+"""How often a packet is sent again after errors that may be another packet's, before the last
+error counts as its own. Hardly one other error can arrive between two calls."""
 
 _CHUNK = 256  # packets that are looked at in one go: few, as the buffer may be full soon
 
@@ -44,8 +44,8 @@ _CHUNK = 256  # packets that are looked at in one go: few, as the buffer may be 
 class Tally:
     """What a `Sendto` has handled, which a `SendResult` reads; it keeps no payload.
 
-    One store changes the state: a signal handler may raise between any two bytecodes, and the
-    state is right all the same.
+    One store changes the state, so it is right even if a signal handler raises between any two
+    bytecodes.
 
     Args:
         handled: Packets that another sender has handled.
@@ -70,7 +70,7 @@ class Tally:
 
     @property
     def failures(self) -> list[SendFailure]:
-        """Those that were refused, in order."""
+        """The packets that were refused, in order."""
         return self._failures[: self._state[3]]
 
     def begin(self, handled: int, lengths: list[int] | None = None) -> list[int]:
@@ -192,7 +192,7 @@ class Sendto:
         return self._known.reports and number != errno.EMSGSIZE
 
     def _unstruck(self, sock: socket.socket, things: Sequence[Any]) -> Iterable[Any]:
-        """Return what is to be sent, so that no error that is pending strikes the send of it."""
+        """Return the things to send; if errors may strike, clear a pending one before each."""
         if not self._known.reports:
             return things
         return map(partial(_clear, sock), things)
@@ -211,7 +211,7 @@ class Sendto:
         return [] if self._columns.controls is None else self._columns.controls[chunk]
 
     def _send_each(self, sock: socket.socket, start: int) -> None:
-        """Send the next packets, as far as they go one way: to the peer, or to addresses."""
+        """Send the next packets as long as all go to the peer, or all to addresses."""
         datas, addresses = self._next(start)
         taken = self.progress.begin(start)
         if self._columns.controls is not None:
@@ -269,9 +269,9 @@ def _segments_of(size: int) -> list[Ancillary]:
 def runs(sizes: Sequence[int], addresses: Sequence[Any]) -> list[int]:
     """Divide packets into runs that can be one datagram until it is cut; return their lengths.
 
-    Those of a run have equal `addresses`, which may say more than where they go, and are of one
-    size, but for the last, which may be shorter. An empty packet is a run of its own: nothing
-    would be cut off for it.
+    Packets of a run have equal `addresses`, which may say more than where they go, and one size;
+    only the last may be shorter. An empty packet is a run of its own: the kernel would cut no
+    segment for it.
     """
     lengths = []
     start, count = 0, len(sizes)

@@ -20,11 +20,11 @@ class _Turns:
     """Serialises the tasks that wait to write to one socket: an event loop lets one do so.
 
     Attributes:
-        holder: Whose turn it is: a weak reference to something that lives as long as that wait,
+        holder: Whose turn it is: a weak reference to an object that lives as long as that wait,
             so that an interrupt can't leave the turn taken.
         ended: Is set when that turn ends.
         over: Whether the socket is about to be closed.
-        inode: Of which socket. Its object may become another one, by ``sock.__init__()``.
+        inode: The socket's. The object may become another socket, by ``sock.__init__()``.
     """
 
     def __init__(self, inode: int) -> None:
@@ -70,7 +70,7 @@ async def until_writable(sock: socket.socket, progress: Progress) -> None:
     while turns.holder() is not None:
         await turns.ended.wait()
     turns.ended.set()  # wakes tasks that an interrupted holder left asleep
-    # Whoever had the turn before may have met the end; the next must not wait for that.
+    # The last holder may have found the socket closed; then the next one must not wait.
     closed = turns.over or sock.fileno() < 0
     if not closed:
         turns.ended = anyio.Event()
@@ -90,7 +90,7 @@ async def until_writable(sock: socket.socket, progress: Progress) -> None:
 
 
 async def _wait_in_turn(sock: socket.socket, turns: _Turns) -> None:
-    # Here, so that the turn is over when this is, whatever becomes of the caller.
+    # `turn` is a local of this coroutine, so it ends with it, whatever becomes of the caller.
     turn = _Turn()
     turns.holder = ref(turn)
     await wait_socket_writable(sock)

@@ -167,8 +167,8 @@ class _Feeder:
         try:
             await handover.send(batch)
         except get_cancelled_exc_class():
-            # A cancel scope shows in the deadline. Otherwise other code threw this in, and may
-            # have plans of their own for what was under way.
+            # A cancel scope shows in the deadline. Otherwise other code threw this exception in,
+            # and may have its own plans for the work under way: the batch is not taken back.
             if not handover.taken and anyio.current_effective_deadline() == -math.inf:
                 self.receiver._take_back(batch)
             del batch, handover
@@ -178,8 +178,8 @@ class _Feeder:
             raise
 
     def make_room(self, batch: PacketBatch) -> None:
-        # Whatever else is raised here, by a signal handler: a consumer may have the batch already,
-        # so it is not dropped, but left to those who have it. If nobody has, the pool counts it.
+        # If a signal handler raises here, a consumer may have the batch already, so it must not
+        # be dropped. If no consumer has it, the pool counts it when it is collected.
         while not self.try_to_send(batch):
             victim = self.longest_waiting()
             if victim is None:
@@ -208,7 +208,7 @@ class _Feeder:
         try:
             return None if self.drop_from is None else self.drop_from.receive_nowait()
         except (WouldBlock, ClosedResourceError):
-            return None  # consumers have them all
+            return None  # consumers have all batches
 
     def drop(self, batch: PacketBatch) -> None:
         count_dropped(batch, len(batch))

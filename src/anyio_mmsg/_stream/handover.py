@@ -16,15 +16,13 @@ _T = TypeVar("_T")
 class Handover(Generic[_T]):
     """One send into a memory object stream.
 
-    A cancelled send does not report whether a receiver has taken the item: it may have
-    done so after the cancellation, before the sending task ran again. So the send is driven step
-    by step. Nobody else runs during a step, so the number of waiting senders, looked at before
-    and after it, says whether the item joined their queue, and whether it was still there when
-    the send left.
+    A cancelled send does not report whether a receiver has taken the item: that may have happened
+    after the cancellation, before the sending task ran again. So the send is driven step by step.
+    Nobody else runs during a step, so the number of waiting senders before and after it says
+    whether the item joined their queue, and whether it was still there when the send left.
 
-    What a step awaits has to reach the event loop, or Trio, which has noted that the task waits,
-    is confused. So a signal handler that raises between two steps ends the wait by a cancel scope
-    first.
+    What a step awaits has to reach the event loop: Trio has already noted that the task waits. So
+    if a signal handler raises between two steps, the wait is first ended by a cancel scope.
 
     Attributes:
         taken: Whether a receiver or the stream's buffer has the item, once `send` is over.

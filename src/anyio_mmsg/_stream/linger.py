@@ -1,8 +1,8 @@
 """How long a receiver may sleep while it lingers for a fuller batch.
 
-To wait for the socket wakes the task for each packet, which costs more than the packet. To sleep
-first, and then take what has come, wakes it once a slice. What has to be known for that is how
-fast packets come, since none may be lost meanwhile.
+Waiting for the socket wakes the task for each packet, which costs more than the packet. Sleeping
+first, and then taking what has come, wakes it once a slice. That needs to know how fast packets
+come, since none may be lost meanwhile.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ TIMER_RESOLUTION = 0.001
 next whole one. No task sleeps for less, and a sleep may be this much too long."""
 
 LONGEST_SLICE = 0.005
-"""Seconds that a full batch may be late at most. Arbitrary: 200 wakes a second cost next to
-nothing, so that a longer one saves nothing."""
+"""The most seconds that a full batch may be late. Arbitrary: 200 wakes a second cost next to
+nothing, so a longer slice would save nothing."""
 
 
 def check_linger(linger: float) -> None:
@@ -45,7 +45,7 @@ class Pace:
     def __init__(self, linger: float, sock: socket.socket) -> None:
         self.slice = min(max(linger / 2, TIMER_RESOLUTION), LONGEST_SLICE)
         self._room = _half_of_the_buffer(sock)
-        # Per second. Not known yet: as fast as can be, so that nobody sleeps before it is.
+        # Per second. Unknown at first: infinitely fast, so that nobody sleeps until it is known.
         self._packets = self._bytes = math.inf
 
     def pause(self, missing: float) -> float:

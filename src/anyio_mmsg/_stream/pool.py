@@ -1,13 +1,13 @@
 """Batches that are made once and used again: lent, closed, lent again.
 
-The pool keeps `Slots`, and makes a thin `PacketBatch` for each loan. `_lent` alone says what is
-lent: its keys are the loans. A loan ends by one step in C that names it, ``_lent.pop(loan)``, and
-whoever gets the slots may lend them again. So neither an interrupt, nor a finalizer, nor another
-thread ends somebody else's loan, or has slots lent twice. Those that nobody has are in `_free`.
-An interrupt may lose some between the two; then others are made in their place.
+The pool keeps `Slots`, and makes a thin `PacketBatch` for each loan. `_lent` is the only record of
+loans: they are its keys. A loan ends by one step in C that names it, ``_lent.pop(loan)``; whoever
+gets the slots from that may lend them again. So no interrupt, finalizer or other thread can end
+somebody else's loan, or lend slots twice. Slots that are not lent are in `_free`. An interrupt may
+lose slots on their way from `_lent` to `_free`; then the pool makes new ones.
 
-What is counted at the end of a loan has a mark, an iterator of one item. The step that counts
-takes the mark, so that nothing is counted twice.
+Each count at the end of a loan has a mark, an iterator of one item. The step that counts takes
+the mark, so that nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class PoolStatistics:
     """A `PacketBatchPool` at one moment.
 
     Attributes:
-        size: Batches that there may be at the most.
-        free: Those that `PacketBatchPool.acquire_nowait` can return, made already or not.
-        lent: Those that consumers have, or have lost and Python or something that uses their
-            memory still holds.
+        size: The most batches that the pool may have.
+        free: Batches that `PacketBatchPool.acquire_nowait` can return, made already or not.
+        lent: Batches that consumers have; or have lost, while Python or something that uses
+            their memory still holds them.
         leaked: How often a batch was dropped without being closed. The pool takes it back when
             Python collects it, or later, when nothing uses its memory any longer.
         waiting: Tasks in `PacketBatchPool.acquire`.
@@ -62,8 +62,8 @@ class _Loan(ref[PacketBatch]):
 
     Attributes:
         pool: Weakly, since the pool has its loans.
-        lost: Whether the batch was collected without being closed; it says so itself.
-        dropped: Where its packets are counted if they are dropped; not there if nowhere.
+        lost: Whether the batch was collected without being closed; its finalizer sets this.
+        dropped: Where its packets are counted if they are dropped; unset if nowhere.
     """
 
     __slots__ = ("__dict__", "dropped", "pool")  # what is seldom needed is in the dict
@@ -84,7 +84,7 @@ class _Loan(ref[PacketBatch]):
 
     def is_over(self) -> bool:
         """Whether the batch is lost or closed: an interrupt may have kept it from saying so."""
-        # No variable has the batch: a frame that is interrupted here would keep it.
+        # No variable refers to the batch: a frame that is interrupted here would keep it alive.
         return self.is_lost() or getattr(self(), "closed", True)
 
     def is_lost(self) -> bool:
@@ -130,15 +130,15 @@ class _LentBatch(PacketBatch):
 def watch(batch: PacketBatch, dropped: Counter[str]) -> None:
     """Have the packets of a lent batch counted in `dropped` if it is lost, not closed.
 
-    That is done in a finalizer, so anywhere and at any time, and only if `count_dropped` has not
-    done it before.
+    A finalizer counts them, so this may happen anywhere and at any time; but not if
+    `count_dropped` has counted them already.
     """
     loan: Any = batch._lease
     loan.dropped = dropped
 
 
 def count_dropped(batch: PacketBatch, packets: int) -> None:
-    """Count packets of a batch as dropped, in the place that `watch` was given, and once.
+    """Count packets of a batch as dropped, once, in the counter that `watch` was given.
 
     If an interrupt keeps the caller from closing the batch, it is lost, and still counts once.
     """
@@ -160,9 +160,9 @@ class _Waiter:
 class PacketBatchPool:
     """A bounded number of `PacketBatch`es, each made when first needed, then used again.
 
-    So memory is bounded: `size` * `capacity` * `slot_size` bytes of slots, and per
-    slot some 800 bytes of Python objects and headers beside (``python -m benchmarks memory``);
-    with ``gro=True`` up to 35 KB, some 270 bytes a packet of the longest train that it held.
+    So memory is bounded: `size` * `capacity` * `slot_size` bytes of slots, and per slot some 800
+    more bytes of Python objects and headers (``python -m benchmarks memory``); with ``gro=True``
+    up to 35 KB more, some 270 bytes a packet of the longest train that the slot held.
 
     A batch that was acquired belongs to the consumer until it is closed, by ``with batch:`` or
     ``batch.close()``; then it goes back. Using it after that raises ValueError, also when its
@@ -171,7 +171,7 @@ class PacketBatchPool:
     there too.
 
     Args:
-        size: The most batches that there may be, at least 1.
+        size: The most batches that the pool may have, at least 1.
         capacity: As for `PacketBatch`, of each.
         slot_size: As for `PacketBatch`, of each.
         engine: As for `PacketBatch`, of each.
@@ -252,7 +252,7 @@ class PacketBatchPool:
         self._run_soon = run_soon()
         try:
             self._waiters.append(place_in_line)
-            self._serve()  # a batch may have come back before anybody could know of us
+            self._serve()  # a batch may have come back before we were in the line
             await waiter.event.wait()
         except BaseException:
             granted, waiter.batch = waiter.batch, None
@@ -284,7 +284,7 @@ class PacketBatchPool:
         """Return a free batch.
 
         Raises:
-            anyio.WouldBlock: None is free, or those that are free go to tasks that wait.
+            anyio.WouldBlock: No batch is free, or the free ones go to tasks that wait.
         """
         if self._waiters:
             self._serve()
@@ -348,8 +348,8 @@ class PacketBatchPool:
     def _count_loss(self, loan: _Loan) -> None:
         slots = self._lent.get(loan)
         if slots is not None:
-            # They are taken back, and lent again, only after this was counted, by whomever. So
-            # while the mark is there to be taken, they hold what was lost.
+            # Slots are taken back, and lent again, only after the loss was counted, whoever
+            # counts it. So as long as the mark can be taken, they still hold the lost packets.
             settle(slots)  # what an interrupted receive has read
             loan.count_dropped(slots.held)
             loan.count_leak(self._leaked)
@@ -370,7 +370,7 @@ class PacketBatchPool:
                 self._take_over(loan)
 
     def _take_over(self, loan: _Loan) -> None:
-        """Have a batch of our own in the place of one that is over, and close it."""
+        """Replace a batch whose loan is over by one of our own, and close that."""
         slots = self._lent.pop(loan, None)
         if slots is None:
             return  # it was ended meanwhile

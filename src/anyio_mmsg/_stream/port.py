@@ -21,11 +21,11 @@ from .attributes import socket_attributes
 from .readiness import Readiness, Reads, readiness_for
 
 _PORTS: WeakKeyDictionary[socket.socket, ref[SocketPort]] = WeakKeyDictionary()
-"""The port of each socket that a receiver has: the last one, if it had several."""
+"""The port of each socket that a receiver owns: the last one, if it had several."""
 
 
 def let_receiver_go(sock: socket.socket) -> None:
-    """Have the receiver of a socket that was closed notice it, and let go of it too."""
+    """Tell the receiver of a socket that was closed, so that it lets go of the socket too."""
     port = _PORTS.get(sock, lambda: None)()
     if port is not None:
         port._let_go()

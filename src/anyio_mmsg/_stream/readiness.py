@@ -1,13 +1,13 @@
 """Waiting until a socket is readable, cheaply, and without a cancel scope.
 
-AnyIO's wait registers a reader for each wait and unregisters it again, and on asyncio it wakes the
+AnyIO registers a reader for each wait and unregisters it afterwards, and on asyncio it wakes the
 task two turns of the loop later. A receiver owns its socket. So on loops that have `add_reader`
-its reader is registered once, and the loop's callback reads at once. Trio has no such thing:
-there the wait is Trio's own. Whatever has neither gets AnyIO's wait.
+its reader is registered once, and the loop's callback reads at once. Trio has no `add_reader`:
+there the wait is Trio's own. Any other loop gets AnyIO's wait.
 
-What the loop knows is a second descriptor of the socket, which nobody else has. So it disturbs no
-other wait for the same socket. And if somebody else closes the socket, the loop does not take the
-next socket that gets its number for it, which would be deaf.
+The loop watches a second descriptor of the socket, which nobody else has. So it disturbs no other
+wait for the same socket. And if somebody else closes the socket, the loop does not mistake the
+next socket with the same number for it, which would leave that one deaf.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _ANOTHER_LOOP = (
 
 
 class Reads(Protocol):
-    """What reads from a socket when it is readable. A receiver does."""
+    """Reads from a socket when it is readable. A receiver does."""
 
     def _read_woken(self) -> int:
         """Read what the event loop says there is, into where it belongs; return how many."""
         ...
 
     def _expect_more(self) -> None:
-        """Have the next wait be left out, since something is there."""
+        """Make the next receive skip its wait, since something is there."""
         ...
 
     def _defer_error(self, error: OSError) -> None:
@@ -55,8 +55,8 @@ class Readiness(Protocol):
     def wait(self) -> Awaitable[object]:
         """Wait until the socket was readable, and was read, or `wake` was called.
 
-        To be awaited at once. Always a checkpoint. If it is cancelled, what was read stays where
-        it was read into.
+        Await it at once. Always a checkpoint. If it is cancelled, what was read stays in the
+        batch.
 
         Raises:
             RuntimeError: Another event loop is running than the one that this was made in.
@@ -114,9 +114,9 @@ class _Reader:
     uvloop forgets a reader at POLLERR, which nothing reports (libuv's `uv__poll_io`). So each
     wait registers anew there, which makes no system call where nothing was forgotten.
 
-    The loop keeps this object alive, and this knows the owner weakly. A child process that was
-    forked has the same epoll instance: what it unregistered would be gone for its parent too, so
-    it unregisters nothing.
+    The loop keeps this object alive; this object refers to its owner weakly. A forked child has
+    the same epoll instance as its parent. Unregistering there would unregister the parent's
+    reader too, so a child unregisters nothing.
     """
 
     def __init__(
@@ -130,8 +130,8 @@ class _Reader:
         import asyncio  # here, so that programs on Trio do without it
 
         self._forgets = not isinstance(loop, asyncio.BaseEventLoop)
-        # Whether the loop has it, for certain; and whether it may have it, since an interrupt may
-        # have come between.
+        # Whether the loop certainly has the reader; and whether it may have it, as an interrupt
+        # can come between registering and noting that.
         self._registered = self._may_be = False
         self._future: asyncio.Future[None] | None = None  # of the task that waits
         self._run_soon: RunSoon = run_soon()
@@ -171,8 +171,8 @@ class _Reader:
             if owner is not None:
                 owner._expect_more()
             return
-        # However this ends, the task is woken: what was read is no longer in the kernel, which
-        # will not say again that there is something.
+        # However this ends, wake the task: what was read has left the kernel, so the kernel will
+        # not report it again.
         try:
             try:
                 owner._read_woken()

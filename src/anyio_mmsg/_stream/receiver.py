@@ -112,17 +112,17 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._active: Coroutine[Any, Any, PacketBatch] | None = None
         self._stopped = self._closed = False
         self._left = 0  # how many messages may still be read after a stop
-        # The sums over batches, and the batch that is being filled, which stays here if that is
-        # cancelled: one store counts it and lets go of it.
+        # The sums over batches, and the batch that is being filled, which stays here when a
+        # `receive` is cancelled. One store both counts a batch and lets go of it.
         self._progress: tuple[Received, PacketBatch | None] = (NOTHING, None)
-        # What a task in `receive` sleeps in: for a batch of the pool, or while it lingers.
+        # The scope that a task in `receive` sleeps in: for a batch of the pool, or lingering.
         self._wait_for_batch: anyio.CancelScope | None = None
         self._lingering: anyio.CancelScope | None = None
         self._run_soon: RunSoon | None = None
 
     def __repr__(self) -> str:
         fields = vars(self)
-        if "_run_soon" not in fields:  # the last that it gets
+        if "_run_soon" not in fields:  # the last field that `_begin` sets
             return "<PacketReceiver, not made yet>"
         state = "closed" if self._closed else "stopped" if self._stopped else "open"
         with contextlib.suppress(KeyError, OSError):  # it has no name, or none any more
@@ -274,8 +274,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
     async def _fill_up(self, batch: PacketBatch) -> None:
         """Receive more, until the batch is full or the time is over, or after a `_look`."""
-        # Too short to sleep for: then the clock of a test, which only goes on while everybody
-        # sleeps, would stand still.
+        # Below `TIMER_RESOLUTION` nobody sleeps, and a test's clock, which only advances while
+        # all tasks sleep, would stand still.
         clock = time.monotonic if self._linger < TIMER_RESOLUTION else anyio.current_time
         began = self._since  # by a call that was cancelled, unless it is None
         if began is None:

@@ -15,22 +15,22 @@ from .port import Port
 class ReceiverStatistics:
     """What a `PacketReceiver` has seen up to one moment.
 
-    Packets count when their batch is handed out, each packet of a train. To the packet, what the
-    kernel had room for is in `packets`, in `unread`, still in the kernel, or in a batch that is
-    being filled.
+    Packets count when their batch is handed out; a train counts as its packets. Each packet that
+    the kernel had room for is in exactly one place: in `packets`, in `unread`, still in the
+    kernel, or in a batch that is being filled.
 
     Attributes:
         packets: Packets received.
         bytes: Their bytes, without what was cut off.
         batches: Batches that packets were received into.
-        full_batches: Those that were as full as they may be (with ``gro=True`` a train fills one
-            slot); many of them mean that the
-            application does not keep up, or that the batches are small for the load.
-        largest_batch: Packets of the largest one.
+        full_batches: Batches that were as full as they may be (with ``gro=True`` a train fills
+            one slot). Many of them mean that the application does not keep up, or that the
+            batches are small for the load.
+        largest_batch: Packets of the largest batch.
         truncated: Packets longer than a slot.
         receive_calls: How often the socket was read.
         empty_calls: How often there was nothing to read.
-        dropped: Of these packets, those that no consumer got: dropped by the policy of `feed`,
+        dropped: How many of `packets` no consumer got: they were dropped by the policy of `feed`,
             held by the receiver at its end, or in a batch that was dropped without being closed.
         unread: Packets that `PacketReceiver.aclose` found in the kernel and threw away. They are
             not in `packets`. 0 with ``count_unread=False``.
@@ -88,7 +88,7 @@ def plus(sums: Received, tally: tuple[int, int, int], full: bool) -> Received:
 
 
 class Counters:
-    """What a receiver counts beside its batches, to be frozen by `freeze`.
+    """What a receiver counts apart from its batches, to be frozen by `freeze`.
 
     Signal handlers, finalizers and other threads may interrupt it between any two bytecodes, and
     may count too: each change is one store, or one step in C.
@@ -106,8 +106,8 @@ class Counters:
         self.discarded: list[memory.Discarded] = []
         self.dropped: Counter[str] = Counter()
         self._errors: Counter[int] = Counter()
-        # The kernel's count has 32 bits, and started before ours. So: what it said last, and how
-        # many drops there were until then.
+        # The kernel's count has 32 bits, and started before ours. So keep its last value, and how
+        # many drops we had counted until then.
         self._kernel = (port.memory(), 0)
 
     def error(self, number: int) -> None:
