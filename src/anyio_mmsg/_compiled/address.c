@@ -1,5 +1,5 @@
 /* Addresses of senders in Python's form: the twin of `decode_sockaddr` in _system/sockaddr.py, for
- * the families of which anybody can forge as many as they like. */
+ * the families whose addresses anybody can forge in any number. */
 
 #include "compiled.h"
 

@@ -1,6 +1,6 @@
 /* A receive that is like the last one: by the same socket into the same ring, with nothing left over
- * from before. What _receive/functions.py would check again is one step here; whatever is not as it
- * was is left to that, which is the reference.
+ * from before. One step here replaces the checks of _receive/functions.py. If anything has
+ * changed, the receive is left to that file, which is the reference.
  *
  * `Filler.known` is what Python has found out: a tuple of a weak reference to the socket, its
  * Outlook, the engine, and the Outlook's `options` at that time.
@@ -10,7 +10,7 @@
 
 #ifdef __linux__
 
-/* A receive that is as the last one, so far: all borrowed but `slots` and `known`. */
+/* A receive that is like the last one, so far: all borrowed but `slots` and `known`. */
 typedef struct {
     Slots *slots;
     PyObject *known;

@@ -1,8 +1,8 @@
 /* Columns: the packets held as arrays. The plain twin is `Slots.columns` in _packets/slots.py.
  *
- * `data` is a memoryview of the ring's own memory where the packets lie side by side. It keeps that
- * memory alive, as the packets' views do, and Slots has it die with the first of its packets: a
- * Table for each that may be alive. All else is copied, so it lives as long as somebody has it.
+ * `data` is a memoryview of the ring's own memory where the packets lie side by side. It keeps
+ * that memory alive, as the packets' views do, and Slots releases it with the first of its
+ * packets: there is a Table for each view that may be alive. All else is copied: it stays valid.
  */
 
 #include "compiled.h"
@@ -12,11 +12,11 @@
 #include <netinet/in.h>
 #endif
 
-/* What numpy calls NaT, not a time: of a packet that has no timestamp. */
+/* What numpy calls NaT, not a time: for a packet without a timestamp. */
 #define NO_TIME INT64_MIN
 
-/* A copy may have this many times the bytes of its packets, beside these: beyond, its memory is
- * provided by the system where it is written to, since senders choose the longest packet. */
+/* A copy may have SMALL bytes, or DENSE times the bytes of its packets. The system provides the
+ * memory of a larger one only where it is written to, since senders choose the longest packet. */
 #define DENSE 4
 #define SMALL (1 << 20)
 
@@ -298,7 +298,7 @@ slots_columns(Slots *self, PyObject *allocate)
     PyObject *data = NULL, *made[COLUMNS] = {NULL}, *views[COLUMNS] = {NULL}, *tuple = NULL;
     Py_ssize_t i, rows;
     int known = 0;
-    do { /* until nothing comes between the rows and the other columns */
+    do { /* until nothing changes between the rows and the other columns */
         if (self->held == 0) {
             PyErr_SetNone(PyExc_ValueError);
             return NULL;

@@ -1,8 +1,8 @@
-/* Control data of received messages: what is read in C. The rest is decoded in Python, by
+/* Control data of received messages: the part that is read in C. The rest is decoded in Python, by
  * _system/control.py, and remembered there by its bytes.
  *
- * The kernel writes timestamps first, so what differs from packet to packet stands before what
- * is mostly the same. The bytes lie in `Recvmmsg.control`, that object's own; a slot's are valid
+ * The kernel writes timestamps, which differ from packet to packet, before the data that is mostly
+ * the same. The bytes lie in `Recvmmsg.control`, which that object owns; a slot's bytes are valid
  * until the slot is filled again.
  */
 
@@ -127,8 +127,8 @@ control_segment(const Recvmmsg *self, Py_ssize_t slot)
 
 /* What control data says about when the packet came; NULL: nothing. */
 typedef struct {
-    const struct cmsghdr *arrival; /* seconds and a rest, */
-    long long scale;               /* of which a unit has so many nanoseconds */
+    const struct cmsghdr *arrival; /* seconds and a rest */
+    long long scale;               /* nanoseconds in a unit of the rest */
     const struct cmsghdr *three;   /* of SO_TIMESTAMPING: by the kernel, unused, by the card */
     size_t length;                 /* bytes of all of these, with what fills them up */
 } Stamps;
@@ -217,7 +217,7 @@ nanoseconds(const struct cmsghdr *message, size_t count, size_t which, long long
     return sum_of(wide[0], wide[1], scale);
 }
 
-/* What some bytes are decoded to: a new reference, or NULL and an error. */
+/* Some bytes, decoded: a new reference, or NULL and an error. */
 static PyObject *
 block_of(Recvmmsg *self, const char *start, size_t length)
 {

@@ -1,9 +1,9 @@
 /* Datagrams as bytes: copies of the packets held, with their senders, in one pass; and the receive
  * that gives nothing else. The plain twins are in _packets/slots.py and _receive/datagrams.py.
  *
- * Bytes are copied out of the ring's memory, of which Slots holds an export. What makes a tuple may
- * run the garbage collector, and this finalizers that release packets. So a packet is known by its
- * number, and its bytes are copied in a step in which no Python runs.
+ * Bytes are copied out of the ring's memory, of which Slots holds an export. Making a tuple may
+ * run the garbage collector, and that may run finalizers that release packets. So a packet is
+ * known by its number, and its bytes are copied in a step in which no Python runs.
  */
 
 #include "compiled.h"

@@ -1,8 +1,8 @@
 /* What Slots hands out for the packets held: the packets, their payloads, their addresses.
  *
- * What is faster than in Python: objects that nobody else refers to are used again. A Packet, or
- * the view of one, to which Slots has the only reference can't be seen by anyone, so it becomes
- * the next packet's. One that a consumer kept is invalidated instead, and a new one is made.
+ * It is faster than Python because it uses objects again that nobody else refers to. If Slots has
+ * the only reference to a Packet, or to its view, no consumer can see it, so it becomes the next
+ * packet's. An object that a consumer kept is invalidated instead, and a new one is made.
  */
 
 #include "compiled.h"
@@ -166,9 +166,9 @@ put(Slots *self, Packet *packet, Place place)
     show(self, packet->data, place);
 }
 
-/* Have a spare packet, or a new one, show what is at a place; -1 and an error, or 0. To make a view
- * may run the garbage collector, and this finalizers that use the same slots. So whether there is
- * no live packet yet is asked after that, and from then on no Python runs. */
+/* Have a spare packet, or a new one, show what is at a place; -1 and an error, or 0. Making a view
+ * may run the garbage collector, and that may run finalizers that use the same slots. So the view
+ * is made first; then we ask whether there is no live packet yet, and from there no Python runs. */
 static int
 enliven(Slots *self, long long number, Place place)
 {
@@ -233,8 +233,8 @@ packet_of(Slots *self, long long number, Place place)
     return NULL;
 }
 
-/* The packet at a place if it is live, or can be made so by a spare without running Python, which is
- * the usual case: a new reference, or NULL. `known`: with its address. */
+/* The packet at a place if it is live, or if a spare can become it without running Python, as is
+ * usual: a new reference, or NULL. `known`: with its address. */
 static Packet *
 ready_at(Slots *self, Place place, int known)
 {
@@ -283,7 +283,7 @@ slots_column(Slots *self, PyObject *const *args, Py_ssize_t nargs, enum column w
     if (held_range(self, args, nargs, &start, &stop) < 0) {
         return NULL;
     }
-    /* By number, as what is called below may run Python, which may release some. */
+    /* By number, as the calls below may run Python, which may release some packets. */
     number = self->oldest + start;
     last = self->oldest + stop;
     list = PyList_New(stop - start);
@@ -362,7 +362,7 @@ slots_kill(Slots *self, Place place, PyObject **leftover)
     view = packet->data;
     if (Py_REFCNT(packet) == 1 && is_ours_alone(view)) {
         packet->live = 0;                /* both are spares now */
-        if (place.index > MOST_SPARES) { /* but for too many of them */
+        if (place.index > MOST_SPARES) { /* unless there are too many */
             self->handed[place.slot].rest[place.index - 1] = NULL;
             *leftover = (PyObject *)packet;
         }

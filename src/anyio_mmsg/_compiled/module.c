@@ -1,21 +1,25 @@
 /* The compiled module, an optional twin of plain Python: the same names, the same tests.
  *
- *   packet.c    Packet, and its states                            every platform
- *   slots.c     Slots: which slots are held                       every platform
- *   handout.c   what consumers get for a slot, and its end        every platform
- *   datagrams.c copies of packets as bytes, with their senders  every platform
- *   columns.c   packets as arrays                              every platform
- *   again.c     a receive that is like the last one               Linux
- *   recvmmsg.c  Recvmmsg: fills slots by recvmmsg(2)               Linux
- *   sendmmsg.c  Sendmmsg: sends pairs, packets or a ring           Linux
- *   outgoing.c  what it is to send, laid out before the first send  Linux
- *   sendcontrol.c  the control data that goes with it              Linux
- *   struck.c    sends that are struck by an earlier packet's error  Linux
- *   shortcut.c  Shortcut: the usual send by one step                Linux
- *   shortcut.c  Shortcut: the usual send by one step                Linux
- *   runs.c      runs of packets, for segmentation offload          Linux
+ *   packet.c       Packet, and its states                               every platform
+ *   slots.c        Slots: which slots are held                          every platform
+ *   handout.c      what consumers get for a slot, and its end           every platform
+ *   datagrams.c    copies of packets as bytes, with their senders       every platform
+ *   columns.c      packets as arrays                                    every platform
+ *   again.c        a receive that is like the last one                  Linux
+ *   recvmmsg.c     Recvmmsg: fills slots by recvmmsg(2)                 Linux
+ *   address.c      addresses of senders, decoded                        Linux
+ *   control.c      control data of received messages, decoded           Linux
+ *   sendmmsg.c     Sendmmsg: sends pairs, packets or a ring             Linux
+ *   outgoing.c     headers of packets to be sent, before the first send Linux
+ *   sendcontrol.c  the control data that goes out with packets          Linux
+ *   runs.c         runs of packets, for segmentation offload            Linux
+ *   struck.c       sends that an earlier packet's error strikes         Linux
+ *   shortcut.c     Shortcut: the usual send by one step                 Linux
+ *   compiled.h     what these files share
+ *   sendmmsg.h     what the files that send share
+ *   docstrings.h   what `help()` shows, written from the Python twins
  *
- * No rule lives only here: what a name promises is said in its Python twin.
+ * No rule lives only here: the Python twin of each name says what it promises.
  *
  * Supported: CPython 3.10 and later, with the GIL; subinterpreters, each with a state of its own
  * (multi-phase initialisation, heap types, nothing static that changes), also with a GIL of their

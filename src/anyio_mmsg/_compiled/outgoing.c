@@ -1,8 +1,8 @@
-/* Headers for what is to be sent, filled in before the first send. See sendmmsg.c for what keeps
- * alive what they point to.
+/* Headers for packets to be sent, filled in before the first send. sendmmsg.c says what keeps the
+ * memory alive that they point to.
  *
- * Whatever is wrong with a packet raises here. Which packet it was, and the words for the user,
- * are found by _send/outgoing.py, so that they are the same for every sender.
+ * Anything wrong with a packet raises here. _send/outgoing.py then finds out which packet it was,
+ * and words the error, so that the message is the same for every sender.
  */
 
 #include "compiled.h"
@@ -11,10 +11,10 @@
 
 #include "sendmmsg.h"
 
-/* What is needed to fill in headers, and is remembered from one packet to the next. */
+/* The state that filling in headers needs, remembered from one packet to the next. */
 typedef struct {
     Sendmmsg *self;
-    PyObject *sockaddrs; /* a dict of them by address, which encodes what it does not have */
+    PyObject *sockaddrs; /* a dict of them by address, which encodes the ones it lacks */
     int family;
     Py_ssize_t most;   /* bytes of a payload */
     PyObject *address; /* owned: the last one that was looked up, or NULL; and its sockaddr, */
@@ -227,8 +227,8 @@ lay_destination(Laying *laying, Py_ssize_t i, PyObject *address)
     return lay_address(laying, i, address);
 }
 
-/* Fill in packet `i`: a Packet, or a tuple of data, address and perhaps options. Returns 1 if it has
- * options, and nobody has read those. */
+/* Fill in packet `i`: a Packet, or a tuple of data, address and perhaps options. Returns 1 if it
+ * has options that nobody has read. */
 static int
 lay_item(Laying *laying, Py_ssize_t i, PyObject *item)
 {
@@ -262,7 +262,7 @@ lay_item(Laying *laying, Py_ssize_t i, PyObject *item)
     return done;
 }
 
-/* Fill in what a list has: packets; or, if there is a payload, addresses to send it to. */
+/* Fill in the items of a list: packets; or, if there is a payload, addresses to send it to. */
 static int
 lay_list(Laying *laying, PyObject *list, PyObject *data)
 {
@@ -350,7 +350,7 @@ sendmmsg_lay(Sendmmsg *self, PyObject *packets, PyObject *sockaddrs, int family,
     if (self->count == 0) {
         return 0;
     }
-    /* One piece for all: the headers, the iovecs, and what keeps alive what they point to. */
+    /* One piece for the headers, the iovecs, and the references that keep their memory alive. */
     memory = PyMem_Calloc((size_t)self->count,
                           sizeof(*self->headers) + sizeof(*self->iovecs) + sizeof(*self->held));
     if (memory == NULL) {

@@ -1,9 +1,9 @@
 /* Recvmmsg: fills slots by recvmmsg(2), the twin of _receive/recvfrom_into.py.
  *
- * Headers are built once. What keeps alive what they point to, until when: the iovecs point into
- * the ring's memory, of which this object holds an export, so it can neither move nor shrink; the
- * names, the iovecs and the headers themselves are this object's own. The caller of `fill` holds
- * a reference to this object for as long as the system call lasts. The kernel keeps no pointer.
+ * Headers are built once. The memory that they point to stays alive as long as this object. The
+ * iovecs point into the ring's memory, of which this object holds an export, so it can neither
+ * move nor shrink; the names, the iovecs and the headers themselves are this object's own. The
+ * caller of `fill` holds a reference to it during the system call. The kernel keeps no pointer.
  *
  * The call, errno, the lengths and the move of `tail` are one C function: no bytecode ends in
  * between, so no signal handler runs there.
@@ -117,8 +117,8 @@ set_error(Recvmmsg *self, int code, const char *message)
     return 0;
 }
 
-/* The kernel overwrites msg_namelen and msg_controllen, which are also what it may write the next
- * time. */
+/* The kernel overwrites msg_namelen and msg_controllen, which also limit what it may write the
+ * next time. */
 static void
 arm(Recvmmsg *self, Py_ssize_t first, Py_ssize_t stop)
 {
@@ -232,7 +232,7 @@ recvmmsg_read(Recvmmsg *self, Slots *slots, int fd, Py_ssize_t limit, Py_ssize_t
             continue;
         }
         if ((got == -ENOSYS || got == -EPERM) && ++refusals < 2) {
-            continue; /* a refusal is for good, so it is asked for twice */
+            continue; /* a refusal is permanent, so ask twice */
         }
         taken += Py_MAX(got, 0);
         if (got < count || self->error != Py_None) {
@@ -344,7 +344,7 @@ recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot)
     return NULL;
 }
 
-/* Decode an address of a family that senders can't forge, as those of unix sockets. */
+/* Decode an address of a family that senders can't forge, such as a unix socket's. */
 static PyObject *
 decoded(const Recvmmsg *self, const unsigned char *raw, uint32_t length)
 {

@@ -1,5 +1,5 @@
-/* Packets that are sent by runs, with segmentation offload (UDP_SEGMENT): those of one run are one
- * message, which the kernel or the device cuts. The twin of `runs` in _send/sendto.py.
+/* Packets that are sent by runs, with segmentation offload (UDP_SEGMENT): a run is one message,
+ * which the kernel or the device cuts into packets. The twin of `runs` in _send/sendto.py.
  */
 
 #include "compiled.h"
@@ -11,12 +11,11 @@
 #define SOL_UDP_LEVEL 17 /* linux/udp.h, which some C libraries lack, like the next one */
 #define UDP_SEGMENT_TYPE 103
 
-/* Segments of a run. 64 is what each kernel takes that has segmentation (4.18); later ones take
- * 128. */
+/* Segments of a run. Every kernel with segmentation (4.18) takes 64; later ones take 128. */
 #define MOST_SEGMENTS 64
 
-/* Bytes of a run, which is one datagram until it is cut: what IPv4 carries (65,535 less 20 for
- * its header and 8 for that of UDP). */
+/* Bytes of a run, which is one datagram until it is cut: as many as IPv4 carries (65,535 less 20
+ * for its header and 8 for the UDP header). */
 #define MOST_BYTES 65507
 
 Runs *
@@ -65,9 +64,10 @@ same_name(const Sendmmsg *self, Py_ssize_t one, Py_ssize_t other)
                || memcmp(a->msg_name, b->msg_name, a->msg_namelen) == 0);
 }
 
-/* How many packets from `first` on can be one message: of one size, but for the last, which may
- * be shorter, to one destination, and with the same control data. An empty packet is a run of its own, as nothing would be
- * cut off for it. Reports also the bytes, and whether they lie in one piece. */
+/* How many packets from `first` on can be one message: of one size, except that the last may be
+ * shorter, to one destination, and with the same control data. An empty packet is a run of its
+ * own, as the kernel would cut no segment for it. Reports also the bytes, and whether they lie in
+ * one piece. */
 static int
 run_length(const Sendmmsg *self, Py_ssize_t first, Py_ssize_t stop, size_t *bytes, int *whole)
 {

@@ -1,5 +1,5 @@
-/* Control data that goes out with packets. What it says is made by _send/ancillary.py, as bytes:
- * whole control messages, each padded to whole words (cmsg(3)). Here it is only pointed to.
+/* Control data that goes out with packets. _send/ancillary.py makes it, as bytes: whole control
+ * messages, each padded to whole words (cmsg(3)). The headers here only point to it.
  *
  * `Sendmmsg.controls` is bytes, for all packets, or a tuple of bytes, one for each. Neither changes,
  * and a reference to it is kept until `sendmmsg_drop`, so what headers point to stays where it is.

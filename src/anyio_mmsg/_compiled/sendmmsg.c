@@ -1,19 +1,19 @@
 /* Sendmmsg: sends by sendmmsg(2), the twin of _send/sendto.py. An object is one send.
  *
- * What keeps alive what the headers point to, until `sendmmsg_drop`, which ends the send:
+ * What the headers point to, and what keeps it alive until `sendmmsg_drop`, which ends the send:
  *
  *   payloads that are bytes      a reference to them
  *   other payloads               an export of their buffer
  *   payloads in a ring           a reference to its Slots, whose packets are pinned
  *   names                        a reference to the bytes, or to the engine that has them
  *   control data                 a reference to the bytes, or to the tuple of them
- *   headers, iovecs, runs        they are this object's own
+ *   headers, iovecs, runs        this object, which owns them
  *
  * The caller of `send` has a reference to this object for as long as the system call lasts, and
  * `busy` keeps other threads from it meanwhile. The kernel keeps no pointer.
  *
- * The call, errno, and what is recorded of it are one C function: no bytecode ends in between, so
- * no signal handler runs there.
+ * One C function makes the call, reads errno and records the outcome: no bytecode ends in between,
+ * so no signal handler runs there.
  */
 
 #include "compiled.h"

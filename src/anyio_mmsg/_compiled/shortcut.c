@@ -1,7 +1,7 @@
-/* Shortcut: the usual send by one step. The checks of the socket, the headers, the call and the result
- * are what _send/functions.py and _send/engine.py do for any send, which is the reference; here they
- * are for a list or a batch without options. Whatever is unusual is left to those,
- * before anything was sent.
+/* Shortcut: the usual send by one step, of a list or a batch without options. It checks the
+ * socket, fills in headers, makes the call and returns the result, as _send/functions.py and
+ * _send/engine.py do for any send; they are the reference. Anything unusual is left to them before
+ * anything was sent.
  */
 
 #include "compiled.h"
@@ -15,7 +15,7 @@ typedef struct {
     State *state;
     PyTypeObject *result; /* SendResult */
     PyObject *failure;    /* SendFailure */
-    PyObject *kind;       /* socket.socket: not a subclass, which may override what is asked */
+    PyObject *kind;       /* socket.socket: not a subclass, which may override methods */
     PyObject *known;      /* a dict: `Known` by id of the socket, whose entry goes with it */
     PyObject *asked;      /* a dict: by id, sockets whose errors come by the error queue */
     PyTypeObject *batch;  /* PacketBatch */
@@ -202,8 +202,8 @@ send_by(Shortcut *self, Sendmmsg *sender, PyObject *sock, PyObject *result, int 
     return made;
 }
 
-/* What a call that has arguments `args` sends as usual: a list, or the slots of a batch; a new
- * reference, or NULL, perhaps with an error. */
+/* The packets that a call with arguments `args` sends, if it is usual: a list, or the slots of a
+ * batch; a new reference, or NULL, perhaps with an error. */
 static PyObject *
 packets_of(Shortcut *self, PyObject *const *args)
 {

@@ -79,7 +79,7 @@ slots_traverse(Slots *self, visitproc visit, void *arg)
     return 0;
 }
 
-/* To break cycles: what can be part of one. The memory stays, as `buffer` points into it. */
+/* Break cycles: drop what can be part of one. The memory stays, as `buffer` points into it. */
 static int
 slots_clear(Slots *self)
 {
@@ -215,7 +215,7 @@ slots_commit(Slots *self, PyObject *const *args, Py_ssize_t nargs)
     if (nargs < 2 || nargs > 4 || !PyList_Check(args[0])) {
         return PyErr_Format(PyExc_TypeError, "commit takes a list of sizes, and senders");
     }
-    /* What may run Python comes first. */
+    /* The calls that may run Python come first. */
     sizes = args[0];
     count = PyList_GET_SIZE(sizes);
     senders = column_of(self, args[1], count, NULL);
@@ -265,7 +265,7 @@ end:
 
 /* What is held */
 
-/* The lengths of packets, as sent. A packet of a train was sent as long as it is. */
+/* The lengths of packets, as sent. For a packet of a train that is its size. */
 static PyObject *
 slots_wire_sizes(Slots *self, PyObject *Py_UNUSED(ignored))
 {

@@ -1,6 +1,6 @@
-/* Sends that are struck by the error of an earlier packet: on a socket whose errors come by its
- * error queue (IP_RECVERR), the kernel also leaves the last one with the socket, and reports it
- * instead of sending the next packet. See _send/sendto.py, its twin.
+/* Sends that are struck by the error of an earlier packet. On a socket whose errors come by its
+ * error queue (IP_RECVERR), the kernel also leaves the last error with the socket, and reports it
+ * instead of sending the next packet. The twin is in _send/sendto.py.
  */
 
 #include "compiled.h"
@@ -21,7 +21,7 @@
 #define ALWAYS 2 /* IP_PMTUDISC_DO and IPV6_PMTUDISC_DO; PROBE is one more */
 #define PROBE 3
 
-/* Bytes of a payload that is too long for no path: 552, the least path MTU that Linux believes in
+/* Bytes of a payload that every path takes: 552, the least path MTU that Linux believes in
  * (net.ipv4.route.min_pmtu), less 28 for the headers of IPv4 and UDP, rounded down. */
 #define FITS_EACH_PATH 512
 

@@ -1,1 +1,1 @@
-"""For what was written for asyncio: a `DatagramProtocol`, served by batches."""
+"""Serves protocols that were written for asyncio (`DatagramProtocol`) by batches."""

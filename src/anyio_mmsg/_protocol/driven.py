@@ -19,8 +19,8 @@ class DrivenTransport(BatchTransport):
     """Does what follows from a step of a test, before that step returns.
 
     Attributes:
-        script: What arrives: ``script.waiting`` takes lists of datagrams, and errors.
-        room: What is sent, and for how many datagrams there is room.
+        script: The input: ``script.waiting`` takes lists of datagrams, and errors.
+        room: Takes what is sent, and knows for how many datagrams there is room.
 
     Args:
         protocol: Whose methods are called.
@@ -75,7 +75,7 @@ class DrivenTransport(BatchTransport):
         """Whether it is "open", "closing" or, when all is done, "closed"."""
         return "closed" if self._over else "closing" if self._closing else "open"
 
-    # In the place of a loop
+    # In place of a loop
 
     def end(self, error: BaseException) -> None:
         """End the transport by an error."""
@@ -111,7 +111,7 @@ class DrivenTransport(BatchTransport):
         return True
 
     def _settle(self) -> None:
-        """Have what was called outside of the test's own calls take effect."""
+        """Let calls that came from outside the test's own calls take effect."""
         if not self.driven and not _loop_runs():
             self.drive()
 

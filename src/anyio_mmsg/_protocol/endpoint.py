@@ -147,7 +147,7 @@ _Found: TypeAlias = "list[tuple[int, int, Any, Any]]"
 
 
 def _check_given(sock: socket.socket, names: list[str]) -> None:
-    """Refuse a socket that is none for datagrams, and arguments that are for one to be opened."""
+    """Refuse a socket that is not for datagrams, and arguments for opening one beside it."""
     if sock.type == socket.SOCK_STREAM:
         raise ValueError(f"A datagram socket was expected, got {sock!r}")
     if names:
@@ -207,7 +207,7 @@ def _first_open(
     """Open the first socket that can be, and return it with the address that it may send to.
 
     Raises:
-        OSError: That of the first one, if none can be opened.
+        OSError: The first socket's error, if none can be opened.
     """
     if reuse_port and not hasattr(socket, "SO_REUSEPORT"):
         raise ValueError("reuse_port not supported by socket module")

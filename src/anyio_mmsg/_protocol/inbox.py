@@ -1,4 +1,4 @@
-"""What a transport has received, and hands over."""
+"""Datagrams that a transport has received, and hands over."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Inbox:
 
     Attributes:
         arrived: A batch, oldest first; None if one is to be received.
-        rest: What is to be handed over of it.
+        rest: The datagrams of it that are still to be handed over.
         more: Whether the batch was full, or ended by an error.
     """
 

@@ -1,4 +1,4 @@
-"""What a transport has to send, and how it goes out."""
+"""Datagrams that a transport has to send, and how they go out."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from .._system.error_queue import reports_errors
 from .._system.icmp import ICMP_ERRORS
 
 HEADER = 8
-"""Bytes that each datagram counts for beside its own, so that empty ones count too: those of the
-UDP header, as asyncio has it from Python 3.13 on."""
+"""Bytes that each datagram counts in addition to its own, so that empty ones count too: the size
+of the UDP header, as in asyncio from Python 3.13 on."""
 
 _CHUNK = 256
-"""Datagrams of one send at most. Those that found no room are laid out again when there is some,
-however little, so there should not be many; a call's fixed cost is nothing beside so many."""
+"""The most datagrams of one send. Datagrams that found no room are laid out again whenever there
+is a little room, so there should not be many; with this many a call's fixed cost is negligible."""
 
 
 _OTHERS = ICMP_ERRORS - {errno.EMSGSIZE}
-"""Errors that may be another datagram's. To be too long is a datagram's own as a rule, and to send
-it again would have the kernel report it once more."""
+"""Errors that may be another datagram's. EMSGSIZE is usually the datagram's own, and sending it
+again would make the kernel report it once more."""
 
 
 class Outbox:

@@ -48,7 +48,7 @@ class SendingTransport(asyncio.Transport, asyncio.DatagramTransport):
         self._watch = watch
         self._outbox = outbox
         self._only = only
-        # Where what has no address goes: to the peer of a connected socket as the system knows it.
+        # Datagrams without an address go to a connected socket's peer, as the system knows it.
         self._connected = extra["peername"] is not None
         self._high, self._low = HIGH_WATER, HIGH_WATER // 4
         self._paused = False  # the protocol was told so
@@ -93,7 +93,7 @@ class SendingTransport(asyncio.Transport, asyncio.DatagramTransport):
         )
 
     def _report_errors(self) -> None:
-        """Have the protocol know of the datagrams that the system refused, each once."""
+        """Report the datagrams that the system refused to the protocol, each once."""
         while self._outbox.errors:
             self._call("error_received", self._outbox.errors.pop(0))
 

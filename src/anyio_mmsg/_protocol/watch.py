@@ -1,4 +1,4 @@
-"""What a transport wants of its loop: to be called, in one context, as long as it wants to be."""
+"""Makes the loop call a transport, in one context, for as long as the transport wants that."""
 
 from __future__ import annotations
 

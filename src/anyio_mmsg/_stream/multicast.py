@@ -202,7 +202,7 @@ def _limit(member: Membership, joined_before: bool) -> str:
     if member.group.source is not None and joined_before:
         name = "net.ipv6.mld_max_msf" if ipv6 else "net.ipv4.igmp_max_msf"
         return f"{name} limits the sources of one group on a socket; raise it with sysctl -w"
-    if ipv6:  # which has no limit but that of memory
+    if ipv6:  # only memory limits it
         return "net.core.optmem_max limits the groups of one socket; raise it with sysctl -w"
     return (
         "net.ipv4.igmp_max_memberships limits the groups of one socket, 20 by default; raise it "

@@ -151,7 +151,7 @@ async def open_udp_socket(
     )
     options.check()
     outgoing = Outgoing.check(multicast_ttl, multicast_loop, multicast_interface)
-    await checkpoint()  # uvloop's look-up of a numeric address is none
+    await checkpoint()  # uvloop's look-up of a numeric address is not a checkpoint
     kind, local, remote = await _resolve(local_host, local_port, remote_host, remote_port, family)
     if v6only is not None and kind != socket.AF_INET6:
         raise ValueError("v6only is for IPv6 sockets; give family=socket.AF_INET6 as well")

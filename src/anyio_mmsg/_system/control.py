@@ -23,7 +23,7 @@ CONTROL_SIZE = 256
 """Bytes of a slot's control data, as in _compiled/compiled.h, which says why."""
 
 CACHE_SIZE = 4096
-"""Blocks of control data that are remembered as decoded. The number is that of addresses."""
+"""How many decoded blocks of control data are remembered: as many as addresses."""
 
 
 def _number(data: bytes) -> int | None:
@@ -34,7 +34,7 @@ def _number(data: bytes) -> int | None:
 
 
 def decode(messages: Iterable[Ancillary]) -> Control:
-    """Decode control messages, but for timestamps."""
+    """Decode control messages, except timestamps."""
     destination = interface = ecn = hop_limit = local = None
     for level, kind, data in messages:
         if (level, kind) == (SOL_IP, IP_PKTINFO) and len(data) >= 12:
@@ -107,5 +107,5 @@ CONTROLS = ControlCache()
 
 
 def control_of(messages: list[Ancillary]) -> Control:
-    """Return what control messages say, beside timestamps."""
+    """Return what control messages say, except timestamps."""
     return CONTROLS[tuple(messages[stamps_in(messages) :])]

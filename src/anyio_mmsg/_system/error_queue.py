@@ -2,8 +2,8 @@
 
 While an entry waits there, poll reports an error at once, again and again. So whoever waits for
 the socket has to read the queue. It is one queue for everything, and can't be peeked at: a
-program that reads transmit timestamps from it would lose them to us. `read_errors` reads only
-what is ours to read.
+program that reads transmit timestamps from it would lose them to us. `read_errors` reads a queue
+only if it is ours to read.
 
 Numbers are Linux's (linux/in.h, linux/in6.h, linux/errqueue.h, asm-generic/socket.h,
 linux/net_tstamp.h); Python does not name all of them.
@@ -48,7 +48,7 @@ ASKED: dict[int, tuple[Any, int]] = {}
 def report_errors(sock: socket.socket, on: bool) -> None:
     """Have the kernel queue the errors that it hears of, and remember that we asked for them.
 
-    Off, what is queued is thrown away by the kernel.
+    When this is switched off, the kernel throws queued errors away.
 
     Raises:
         OSError: The kernel, or the socket, does not know the option.
@@ -122,10 +122,10 @@ def errors_pending(sock: socket.socket) -> bool:
 
 
 def read_errors(sock: socket.socket, limit: int) -> list[IcmpError]:
-    """Read what is ours to read of a socket's error queue: `limit` errors at most, oldest first.
+    """Read a socket's error queue, if it is ours to read: `limit` errors at most, oldest first.
 
-    Never waits. What else is queued, and is ours to read, is dropped. Nothing of it is left for
-    the next receive or send to be struck by.
+    Never waits. Other entries that it meets are dropped. It leaves no error pending that would
+    strike the next receive or send.
 
     Args:
         sock: A nonblocking socket of any kind.

@@ -84,7 +84,7 @@ def inode_of(sock: socket.socket) -> int:
 class Refused:
     """Whether the system refused a call, twice: ENOSYS, or EPERM from a seccomp filter.
 
-    That is the process's fate, not a batch's.
+    A refusal applies to the whole process, not to one batch.
     """
 
     recvmmsg = False

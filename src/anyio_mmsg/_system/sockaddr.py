@@ -30,7 +30,7 @@ def decode_sockaddr(raw: bytes) -> Address:
 
     None for an empty one, a sender without a name, and for one that is shorter than its family's.
     A family other than AF_INET, AF_INET6 and AF_UNIX gives ``(family, bytes)``, as CPython does
-    for those that it does not know.
+    for families that it does not know.
     """
     if len(raw) < _FAMILY.size:
         return None

@@ -1,7 +1,7 @@
 """Control messages that say when a packet came: by the kernel's clock, and by the card's.
 
-The kernel writes them before all others (`sock_recv_cmsgs`, net/socket.c), so what differs from
-packet to packet stands before what is mostly the same. Numbers are Linux's
+The kernel writes them before all others (`sock_recv_cmsgs`, net/socket.c), so the data that
+differs from packet to packet comes before the data that is mostly the same. Numbers are Linux's
 (asm-generic/socket.h); Python does not name them.
 """
 
@@ -56,7 +56,7 @@ def timestamp_of(message: Ancillary) -> int | None:
 
 
 def _one_of_three(messages: Sequence[Ancillary], which: int) -> int | None:
-    """Return the kernel's stamp or the card's, of SO_TIMESTAMPING; zeros stand for none."""
+    """Return the kernel's or the card's stamp of SO_TIMESTAMPING; zeros mean that it has none."""
     for _, kind, data in messages[: stamps_in(messages)]:
         if kind in _THREE and len(data) in (24, 48):
             two = _TWO_LONGS if len(data) == 48 else _TWO_INTS

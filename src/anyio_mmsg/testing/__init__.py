@@ -1,4 +1,4 @@
-"""For the tests of those who use this library: packets without sockets and without a kernel.
+"""For the tests of programs that use this library: packets without sockets and without a kernel.
 
 `make_batch` returns a real `PacketBatch` that holds given packets, `fill_batch` puts some into a
 batch that you have, and `ScriptedReceiver` is a `PacketReceiver` that plays a script::
@@ -13,8 +13,8 @@ batch that you have, and `ScriptedReceiver` is a `PacketReceiver` that plays a s
                 await receiver.receive()
             assert receiver.statistics().packets == 2
 
-What they hand out went through the same code as what is received, so consumers see the same types,
-errors and states. Nothing here needs pytest.
+Their packets go through the same code as received ones, so consumers see the same types, errors
+and states. Nothing here needs pytest.
 
 `ScriptedTransport` is the transport of an `asyncio.DatagramProtocol`: a test says what arrives,
 and reads what was sent.

@@ -121,9 +121,9 @@ def play(slots: Slots, messages: Sequence[Message]) -> int:
 
 
 class _Playback(RecvfromInto):
-    """The portable engine, reading what is no socket.
+    """The portable engine, reading from an object that is not a socket.
 
-    So what a test sees went the way of what is received: read, recorded, committed, decoded.
+    So a test's packets take the same way as received ones: read, recorded, committed, decoded.
     """
 
     def __init__(self, slots: Slots) -> None:

@@ -67,7 +67,7 @@ class Datagram:
     """A packet that arrives in a test, with what the kernel says about it.
 
     One that is longer than a slot is cut, as the kernel does it, and shows as
-    `Packet.truncated`. What is None was not asked for: the packet comes without it.
+    `Packet.truncated`. A field that is None was not asked for: the packet comes without it.
 
     Args:
         data: The payload: bytes, or any object with a contiguous buffer, which is copied.

@@ -102,7 +102,7 @@ async def wait_for(step: Any) -> None:
 
 @contextlib.contextmanager
 def step_named(index: int) -> Iterator[None]:
-    """Have what is raised in the block say which step of the script is wrong."""
+    """Make errors that the block raises say which step of the script is wrong."""
     try:
         yield
     except (TypeError, ValueError) as error:
