@@ -19,6 +19,7 @@ Ctrl-C or SIGTERM stops it: what has arrived is written first. A second signal e
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 import time
@@ -26,15 +27,16 @@ from collections import Counter
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from anyio_mmsg import Columns, PacketBatchPool, PacketReceiver, open_udp_socket
 from shared import add_backend_option, announce, losses, run_on, stop_on_signal
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TWO, FOUR, ONE = ">u2", ">u4", "u1"  # bytes of a number, as networks order them
 HEADER = np.dtype(
@@ -142,6 +144,8 @@ class Collector:
 
     def keep(self, headers: Any, records: Any, received: Any, hosts: Any) -> None:
         """Keep the flows of some exports as a table, a row for each."""
+        import pyarrow as pa  # here, so that the command line can say that it is missing
+
         inside = np.arange(MOST) < headers["count"][:, None]
         flows, export = records[inside], np.nonzero(inside)[0]
         now = headers["seconds"].astype(np.int64) * 1000 + headers["nanoseconds"] // 1_000_000
@@ -163,18 +167,24 @@ class Collector:
 
     def take(self) -> pa.Table | None:
         """Return the flows that are not written yet, once; None if there are none."""
+        import pyarrow as pa
+
         flows, self.flows, self.rows = self.flows, [], 0
         return pa.concat_tables(flows) if flows else None
 
 
 def moments(now: Any, uptime: Any, then: Any) -> pa.Array:
     """Return times by an exporter's uptime: milliseconds that begin anew in 49 days."""
+    import pyarrow as pa
+
     age = (uptime - then.astype(np.uint32)).astype(np.uint32).view(np.int32)
     return pa.array((now - age).view("M8[ms]"))
 
 
 def texts(values: Any, text_of: Any) -> pa.Array:
     """Return texts of values, each different one made once."""
+    import pyarrow as pa
+
     different, which = np.unique(values, axis=0, return_inverse=True)
     made = pa.array([text_of(value) for value in different], pa.string())
     return made.take(pa.array(which.ravel()))
@@ -193,6 +203,8 @@ def address_of(host: Any) -> str:
 
 def write(table: pa.Table, folder: Path, number: int) -> Path:
     """Write a file of one row group, so that it is there as a whole or not at all."""
+    import pyarrow.parquet as pq
+
     target = folder / f"{time.time_ns()}-{os.getpid()}-{number:06}.parquet"
     part = target.with_suffix(".part")
     with part.open("wb") as file:
@@ -282,6 +294,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500_000, help="flows that make a file, too")
     parser.add_argument("--buffer", type=int, default=None, help="bytes of the socket's buffer")
     options = parser.parse_args()
+    if importlib.util.find_spec("pyarrow") is None:
+        parser.error("it needs pyarrow: pip install pyarrow")
     run_on(options.backend, run, options)
 
 

@@ -19,7 +19,7 @@ from anyio_mmsg.testing import Datagram, make_batch
 from .helpers import BUFFER, Program, each_backend, load, running, without_signals
 
 np = pytest.importorskip("numpy")
-pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed; the group 'test' has it")
+pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed; the group 'dev' has it")
 dataset = pytest.importorskip("pyarrow.dataset")
 netflow = load("netflow")
 
