@@ -383,11 +383,12 @@ def is_busy(slots: Slots) -> bool:
     return slots.reading or (filler is not None and filler.busy(slots))
 
 
-def settle(slots: Slots) -> None:
-    """Commit what an interrupted receive has read into `slots` and not committed."""
+def settle(slots: Slots) -> int:
+    """Commit what an interrupted receive has read into `slots`; return how many they hold."""
     filler: Filler | None = slots.filler
     if filler is not None:
         filler.settle(slots)
+    return slots.held
 
 
 def _clear(slots: Slots) -> None:

@@ -15,7 +15,7 @@ from anyio.abc import ObjectReceiveStream, SocketAttribute
 
 from .._arguments import whole_number
 from .._compat import RunSoon, checkpoint, run_soon
-from .._packets.batch import PacketBatch
+from .._packets.batch import PacketBatch, settle
 from .._receive.usable import ensure_usable
 from .._system.options import has_control_data, has_gro
 from .linger import TIMER_RESOLUTION, Pace, check_linger
@@ -201,7 +201,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                     if batch is None:
                         continue
                 self._progress = self._progress[0], batch
-            elif batch._slots.held:  # of a call that was cancelled
+            elif settle(batch._slots):  # of a call that was cancelled
                 await checkpoint()
                 break
             self._since = None
@@ -352,7 +352,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         """Read what had arrived when `stop` was called; raise EndOfStream if that is all."""
         await checkpoint()
         self._ensure_open()
-        if batch:  # by a callback of the loop, for a wait that an interrupt has ended
+        if settle(batch._slots):  # of a wait, or a read, that an interrupt has ended
             return
         attempts = self._left + 1  # an end, should each of them meet an error
         while self._left > 0 and attempts:
@@ -415,7 +415,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
     def _drop_batches(self) -> None:
         batch = self._progress[1]
-        if batch:
+        if batch is not None and settle(batch._slots):
             self._returned.append(self._hand_out(batch))
         elif batch is not None:
             self._progress = self._progress[0], None
