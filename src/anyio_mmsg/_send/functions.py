@@ -83,8 +83,8 @@ async def send_mmsg(
             or a route refuses, the rest of the call is sent as usual.
         reply_from_destination: Have each packet come from the address that the packet which it
             answers was sent to: a `Packet` that is sent back, or the `Packet` in a pair. Servers
-            on a machine with several addresses need that, since clients ignore answers from
-            another one than they asked. Answers to packets for a multicast or broadcast address
+            on a machine with several addresses need that, since clients ignore answers from an
+            address they did not ask. Answers to packets for a multicast or broadcast address
             come from the machine's own address there; over IPv6, and for plain addresses, from
             the one that the kernel chooses. The batch needs ``ancillary=True``, its socket
             ``destinations=True`` (Linux). The source in a packet's options wins.
@@ -96,7 +96,7 @@ async def send_mmsg(
             set by IP_TOS and IPV6_TCLASS, is kept (Linux).
         engine: "sendto", one call for each packet, on every platform; "sendmmsg", one call for up
             to 1,024, on Linux with the compiled module; "auto", the fastest available.
-        result: Is set to what is returned, as the call goes on; one for each call at a time. It
+        result: A `SendResult` that the call keeps up to date; use it for one call at a time. It
             is exact even if a signal handler raises, as at Ctrl-C.
 
     Returns:
@@ -241,7 +241,7 @@ def send_mmsg_nowait(
 
 
 def _begin(sock: socket.socket, engine: str, result: SendResult | None) -> None:
-    """Refuse what can't work; have a result that was given say that nothing was sent."""
+    """Refuse what can't work; make a result that was given say that nothing was sent."""
     if result is None:
         pass
     elif isinstance(result, SendResult):
@@ -292,7 +292,7 @@ async def _send_all(
             sender = _after(sock, sender, code, result, True)
             idle, seen = (idle + 1 if sender.handled == seen else 0), sender.handled
             if idle and errors_pending(sock):
-                # The wait has ended at once, and will while nobody reads the error queue.
+                # The wait ended at once, and will do so as long as nobody reads the error queue.
                 await back_off(idle)
             if seen < sender.count:
                 await until_writable(sock, sender.progress)

@@ -35,7 +35,7 @@ def set_buffer_size(sock: socket.socket, which: Literal["receive", "send"], size
     The warning points to the caller of the caller's caller.
     """
     option, force, limit = _BUFFERS[which]
-    # Linux doubles what it is given, to have room for its own books, and reports the double.
+    # Linux doubles the size, to have room for its own bookkeeping, and reports the double.
     factor = 2 if ON_LINUX else 1
     sock.setsockopt(socket.SOL_SOCKET, option, size)
     granted = sock.getsockopt(socket.SOL_SOCKET, option) // factor

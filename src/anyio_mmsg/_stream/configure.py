@@ -30,7 +30,7 @@ class Options:
     send_buffer_size: int | None = None
 
     def check(self) -> None:
-        """Refuse what can't be, before anything is set.
+        """Refuse impossible values, before anything is set.
 
         Raises:
             TypeError: A value is not of its type.

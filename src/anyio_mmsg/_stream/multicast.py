@@ -144,8 +144,8 @@ def check_bound_to(host: str, memberships: Sequence[Membership]) -> None:
     """Refuse a bound address at which the groups can't be heard.
 
     Linux delivers a packet by its destination: a socket bound to an address of this machine gets
-    no packet for a group, and one bound to a group none for another. Windows, where a socket
-    can't be bound to a group, delivers them all.
+    no packet for a group, and a socket bound to a group gets none for another group. Windows,
+    where a socket can't be bound to a group, delivers them all.
 
     Raises:
         ValueError: The socket would hear nothing of a group.

@@ -68,23 +68,23 @@ async def open_udp_socket(
         family: `socket.AF_INET` or `socket.AF_INET6`, to choose where a name has both.
         v6only: Whether an IPv6 socket leaves IPv4 to others (IPV6_V6ONLY). None: the system's
             default; with `local_host` None, no.
-        reuse_address: Set SO_REUSEADDR. Of sockets that are bound to one multicast group's port
-            with it, each gets every packet. It is always set if there are groups to join. On
+        reuse_address: Set SO_REUSEADDR. Sockets that are bound with it to the port of one
+            multicast group all get every packet. It is always set if there are groups to join. On
             Linux, processes of other users can then bind the same port in the same way, and the
             last one gets the packets to this machine's own addresses.
-        reuse_port: Set SO_REUSEPORT. Of sockets that are bound to one port with it, in any number
-            of processes of one user, each gets a share of the senders (socket(7)).
-        receive_buffer_size: Bytes of the kernel's buffer for what was not read yet. Linux grants
-            twice as many, and charges a packet of 1232 bytes some 2,300. Where the process may
-            (CAP_NET_ADMIN), more than net.core.rmem_max allows. If fewer are granted, a
+        reuse_port: Set SO_REUSEPORT. Sockets that are bound to one port with it, in any number of
+            processes of one user, each get a share of the senders (socket(7)).
+        receive_buffer_size: Bytes of the kernel's buffer for packets not read yet. Linux grants
+            twice as many, and charges a packet of 1232 bytes some 2,300. A process with
+            CAP_NET_ADMIN may have more than net.core.rmem_max. If fewer are granted, a
             RuntimeWarning says how many, and what to do.
-        send_buffer_size: The same for what was not sent yet, and net.core.wmem_max.
+        send_buffer_size: The same for packets not sent yet, and net.core.wmem_max.
         multicast_groups: Groups to join, of the socket's family: addresses, or `MulticastGroup`s
             to say more.
         multicast_ttl: TTL, or hop limit, of packets that are sent to groups: 0 keeps them on this
             machine. None for the system's default, which is 1: this network.
-        multicast_loop: Whether this machine hears what it sends to groups it has joined. None for
-            the system's default, which is that it does.
+        multicast_loop: Whether this machine hears its own packets to groups that it has joined.
+            None for the system's default, which is yes.
         multicast_interface: The name or index of the interface that packets to groups leave by.
             None leaves the choice to the system's routes.
         timestamps: Have the kernel stamp packets as they come in: `Packet.timestamp`. This and
@@ -99,8 +99,8 @@ async def open_udp_socket(
             one flow. Receive them into batches that were made with ``gro=True``; others are
             refused: at their first receive from the socket, after `configure_udp_socket`, and
             after a packet that was longer than its slot.
-        icmp_errors: Have the kernel keep what the network reports about packets that were sent, by
-            ICMP, and what this machine does (IP_RECVERR, Linux): a port where nobody listens, a
+        icmp_errors: Have the kernel keep errors of packets that were sent, as reported by the
+            network (ICMP) or by this machine (IP_RECVERR, Linux): a port where nobody listens, a
             host without a route, a packet that is too long for the path. `recv_mmsg` raises each
             as an `IcmpError` when there is no packet to read, `PacketReceiver` counts it and
             gives it to `on_error`, `recv_errors_nowait` returns them.
@@ -113,7 +113,7 @@ async def open_udp_socket(
             because there is no route or interface, or because of a limit of the system. The
             message names the address, or the group and the limit.
         TypeError: A numeric argument is not an int, or a boolean one not a bool.
-        ValueError: An argument is not what is said above, or this platform can't do it.
+        ValueError: An argument is not as described above, or this platform can't do it.
     """
     groups = as_groups(multicast_groups)
     if family not in (socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6):
