@@ -65,6 +65,11 @@ class Server:
         self.process.kill()
         self.process.wait()
 
+    def hold(self) -> None:
+        """Stop the process where it is, until SIGCONT."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)  # returns when it has stopped
+
     def ask(self, question: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
         """Run a function of a client's JetStream context; return what it returns."""
 
@@ -171,7 +176,7 @@ def test_a_killed_server_loses_nothing(server: Server, backend: str) -> None:
         address = program.address()
         send_all(address, numbered(0, 100))
         wait_for(program, stored=100)
-        server.process.send_signal(signal.SIGSTOP)  # it acknowledges nothing any more
+        server.hold()  # it acknowledges nothing any more
         send_all(address, numbered(100, 200))
         wait_for(program, received=200, open=100)
         server.kill()
@@ -189,7 +194,7 @@ def test_what_is_sent_again_is_stored_once(server: Server) -> None:
         address = program.address()
         send_all(address, numbered(0, 1))
         wait_for(program, stored=1)
-        server.process.send_signal(signal.SIGSTOP)
+        server.hold()
         send_all(address, numbered(1, 50))
         while numbers(
             program.line_with(" sent again "), "sent again #, of these stored before #"
