@@ -22,6 +22,7 @@ from anyio_mmsg import (
     PacketBatchPool,
     PacketReceiver,
     SendResult,
+    aclose_udp_socket,
     feed,
     multi_target_send,
     open_udp_socket,
@@ -242,6 +243,32 @@ def descriptors() -> set[str]:
     return {name for name in found if name.startswith("socket:")}
 
 
+class CloseSocket(Scenario):
+    """`aclose_udp_socket`, while another task waits for packets."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.sock = Sockets(stack).receiver
+        self.batch = PacketBatch(1, 16)
+
+    async def call(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
+        await aclose_udp_socket(self.sock)
+
+    async def beside(self) -> None:
+        if hasattr(anyio, "notify_closing"):  # else nothing wakes it
+            with pytest.raises(anyio.ClosedResourceError):
+                await recv_mmsg(self.sock, self.batch)
+
+    async def end(self) -> None:
+        await aclose_udp_socket(self.sock)
+
+    async def account(self, strike: str) -> None:
+        assert self.sock.fileno() == -1
+        assert not is_busy(self.batch._slots), "a guard is stuck"
+        self.batch.close()
+
+
 # The pool
 
 
@@ -418,6 +445,7 @@ SCENARIOS: dict[str, Any] = {
     "send_mmsg, batch": partial(Send, form="batch"),
     "multi_target_send": partial(Send, form="fan"),
     "open_udp_socket": partial(Open),
+    "aclose_udp_socket": partial(CloseSocket),
     "acquire": partial(Acquire),
     "receiver": partial(Receiving),
     "receiver, trains": partial(Receiving, kind="gro"),
