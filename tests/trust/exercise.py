@@ -326,17 +326,29 @@ def out_of_memory(most: int = 400) -> list[str]:
                         of_python = isinstance(failed, SystemError) and "method" not in str(failed)
                         if failed and not isinstance(failed, MemoryError) and not of_python:
                             found.append(f"{engine} {step.__name__} {start}: {failed!r}")
+                        quiet = 0 if failed else quiet + 1
+                        failed = None  # and the frames that it has, which may hold exports
                         check(bench)
                         del packets
-                        quiet = 0 if failed else quiet + 1
-                        failed = None  # and the frames that it has
     return found
+
+
+def is_dead(view: memoryview) -> bool:
+    try:
+        view.tobytes()
+    except ValueError:
+        return True
+    return False
 
 
 def check(bench: Bench) -> None:
     """Whatever failed, what is held can be read, and the batch goes on."""
     batch = bench.batch
+    alive = False
     for packet in batch:
+        if not compiled and not alive and is_dead(packet.data):
+            continue  # in Python a release that failed is to be done again: the oldest may be dead
+        alive = True
         assert bytes(packet.data).startswith(b"packet ") or packet.size == 1
         assert packet.size == len(packet.data)
         assert packet.address in (bench.name, None)
@@ -345,6 +357,10 @@ def check(bench: Bench) -> None:
         while True:
             recv_mmsg_nowait(bench.receiver, batch)
             batch.clear()
+    # What `recvfrom_into` had read when memory failed is committed by the next receive, which may
+    # find no more and say so.
+    assert not len(batch) or bench.engine == "recvfrom_into"
+    batch.clear()
     bench.fill(3)
     assert [bytes(packet.data) for packet in batch] == [b"packet 0", b"packet 1", b"packet 2"]
     assert batch.addresses() == [bench.name] * 3

@@ -126,15 +126,20 @@ def one_life(seed: int, found: Sockets, shim: Any) -> int:
         with contextlib.suppress(anyio.WouldBlock, anyio_mmsg.BatchFullError, OSError):
             recv_mmsg_nowait(found.receiver, world.batch, rng.choice([1, 2, 64]))
 
+    count = 0
+
     def release() -> None:
-        world.batch.release(rng.randint(0, len(world.batch)))
+        world.batch.release(count)
+
+    def clear() -> None:
+        world.batch.clear()
 
     steps: list[Callable[[], object]] = [
         receive,
         receive,
         receive,
         release,
-        lambda: world.batch.clear(),
+        clear,
         lambda: [packet.address for packet in world.batch],
         lambda: (world.batch.payloads(), world.batch.addresses(), world.batch.sizes()),
     ]
@@ -143,9 +148,14 @@ def one_life(seed: int, found: Sockets, shim: Any) -> int:
         if world.sent - world.slots.tail < 20:
             world.send(rng.randint(0, 5))
         shim.shim_plan(seed * 1000 + turn, rng.choice([0, 200, 700]), lies)
-        step = rng.choice(steps)
-        with point(rng), contextlib.suppress(Interrupt):
-            step()
+        step, held = rng.choice(steps), len(world.batch)
+        count = rng.randint(0, held)
+        try:
+            with point(rng):
+                step()
+        except Interrupt:
+            if step in (release, clear) and len(world.batch) == held:
+                step()  # it was not done, and has to be done again
         if rng.random() < 0.5:
             world.check(keep=rng.random() < 0.3)
     shim.shim_plan(0, 0, 0)

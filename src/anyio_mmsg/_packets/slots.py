@@ -425,7 +425,8 @@ class Slots:
             self._tables.end(oldest + done)
             dead.extend(map(memoryview.release, views[at : at + done]))
         except BufferError as stuck:
-            error, done = stuck, len(dead)
+            # Without its frames: it and this one would keep each other alive.
+            error, done = stuck.with_traceback(None), len(dead)
         mark_released(packets[at : at + done])
         if self._scribble:
             self._overwrite(done)
@@ -434,10 +435,7 @@ class Slots:
         if 2 * at >= len(views):  # so that at most half of the views are dead
             self._handed = oldest + done, views[at:], packets[at:]
         if error is not None:
-            try:
-                raise BufferError(done) from error
-            finally:
-                del error  # else it and this frame keep each other alive
+            raise BufferError(done) from error
 
     def _overwrite(self, count: int) -> None:
         """Scribble over the bytes of the `count` oldest packets."""
