@@ -101,9 +101,9 @@ class Server:
         async for batch in self._receiver:
             now = anyio.current_time()
             with batch:
-                for packet in batch:
-                    # aioquic keeps what it gets, and its parser takes nothing but bytes.
-                    self._endpoint.receive(bytes(packet.data), packet.address, now)
+                # As bytes: aioquic keeps what it gets, and its parser takes nothing else.
+                for data, address in batch.datagrams():
+                    self._endpoint.receive(data, address, now)
             await self._send()
 
     async def _watch_the_clock(self) -> None:
