@@ -62,7 +62,7 @@ def test_pairs(gso: bool, sending: str, inet: Family) -> None:
         check(result, received(receiver), DATAS)
         steps += 1
         assert result.handled <= len(DATAS)
-    assert steps > 6
+    assert steps > (0 if sending == "auto" else 6)  # compiled, the usual send is one step
     assert result.handled == len(DATAS)
 
 
