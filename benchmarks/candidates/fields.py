@@ -17,7 +17,17 @@ FIELD = struct.Struct("<I")
 """The first of a packet, where many have a sequence number."""
 
 
-class Summing(Ours):
+class Fields(Ours):
+    """Reads one field of each packet alone.
+
+    Attributes:
+        total: The sum of the fields.
+    """
+
+    total = 0
+
+
+class Summing(Fields):
     """`PacketBatch.columns`, and numpy's sum of a column of it."""
 
     async def receive(self, count: int, use: Use) -> None:
@@ -29,12 +39,12 @@ class Summing(Ours):
             await recv_mmsg(sock, batch, limit)
             columns = batch.columns()
             fields = np.asarray(columns.data)[:, : FIELD.size].view("<u4")
-            self.octets += int(fields.sum(dtype="u8"))
+            self.total += int(fields.sum(dtype="u8"))
             self.got += len(columns)
             batch.clear()
 
 
-class Unpacking(Ours):
+class Unpacking(Fields):
     """``for packet in batch`` with `struct.unpack_from`, and a sum of Python's."""
 
     async def receive(self, count: int, use: Use) -> None:
@@ -47,7 +57,7 @@ class Unpacking(Ours):
             for packet in batch:
                 (field,) = unpack(packet.data)
                 total += field
-            self.octets += total
+            self.total += total
             self.got += len(batch)
             batch.clear()
 
