@@ -251,4 +251,4 @@ def test_every_allocation_may_fail(engine: str, inet: Family) -> None:
                 got += [data for data, _ in recv_datagrams_nowait(receiver)]
         assert got == [b"0", b"1", b"2", b"3"], start
         start += 1
-    assert failures > 4
+    assert failures  # how many allocations there are is the interpreter's
