@@ -155,6 +155,8 @@ def test_slots_of_lost_trains_are_freed_with_those_around_them() -> None:
     slots.commit([10, 100, 10, 100, 100, 10], range(6), None, segments)
     assert (len(batch), batch.free) == (4, 1)
     assert batch.sizes() == [40, 40, 20, 100]
+    assert batch.truncated() == [packet.truncated for packet in batch]
+    assert batch.wire_sizes() == [packet.wire_size for packet in batch]
     assert batch.addresses() == [1, 1, 1, 4]
     batch.release(3)
     assert batch.free == 4

@@ -46,6 +46,7 @@ def test_an_empty_batch() -> None:
     assert not batch
     assert batch.free == 3
     assert list(batch) == batch.payloads() == batch.addresses() == batch.sizes() == []
+    assert batch.truncated() == batch.wire_sizes() == []
     batch.clear()
     batch.release(0)
     with pytest.raises(IndexError, match="packet 0 of a batch that holds 0"):
@@ -81,7 +82,8 @@ def test_packets() -> None:
     assert batch
     assert (len(batch), batch.free) == (3, 5)
     assert batch.payloads() == batch._slots.copies() == [b"one", b"", b"three"]
-    assert batch.sizes() == [3, 0, 5]
+    assert batch.sizes() == batch.wire_sizes() == [3, 0, 5]
+    assert batch.truncated() == [False, False, False]
     assert batch.addresses() == [("host", 0), ("host", 1), ("host", 2)]
     assert [p.address for p in batch] == batch.addresses()
     assert batch[-1].data == batch[2].data == b"three"
@@ -108,6 +110,8 @@ def test_a_datagram_longer_than_its_slot() -> None:
     assert (full.data, full.size, full.truncated, full.wire_size) == (b"1234", 4, False, 4)
     assert (short.data, short.size, short.truncated, short.wire_size) == (b"1", 1, False, 1)
     assert batch.sizes() == [4, 4, 1]
+    assert batch.truncated() == [True, False, False]
+    assert batch.wire_sizes() == [8, 4, 1]
     assert repr(cut) == "<Packet of 4 bytes from ('host', 0), truncated>"
 
 
@@ -121,7 +125,7 @@ def test_a_datagram_of_unknown_length() -> None:
         True,
         None,
     )
-    assert batch.sizes() == [4]
+    assert (batch.sizes(), batch.truncated(), batch.wire_sizes()) == ([4], [True], [None])
 
 
 def test_views_are_read_only_and_inside_the_ring() -> None:

@@ -89,6 +89,10 @@ class Ring(RuleBasedStateMachine):
         assert self.batch.sizes() == [
             min(len(sent), self.batch.slot_size) for sent, _ in self.held
         ]
+        assert self.batch.wire_sizes() == [len(sent) for sent, _ in self.held]
+        assert self.batch.truncated() == [
+            len(sent) > self.batch.slot_size for sent, _ in self.held
+        ]
 
     def check(self, packet: Packet, sent: bytes, sender: int) -> None:
         assert packet.data == sent[: self.batch.slot_size]

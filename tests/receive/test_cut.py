@@ -73,9 +73,9 @@ def ping(host: str) -> None:
                 sock.sendto(header + bytes(57), (host, 0))
                 assert recv_mmsg_nowait(sock, batch) == 1
                 cut = [False, False, False, True, True, True, False, True]
-                assert [packet.truncated for packet in batch] == cut
+                assert [packet.truncated for packet in batch] == batch.truncated() == cut
                 lengths = [8, 48, 64, None, None, 99, 64, None]
-                assert [packet.wire_size for packet in batch] == lengths
+                assert [packet.wire_size for packet in batch] == batch.wire_sizes() == lengths
                 assert batch.sizes() == [8, 48, 64, 64, 64, 64, 64, 64]
                 assert {batch[n].data[0] for n in (0, 1, 2, 3, 4, 7)} == {answer}
     print("played")

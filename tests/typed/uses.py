@@ -119,6 +119,8 @@ async def receiving(sock: socket.socket) -> None:
         assert_type(batch.payloads(), list[memoryview])
         assert_type(batch.addresses(), list[Address])
         assert_type(batch.sizes(), list[int])
+        assert_type(batch.truncated(), list[bool])
+        assert_type(batch.wire_sizes(), list[int | None])
         assert_type(batch.buffer, memoryview)
         assert_type(
             (batch.capacity, batch.slot_size, batch.free, len(batch)), tuple[int, int, int, int]

@@ -6,13 +6,14 @@ import operator
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol, SupportsIndex, cast, overload
+from typing import NoReturn, Protocol, SupportsIndex, cast, overload
 
 from .._arguments import whole_number
 from . import Packet, Slots
+from .argument import argument, memory_argument
 from .columns import Columns, columns_of
 from .memory import Memory, borrowed, paged
-from .packet import Address
+from .packet import UNKNOWN_WIRE_SIZE, Address
 
 PACKET_DATA_SIZE = 1232
 """Bytes of a slot by default: the UDP payload that every IPv6 path carries unfragmented. 1280 (the
@@ -73,42 +74,6 @@ class _Closed:
 _CLOSED = cast(Slots, _Closed())
 
 
-class _Argument:
-    """An argument of `PacketBatch` as a read-only attribute; on the class, its default."""
-
-    def __init__(self, default: object) -> None:
-        self.default = default
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, batch: Any, owner: type) -> object:
-        return self.default if batch is None else getattr(batch._slots, self.name)
-
-    def __set__(self, batch: object, value: object) -> NoReturn:
-        raise AttributeError(
-            f"{self.name} can't be set: it describes memory that exists. Make another batch"
-        )
-
-
-class _Memory(_Argument):
-    """The program's own memory, as it was given, or None; the slots have a view of it."""
-
-    def __get__(self, batch: Any, owner: type) -> object:
-        if batch is not None:
-            batch._slots.capacity  # noqa: B018  # or a ValueError, if it is closed
-            return batch._given
-        return self.default
-
-
-def _argument(default: object) -> Any:
-    return _Argument(default)
-
-
-def _memory() -> Any:
-    return _Memory(None)
-
-
 @dataclass(init=False, eq=False, repr=False)
 class PacketBatch:
     """A ring of fixed slots in memory that is allocated once, and the packets that it holds.
@@ -151,12 +116,12 @@ class PacketBatch:
             or `memory` is read-only, not C-contiguous, or has fewer bytes than the slots.
     """
 
-    capacity: int = _argument(NUM_RCVMMSGS)
-    slot_size: int = _argument(PACKET_DATA_SIZE)
-    engine: str = _argument("auto")
-    gro: bool = _argument(False)
-    ancillary: bool = _argument(False)
-    memory: object = _memory()
+    capacity: int = argument(NUM_RCVMMSGS)
+    slot_size: int = argument(PACKET_DATA_SIZE)
+    engine: str = argument("auto")
+    gro: bool = argument(False)
+    ancillary: bool = argument(False)
+    memory: object = memory_argument()
 
     _slots = _CLOSED  # also of an object whose __init__ was not called, or raised
     _lease = cast("Lease | None", None)
@@ -218,6 +183,20 @@ class PacketBatch:
         if sizes and max(sizes) > limit:
             return [min(size, limit) for size in sizes]
         return sizes
+
+    def truncated(self) -> list[bool]:
+        """Return `Packet.truncated` of each packet held, oldest first."""
+        slots = self._slots
+        limit = slots.slot_size
+        return [size > limit for size in slots.wire_sizes()]
+
+    def wire_sizes(self) -> list[int | None]:
+        """Return `Packet.wire_size` of each packet held, oldest first."""
+        slots = self._slots
+        limit, sizes = slots.slot_size, slots.wire_sizes()
+        if sizes and max(sizes) == UNKNOWN_WIRE_SIZE > limit:
+            return [None if size == UNKNOWN_WIRE_SIZE else size for size in sizes]
+        return cast("list[int | None]", sizes)
 
     def timestamps(self) -> list[int | None]:
         """Return `Packet.timestamp` of each packet held, oldest first.
