@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -246,6 +247,22 @@ async def test_no_socket_at_all(receive: Receive, thing: Any) -> None:
         await receive(thing, PacketBatch())
     with pytest.raises(TypeError):
         recv_mmsg_nowait(thing, PacketBatch())
+
+
+async def test_no_socket_after_one_that_is_gone(engine: str, inet: Family) -> None:
+    """What is known of a batch's last socket does not pass for anything else."""
+    batch, sender = PacketBatch(engine=engine), inet.open()
+    with socket.fromfd(sender.fileno(), sender.family, sender.type) as sock:
+        sock.setblocking(False)
+        sender.sendto(b"x", sender.getsockname())
+        await recv_mmsg(sock, batch)
+    del sock
+    gc.collect()
+    nothing: Any = None
+    with pytest.raises(TypeError, match="NoneType"):
+        recv_mmsg_nowait(nothing, batch)
+    with pytest.raises(TypeError, match="NoneType"):
+        await recv_mmsg(nothing, batch)
 
 
 async def test_an_anyio_socket() -> None:

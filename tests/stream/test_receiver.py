@@ -193,6 +193,47 @@ async def test_cancelled_anywhere_no_packet_is_lost(
     assert receiver.pool.statistics().free == 2
 
 
+@pytest.mark.parametrize("linger", [0.0, 0.02])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+async def test_a_cancellation_goes_before_what_is_there(
+    first: bool, linger: float, engine: str, inet: Family
+) -> None:
+    sock, sender = inet.pair()
+    pool = PacketBatchPool(2, 3, 16, engine)
+    async with PacketReceiver(sock, pool, linger=linger) as receiver:
+        with anyio.fail_after(5):
+            if not first:
+                sender.send(b"x")
+                (await receiver.receive()).close()
+            sender.send(b"y")
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await receiver.receive()
+            assert scope.cancelled_caught
+            with await receiver.receive() as batch:
+                assert contents(batch) == [b"y"]
+
+
+@pytest.mark.parametrize("linger", [0.0, 0.02])
+async def test_packets_at_every_wait_do_not_hide_a_cancellation(
+    linger: float, engine: str, inet: Family
+) -> None:
+    sock, sender = inet.pair()
+    pool = PacketBatchPool(2, 3, 16, engine)
+    async with PacketReceiver(sock, pool, linger=linger) as receiver:
+        batches = 0
+        with anyio.fail_after(5), anyio.CancelScope() as scope:
+            sender.send(b"x")
+            async for batch in receiver:
+                with batch:
+                    sender.send(b"x")
+                batches += 1
+                assert batches < 9
+                if batches == 3:
+                    scope.cancel()
+        assert batches == 3
+
+
 async def test_what_is_held_at_the_end_counts_as_dropped(inet: Family) -> None:
     sock, sender = inet.pair()
     receiver = PacketReceiver(sock, linger=60)

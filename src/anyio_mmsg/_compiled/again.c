@@ -43,7 +43,7 @@ refers_to(PyObject *reference, PyObject *thing)
     Py_XDECREF(found); /* compared only, and the caller has `thing` */
     return alive < 0 ? -1 : found == thing;
 #else
-    return PyWeakref_GetObject(reference) == thing;
+    return thing != Py_None && PyWeakref_GetObject(reference) == thing; /* None if it is dead */
 #endif
 }
 

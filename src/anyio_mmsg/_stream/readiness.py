@@ -22,7 +22,14 @@ from weakref import ref
 
 import anyio
 
-from .._compat import RunSoon, asyncio_loop, run_soon, wait_socket_readable
+from .._compat import (
+    RunSoon,
+    asyncio_loop,
+    checkpoint_if_cancelled,
+    hides_cancellation,
+    run_soon,
+    wait_socket_readable,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -130,6 +137,7 @@ class _Reader:
         import asyncio  # here, so that programs on Trio do without it
 
         self._forgets = not isinstance(loop, asyncio.BaseEventLoop)
+        self._hides = hides_cancellation()
         # Whether the loop certainly has the reader; and whether it may have it, as an interrupt
         # can come between registering and noting that.
         self._registered = self._may_be = False
@@ -144,8 +152,19 @@ class _Reader:
             raise RuntimeError(_ANOTHER_LOOP)
         if not self._registered or self._forgets:
             self.register()
+        if self._hides:
+            return self._wait_unless_cancelled()
         self._future = future = loop.create_future()
         return future
+
+    async def _wait_unless_cancelled(self) -> None:
+        """Wait on a loop that calls us before it delivers a cancellation.
+
+        Packets that come all the time would have a task receive for ever.
+        """
+        await checkpoint_if_cancelled()
+        self._future = future = self._loop.create_future()
+        await future
 
     def register(self) -> None:
         """Have the loop call us when the socket is readable."""
