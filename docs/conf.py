@@ -79,6 +79,8 @@ _aliases = [
     "Destination",
     "OverloadPolicy",
     "Packets",
+    "ReceiveEngine",
+    "SendEngine",
     "Sender",
     "Step",
 ]

@@ -24,7 +24,14 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from anyio_mmsg import PACKET_DATA_SIZE, PacketBatch, __version__, compiled, recv_mmsg
+from anyio_mmsg import (
+    PACKET_DATA_SIZE,
+    PacketBatch,
+    ReceiveEngine,
+    __version__,
+    compiled,
+    recv_mmsg,
+)
 from shared import run_on, stop_on_signal
 
 # A packet: the checksum of all that follows it, the sequence number, 0 to 1220 bytes of body. The
@@ -119,7 +126,7 @@ async def send(sock: socket.socket, run: Run, everything: anyio.CancelScope) -> 
     everything.cancel()  # all have arrived, or none came for so long that the rest is lost
 
 
-async def receive(sock: socket.socket, run: Run, engine: str) -> None:
+async def receive(sock: socket.socket, run: Run, engine: ReceiveEngine) -> None:
     """Check what arrives: one wait, then a batch of packets."""
     batch = PacketBatch(engine=engine)
     seen = bytearray(run.packets)
@@ -160,7 +167,7 @@ def progress(run: Run) -> str:
     return f"{run.backend:>8}: {run.arrived:>11,} of {run.packets:,} packets, {percent:>3} %"
 
 
-async def loopback(run: Run, engine: str) -> None:
+async def loopback(run: Run, engine: ReceiveEngine) -> None:
     """Send and receive all packets of a run."""
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,

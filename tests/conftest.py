@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from anyio_mmsg import ReceiveEngine, SendEngine
 from anyio_mmsg._system.platform import why_no_batch_calls
 
 # What helpers assert is then checked under `python -O` too, as what tests assert is.
@@ -69,15 +70,17 @@ def _of_linux(call: str) -> Any:
 
 
 @pytest.fixture(params=["recvfrom_into", _of_linux("recvmmsg")])
-def engine(request: pytest.FixtureRequest) -> str:
+def engine(request: pytest.FixtureRequest) -> ReceiveEngine:
     """The engine to receive by."""
-    return str(request.param)
+    engine: ReceiveEngine = request.param
+    return engine
 
 
 @pytest.fixture(params=["sendto", _of_linux("sendmmsg")])
-def sending(request: pytest.FixtureRequest) -> str:
+def sending(request: pytest.FixtureRequest) -> SendEngine:
     """The engine to send by."""
-    return str(request.param)
+    engine: SendEngine = request.param
+    return engine
 
 
 @pytest.fixture(

@@ -20,8 +20,14 @@ from typing import Any
 import pytest
 from anyio.lowlevel import checkpoint
 
-from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, recv_mmsg_nowait
 from anyio_mmsg._packets.packet import Control
+from anyio_mmsg._system.platform import why_no_batch_calls
+
+ENGINES: list[ReceiveEngine] = ["recvfrom_into"]
+"""To receive by, on this machine."""
+if not why_no_batch_calls():
+    ENGINES.append("recvmmsg")
 
 without_trio = pytest.mark.skipif(not find_spec("trio"), reason="trio is not installed")
 by_pythons_allocator = pytest.mark.skipif(

@@ -19,6 +19,7 @@ from anyio_mmsg import (
     PacketBatch,
     PacketBatchPool,
     PacketReceiver,
+    ReceiveEngine,
     SendFailure,
     SendResult,
     UnusableSocketError,
@@ -28,7 +29,7 @@ from anyio_mmsg import (
 from .helpers import Family
 
 
-def test_packets(inet: Family, engine: str) -> None:
+def test_packets(inet: Family, engine: ReceiveEngine) -> None:
     receiver, sender = inet.pair()
     for data in (b"", b"ab", b"abcdef"):
         sender.send(data)
@@ -46,7 +47,7 @@ def test_packets(inet: Family, engine: str) -> None:
     assert repr(short) == repr(cut) == "<Packet, released>"
 
 
-def test_batches(inet: Family, engine: str) -> None:
+def test_batches(inet: Family, engine: ReceiveEngine) -> None:
     receiver, sender = inet.pair()
     sender.send(b"x")
     batch = PacketBatch(4, engine=engine)
@@ -59,7 +60,7 @@ def test_batches(inet: Family, engine: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_batch_that_is_being_filled(inet: Family, engine: str) -> None:
+async def test_a_batch_that_is_being_filled(inet: Family, engine: ReceiveEngine) -> None:
     """A debugger's thread may ask for it too."""
     batch = PacketBatch(4, engine=engine)
     seen: list[str] = []

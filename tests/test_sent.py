@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from anyio_mmsg import SendFailure, SendResult, send_mmsg_nowait
+from anyio_mmsg import SendEngine, SendFailure, SendResult, send_mmsg_nowait
 
 from .helpers import Family, nowhere
 
@@ -38,7 +38,7 @@ def test_several_failures_are_a_group() -> None:
     assert list(raised.value.exceptions) == errors
 
 
-def test_failures_of_a_send(sending: str, family: Family) -> None:
+def test_failures_of_a_send(sending: SendEngine, family: Family) -> None:
     sock, (address, number) = family.open(), nowhere(family)
     good = sock.getsockname()
     result = send_mmsg_nowait(sock, [(b"x", good), (b"y", address)], engine=sending)

@@ -16,6 +16,7 @@ from anyio_mmsg import (
     PacketBatch,
     PacketBatchPool,
     PacketReceiver,
+    ReceiveEngine,
     recv_datagrams,
     recv_mmsg,
     recv_mmsg_nowait,
@@ -69,9 +70,9 @@ class Receiver(ABC):
 class Ours(Receiver):
     """`recv_mmsg`, with a batch of `limit` slots that is cleared after each call."""
 
-    def __init__(self, sock: socket.socket, engine: str, limit: int) -> None:
+    def __init__(self, sock: socket.socket, engine: ReceiveEngine, limit: int) -> None:
         super().__init__(sock)
-        self.engine = engine
+        self.engine: ReceiveEngine = engine
         self.limit = limit
 
     async def open(self) -> None:
@@ -203,7 +204,7 @@ def datagrams_key(loop: str) -> str:
 
 
 def _ours(
-    key: str, label: str, loop: str, engine: str, limit: int, kind: Kind = "ours"
+    key: str, label: str, loop: str, engine: ReceiveEngine, limit: int, kind: Kind = "ours"
 ) -> ReceiverSpec:
     return Spec(
         key,

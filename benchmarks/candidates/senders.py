@@ -15,6 +15,7 @@ from anyio.abc import UDPSocket
 from anyio_mmsg import (
     PACKET_DATA_SIZE,
     PacketBatch,
+    SendEngine,
     multi_target_send,
     recv_mmsg_nowait,
     send_mmsg,
@@ -55,7 +56,7 @@ class Sender(ABC):
 class OurSender(Sender):
     """`send_mmsg` of pairs."""
 
-    def __init__(self, sock: socket.socket, engine: str, gso: bool = False) -> None:
+    def __init__(self, sock: socket.socket, engine: SendEngine, gso: bool = False) -> None:
         self.sock = sock
         self.options: dict[str, Any] = {"gso": gso, "engine": engine}
 
@@ -111,7 +112,7 @@ class FanSender(OurSender):
 
 
 async def open_ours(
-    sock: socket.socket, kind: type[OurSender], engine: str, gso: bool = False
+    sock: socket.socket, kind: type[OurSender], engine: SendEngine, gso: bool = False
 ) -> Sender:
     """Send by ours.
 
@@ -312,6 +313,13 @@ FLOORS: list[SenderSpec] = [
         (FLOOR_GSO, "C, sendmmsg(2), GSO", ("gso",)),
     )
 ]
+WAYS: tuple[tuple[str, str, type[OurSender], SendEngine], ...] = (
+    (PAIRS, "send_mmsg(pairs)", OurSender, "auto"),
+    (BATCH, "send_mmsg(batch)", BatchSender, "auto"),
+    (FAN, "multi_target_send", FanSender, "auto"),
+    (GSO, "send_mmsg(pairs, gso=True)", OurSender, "auto"),
+    (PLAIN_PAIRS, "send_mmsg(pairs), plain Python", OurSender, "sendto"),
+)
 OURS = [
     _spec(
         ours_key(what, loop),
@@ -322,13 +330,7 @@ OURS = [
         MANY,
         PLAIN if what == PLAIN_PAIRS else None,
     )
-    for what, label, kind, engine in (
-        (PAIRS, "send_mmsg(pairs)", OurSender, "auto"),
-        (BATCH, "send_mmsg(batch)", BatchSender, "auto"),
-        (FAN, "multi_target_send", FanSender, "auto"),
-        (GSO, "send_mmsg(pairs, gso=True)", OurSender, "auto"),
-        (PLAIN_PAIRS, "send_mmsg(pairs), plain Python", OurSender, "sendto"),
-    )
+    for what, label, kind, engine in WAYS
     for loop in LOOPS
 ]
 LOOP, QH3 = "send-sendto", "send-qh3"

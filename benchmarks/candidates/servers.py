@@ -19,6 +19,8 @@ from anyio_mmsg import (
     PacketBatch,
     PacketBatchPool,
     PacketReceiver,
+    ReceiveEngine,
+    SendEngine,
     recv_datagrams,
     recv_mmsg,
     recv_mmsg_nowait,
@@ -67,7 +69,7 @@ class Server(ABC):
 class OurServer(Server):
     """One wait, a batch of requests, one call for all replies."""
 
-    engines = ("auto", "auto")
+    engines: tuple[ReceiveEngine, SendEngine] = ("auto", "auto")
     """To receive and to send by."""
     gso = False
     linger: float | None = None

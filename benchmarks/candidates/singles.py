@@ -13,7 +13,15 @@ from typing import TypeAlias
 
 import anyio
 
-from anyio_mmsg import PACKET_DATA_SIZE, PacketBatch, recv_mmsg, recv_mmsg_nowait, send_mmsg_nowait
+from anyio_mmsg import (
+    PACKET_DATA_SIZE,
+    PacketBatch,
+    ReceiveEngine,
+    SendEngine,
+    recv_mmsg,
+    recv_mmsg_nowait,
+    send_mmsg_nowait,
+)
 from benchmarks import udp
 from benchmarks.spec import LOOPS, PLAIN, Kind, Spec
 
@@ -32,7 +40,7 @@ async def recvfrom(sock: socket.socket, count: int) -> int:
     return perf_counter_ns() - start
 
 
-async def receive_nowait(sock: socket.socket, count: int, engine: str = "auto") -> int:
+async def receive_nowait(sock: socket.socket, count: int, engine: ReceiveEngine = "auto") -> int:
     """`recv_mmsg_nowait`, data and address read, and the batch cleared."""
     batch = PacketBatch(64, PACKET_DATA_SIZE, engine)
     start = perf_counter_ns()
@@ -44,7 +52,7 @@ async def receive_nowait(sock: socket.socket, count: int, engine: str = "auto") 
     return perf_counter_ns() - start
 
 
-async def receive_one(sock: socket.socket, count: int, engine: str = "auto") -> int:
+async def receive_one(sock: socket.socket, count: int, engine: ReceiveEngine = "auto") -> int:
     """`recv_mmsg` of one packet, otherwise the same."""
     batch = PacketBatch(64, PACKET_DATA_SIZE, engine)
     start = perf_counter_ns()
@@ -84,7 +92,7 @@ async def sendto(sock: socket.socket, count: int) -> int:
     return perf_counter_ns() - start
 
 
-async def send_nowait(sock: socket.socket, count: int, engine: str = "auto") -> int:
+async def send_nowait(sock: socket.socket, count: int, engine: SendEngine = "auto") -> int:
     """`send_mmsg_nowait` of one pair."""
     data, address = bytes(PACKET_DATA_SIZE), sock.getsockname()
     start = perf_counter_ns()

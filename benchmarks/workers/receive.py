@@ -31,7 +31,7 @@ from typing import cast
 
 import anyio
 
-from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, recv_mmsg_nowait
 from benchmarks import udp
 from benchmarks.candidates.receivers import Receiver, ReceiverSpec, Use
 from benchmarks.candidates.receiving_peers import SPECS
@@ -102,7 +102,7 @@ def resident() -> int:
     return pages * resource.getpagesize()
 
 
-def slot_bytes(engine: str, capacity: int, slot_size: int) -> float:
+def slot_bytes(engine: ReceiveEngine, capacity: int, slot_size: int) -> float:
     """Return the bytes by slot that a batch takes at its fullest: data and addresses read."""
     with udp.open_socket() as sock, udp.Filler(sock, capacity, slot_size) as filler:
         udp.set_buffer(sock, capacity * slot_size * 4)
@@ -165,7 +165,7 @@ async def obey(receiver: Receiver, options: socket.socket) -> None:
             case ["memory"]:
                 answer({"rss": resident()})
             case ["slots", capacity, slot_size, engine]:
-                size = slot_bytes(engine, int(capacity), int(slot_size))
+                size = slot_bytes(cast(ReceiveEngine, engine), int(capacity), int(slot_size))
                 answer({"beyond": size - int(slot_size)})
             case _:
                 raise SystemExit(f"unknown command: {words}")

@@ -32,7 +32,13 @@ Sending: `send_mmsg`, `send_mmsg_nowait`, `multi_target_send`; they return a `Se
 
 from ._build import __version__ as __version__
 from ._packets import Packet, compiled
-from ._packets.batch import NUM_RCVMMSGS, PACKET_DATA_SIZE, BatchFullError, PacketBatch
+from ._packets.batch import (
+    NUM_RCVMMSGS,
+    PACKET_DATA_SIZE,
+    BatchFullError,
+    PacketBatch,
+    ReceiveEngine,
+)
 from ._packets.columns import Columns
 from ._packets.packet import Address
 from ._protocol.loops import batched_loop_factory
@@ -41,6 +47,7 @@ from ._receive.datagrams import recv_datagrams, recv_datagrams_nowait
 from ._receive.errors import recv_errors_nowait
 from ._receive.functions import recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
 from ._send.ancillary import SendOptions
+from ._send.engine import SendEngine
 from ._send.functions import multi_target_send, send_mmsg, send_mmsg_nowait
 from ._send.outgoing import Destination, Packets, Payload
 from ._send.result import SendFailure, SendResult, UnusableSocketError
@@ -73,7 +80,9 @@ __all__ = [
     "Packets",
     "Payload",
     "PoolStatistics",
+    "ReceiveEngine",
     "ReceiverStatistics",
+    "SendEngine",
     "SendFailure",
     "SendOptions",
     "SendResult",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anyio_mmsg import Packet, PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import Packet, PacketBatch, ReceiveEngine, recv_mmsg_nowait
 
 from .packets import ALL, LOOPBACK, OPTIONS, Line
 
@@ -19,7 +19,7 @@ ASKED_BY: dict[str, str] = dict(
 
 
 @pytest.fixture
-def batch(engine: str) -> PacketBatch:
+def batch(engine: ReceiveEngine) -> PacketBatch:
     return PacketBatch(8, engine=engine, ancillary=True)
 
 
@@ -86,7 +86,7 @@ def test_nothing_was_asked_for(kind: str, batch: PacketBatch) -> None:
 
 
 @pytest.mark.parametrize("gro", [False, True])
-def test_a_batch_without_room_names_the_fix(kind: str, gro: bool, engine: str) -> None:
+def test_a_batch_without_room_names_the_fix(kind: str, gro: bool, engine: ReceiveEngine) -> None:
     batch = PacketBatch(8, engine=engine, gro=gro)
     with Line(kind, **ALL, gro=gro) as line:
         line.send(b"1")
@@ -99,7 +99,7 @@ def test_a_batch_without_room_names_the_fix(kind: str, gro: bool, engine: str) -
                 getattr(batch, column)()
 
 
-def test_columns_of_nothing(engine: str) -> None:
+def test_columns_of_nothing(engine: ReceiveEngine) -> None:
     for ancillary in (False, True):
         batch = PacketBatch(8, engine=engine, ancillary=ancillary)
         assert [getattr(batch, column)() for column in COLUMNS] == [[]] * 5
@@ -151,7 +151,7 @@ def test_slots_are_used_again(kind: str, batch: PacketBatch) -> None:
             expected = expected[-len(batch) :] if len(batch) else []
 
 
-def test_a_batch_that_changes_sockets(engine: str, batch: PacketBatch) -> None:
+def test_a_batch_that_changes_sockets(engine: ReceiveEngine, batch: PacketBatch) -> None:
     """Each packet keeps what its own socket was asked for."""
     with Line("inet", **ALL) as first, Line("inet", ecn=True) as second, Line("inet") as third:
         for line in (first, second, third, first):

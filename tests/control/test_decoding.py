@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, recv_mmsg_nowait
 from anyio_mmsg._packets.packet import Control
 from anyio_mmsg._system.control import (
     CACHE_SIZE,
@@ -179,7 +179,7 @@ def test_the_cache_is_bounded() -> None:
     assert cache[b""] == Control()
 
 
-def test_timestamps_do_not_fill_the_cache(engine: str) -> None:
+def test_timestamps_do_not_fill_the_cache(engine: ReceiveEngine) -> None:
     batch = PacketBatch(64, engine=engine, ancillary=True)
     with Line("inet", **ALL) as line:
         line.send(b"1")

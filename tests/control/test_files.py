@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, recv_mmsg_nowait
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts files as Linux shows them")
 
@@ -20,7 +20,7 @@ def open_files() -> int:
 
 @pytest.mark.parametrize("count", [1, 5])
 @pytest.mark.parametrize("ancillary", [False, True])
-def test_are_closed(engine: str, ancillary: bool, count: int) -> None:
+def test_are_closed(engine: ReceiveEngine, ancillary: bool, count: int) -> None:
     receiver, sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with receiver, sender:
         receiver.setblocking(False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anyio_mmsg import PacketBatchPool, PacketReceiver, open_udp_socket
+from anyio_mmsg import PacketBatchPool, PacketReceiver, ReceiveEngine, open_udp_socket
 from anyio_mmsg._system import control, options, stamps
 
 from .packets import ALL, LOOPBACK
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 HOSTS = {"inet": ("0.0.0.0", "127.0.0.2"), "inet6": ("::1", "::1"), "mapped": ("::", "127.0.0.2")}
 
 
-async def test_all_that_packets_can_say(kind: str, engine: str) -> None:
+async def test_all_that_packets_can_say(kind: str, engine: ReceiveEngine) -> None:
     local, host = HOSTS[kind]
     asked: dict[str, Any] = {**ALL, "v6only": False if kind == "mapped" else None}
     sock = await open_udp_socket(local, **asked)
@@ -54,7 +54,7 @@ async def test_another_platform_says_so(name: str, monkeypatch: pytest.MonkeyPat
         pass
 
 
-async def test_the_old_timestamps(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+async def test_the_old_timestamps(monkeypatch: pytest.MonkeyPatch, engine: ReceiveEngine) -> None:
     """Of a kernel before 5.1, which does not know the new option."""
     monkeypatch.setattr(options, "SO_TIMESTAMPNS_NEW", 12345)
     sock = await open_udp_socket("127.0.0.1", timestamps=True)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyio_mmsg import PacketBatch, configure_udp_socket, recv_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, configure_udp_socket, recv_mmsg_nowait
 from anyio_mmsg._system.control import SOL_IP, Ancillary, control_of
 from anyio_mmsg._system.stamps import (
     SO_TIMESTAMP_NEW,
@@ -45,7 +45,7 @@ def three(kind: int, software: int, hardware: int) -> Ancillary:
 
 
 @pytest.mark.parametrize("form", [SO_TIMESTAMP_NEW, SO_TIMESTAMP, "SO_TIMESTAMPING", "both"])
-def test_asked_for_by_the_program(form: Any, engine: str, kind: str) -> None:
+def test_asked_for_by_the_program(form: Any, engine: ReceiveEngine, kind: str) -> None:
     with Line(kind, ecn=True, hop_limits=True) as line:
         if form in ("SO_TIMESTAMPING", "both"):
             flags = RX_SOFTWARE | SOFTWARE | RAW_HARDWARE

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, recv_mmsg_nowait
 
 from .packets import ALL, LOOPBACK, Line
 
@@ -24,7 +24,7 @@ def count(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-def test_all_together(count: int, kind: str, engine: str) -> None:
+def test_all_together(count: int, kind: str, engine: ReceiveEngine) -> None:
     batch = PacketBatch(8, engine=engine, gro=True, ancillary=True)
     with Line(kind, **ALL, gro=True) as line:
         hosts = [line.hosts[0], line.hosts[-1]]
@@ -46,7 +46,7 @@ def test_all_together(count: int, kind: str, engine: str) -> None:
         assert batch.addresses() == [line.name] * len(batch)
 
 
-def test_control_data_that_nobody_asked_for(kind: str, engine: str) -> None:
+def test_control_data_that_nobody_asked_for(kind: str, engine: ReceiveEngine) -> None:
     """A batch for trains alone: the segment size is found among the rest."""
     batch = PacketBatch(8, engine=engine, gro=True)
     with Line(kind, **ALL, gro=True) as line:

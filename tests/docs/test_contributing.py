@@ -13,7 +13,7 @@ from .blocks import ROOT, executed, python_blocks, runs
 
 IMPORTS = """
 import pytest
-from anyio_mmsg import PacketBatch, recv_mmsg
+from anyio_mmsg import PacketBatch, ReceiveEngine, recv_mmsg
 from tests.conftest import anyio_backend, engine, inet
 from tests.helpers import Family
 """

@@ -12,6 +12,7 @@ from anyio_mmsg import (
     IcmpError,
     PacketBatch,
     PacketReceiver,
+    ReceiveEngine,
     configure_udp_socket,
     open_udp_socket,
     recv_datagrams,
@@ -28,7 +29,7 @@ from .test_queue import SO_TIMESTAMPING, SOFTWARE, TX_SOFTWARE
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_connected_socket(engine: str, version: Version) -> None:
+async def test_a_connected_socket(engine: ReceiveEngine, version: Version) -> None:
     host, port = version.unheard()
     batch = PacketBatch(engine=engine)
     sock = await open_udp_socket(remote_host=host, remote_port=port, icmp_errors=True)
@@ -44,7 +45,7 @@ async def test_a_connected_socket(engine: str, version: Version) -> None:
                 recv_mmsg_nowait(sock, batch)
 
 
-async def test_a_buffer_that_is_full(engine: str, version: Version) -> None:
+async def test_a_buffer_that_is_full(engine: ReceiveEngine, version: Version) -> None:
     """Then the queue has no room, and the error comes as the kernel leaves it: a plain one."""
     sock, address = version.open(), version.unheard()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -65,7 +66,7 @@ async def test_a_buffer_that_is_full(engine: str, version: Version) -> None:
         recv_mmsg_nowait(sock, batch)
 
 
-async def test_errors_in_a_queue_of_the_programs(engine: str, version: Version) -> None:
+async def test_errors_in_a_queue_of_the_programs(engine: ReceiveEngine, version: Version) -> None:
     """They are the program's too: the library says what the kernel does, once."""
     sock, address = version.open(errors=False), version.unheard()
     option = error_queue.IP_RECVERR if version.name != "inet6" else error_queue.IPV6_RECVERR

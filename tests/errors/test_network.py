@@ -29,9 +29,8 @@ from anyio_mmsg import (
     recv_mmsg,
 )
 from anyio_mmsg._system.error_queue import errors_pending
-from anyio_mmsg._system.platform import why_no_batch_calls
 
-from ..helpers import contents
+from ..helpers import ENGINES, contents
 from ..send.test_network import MISSING, SECONDS, OtherNetwork, change, own_network
 
 MTU = 1280
@@ -157,7 +156,7 @@ async def play(world: World) -> None:
         MTU,
     )
     asker: Any = None
-    for engine in ("recvfrom_into", *(() if why_no_batch_calls() else ("recvmmsg",))):
+    for engine in ENGINES:
         batch = PacketBatch(engine=engine)
         sock = await open_udp_socket(icmp_errors=True, **any_host)
         with sock:

@@ -13,6 +13,7 @@ from anyio.lowlevel import checkpoint
 from anyio_mmsg import (
     PacketBatch,
     PacketReceiver,
+    ReceiveEngine,
     recv_datagrams,
     recv_datagrams_nowait,
     recv_mmsg,
@@ -46,7 +47,7 @@ def opened(version: Version, foreign: bool) -> socket.socket:
 @foreign
 @pytest.mark.parametrize("receive", [recv_mmsg, recv_mmsg_exact])
 async def test_one_each_call(
-    foreign: bool, receive: Any, engine: str, version: Version, anyio_backend: Any
+    foreign: bool, receive: Any, engine: ReceiveEngine, version: Version, anyio_backend: Any
 ) -> None:
     sock, address = opened(version, foreign), version.unheard()
     batch = PacketBatch(engine=engine)
@@ -91,7 +92,7 @@ async def provoke_later(sock: socket.socket, address: tuple[str, int], data: byt
 
 
 @foreign
-async def test_while_it_waits(foreign: bool, engine: str, version: Version) -> None:
+async def test_while_it_waits(foreign: bool, engine: ReceiveEngine, version: Version) -> None:
     sock, address = opened(version, foreign), version.unheard()
     batch = PacketBatch(engine=engine)
     with anyio.fail_after(5):
@@ -104,7 +105,7 @@ async def test_while_it_waits(foreign: bool, engine: str, version: Version) -> N
 
 
 @foreign
-def test_without_waiting(foreign: bool, engine: str, version: Version) -> None:
+def test_without_waiting(foreign: bool, engine: ReceiveEngine, version: Version) -> None:
     sock, address = opened(version, foreign), version.unheard()
     batch = PacketBatch(engine=engine)
     provoke(sock, address, b"0", b"1", b"2")
@@ -121,7 +122,9 @@ def test_without_waiting(foreign: bool, engine: str, version: Version) -> None:
     assert contents(batch) == [b"data"]
 
 
-async def test_packets_come_first_once_the_error_was_raised(engine: str, version: Version) -> None:
+async def test_packets_come_first_once_the_error_was_raised(
+    engine: ReceiveEngine, version: Version
+) -> None:
     """The kernel has an error outrank what is queued, once."""
     sock, address = version.open(), version.unheard()
     provoke(sock, address, b"0", b"1")

@@ -13,6 +13,7 @@ import pytest
 from anyio_mmsg import (
     IcmpError,
     PacketBatch,
+    ReceiveEngine,
     open_udp_socket,
     recv_errors_nowait,
     recv_mmsg_nowait,
@@ -38,7 +39,7 @@ def test_oldest_first_up_to_the_limit(version: Version) -> None:
     assert recv_errors_nowait(sock) == []
 
 
-def test_none_comes_twice(engine: str, version: Version) -> None:
+def test_none_comes_twice(engine: ReceiveEngine, version: Version) -> None:
     sock, address = version.open(), version.unheard()
     batch = PacketBatch(engine=engine)
     provoke(sock, address, b"0", b"1", b"2", b"3")

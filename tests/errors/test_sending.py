@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from anyio_mmsg import SendResult, send_mmsg, send_mmsg_nowait
+from anyio_mmsg import SendEngine, SendResult, send_mmsg, send_mmsg_nowait
 from anyio_mmsg._system.error_queue import IP_RECVERR, IPV6_RECVERR, read_errors
 from anyio_mmsg._system.icmp import ICMP_ERRORS
 
@@ -46,7 +46,7 @@ def received(sock: socket.socket) -> list[bytes]:
 @whose
 @how_sent
 def test_each_is_sent_though_others_are_refused(
-    gso: bool, opened: Callable[[Version], socket.socket], sending: str, version: Version
+    gso: bool, opened: Callable[[Version], socket.socket], sending: SendEngine, version: Version
 ) -> None:
     """Loopback reports a refusal within the send, so every other packet is struck."""
     sender, receiver = opened(version), version.open(errors=False)
@@ -63,7 +63,7 @@ def test_each_is_sent_though_others_are_refused(
 
 @whose
 def test_what_is_pending_before_the_call(
-    opened: Callable[[Version], socket.socket], sending: str, version: Version
+    opened: Callable[[Version], socket.socket], sending: SendEngine, version: Version
 ) -> None:
     sender, receiver = opened(version), version.open(errors=False)
     for _ in range(3):
@@ -75,7 +75,7 @@ def test_what_is_pending_before_the_call(
     assert [error.errno for error in errors] == [errno.ECONNREFUSED] * 3
 
 
-def test_an_option_that_the_program_sets_later(sending: str, version: Version) -> None:
+def test_an_option_that_the_program_sets_later(sending: SendEngine, version: Version) -> None:
     """After the first send by the socket, by which it is known."""
     sender, receiver = version.open(errors=False), version.open(errors=False)
     packets: list[Any] = [(b"there", receiver.getsockname()[:2])]
@@ -90,7 +90,7 @@ def test_an_option_that_the_program_sets_later(sending: str, version: Version) -
 
 @how_sent
 def test_a_packet_that_is_too_long_is_reported_once(
-    gso: bool, sending: str, version: Version
+    gso: bool, sending: SendEngine, version: Version
 ) -> None:
     """Its error is its own: sent again, it would be queued a second time."""
     sender, receiver = version.open(), version.open(errors=False)
@@ -113,7 +113,7 @@ def test_a_packet_that_is_too_long_is_reported_once(
     assert [error.errno for error in errors] == [errno.ECONNREFUSED, errno.EMSGSIZE]
 
 
-def test_an_error_that_is_its_own_in_the_end(sending: str, version: Version) -> None:
+def test_an_error_that_is_its_own_in_the_end(sending: SendEngine, version: Version) -> None:
     """One that stays however often the packet is sent; those after it are sent."""
     sender, receiver = version.open(), version.open(errors=False)
     if version.name == "inet6":
@@ -128,7 +128,7 @@ def test_an_error_that_is_its_own_in_the_end(sending: str, version: Version) -> 
     assert received(receiver) == [b"2"]
 
 
-def test_while_errors_arrive_from_another_thread(sending: str, version: Version) -> None:
+def test_while_errors_arrive_from_another_thread(sending: SendEngine, version: Version) -> None:
     """Whatever strikes when, no packet fails, is lost, or is sent twice."""
     sender, receiver = version.open(), version.open(errors=False)
     receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
@@ -154,7 +154,7 @@ def test_while_errors_arrive_from_another_thread(sending: str, version: Version)
 
 @pytest.mark.anyio
 async def test_a_wait_for_room_with_unread_errors_pauses(
-    sending: str, version: Version, monkeypatch: pytest.MonkeyPatch
+    sending: SendEngine, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each wait would end at once. Room comes when the sender's buffer is made larger."""
     from anyio_mmsg._send import functions

@@ -11,6 +11,8 @@ from contextlib import ExitStack
 
 import pytest
 
+from anyio_mmsg import ReceiveEngine
+
 from .helpers import DEADLINE, EXAMPLES, each_backend, read_terminal, running, without_signals
 
 
@@ -22,7 +24,7 @@ def table(lines: list[str]) -> dict[str, tuple[int, ...]]:
 
 
 @each_backend
-def test_loopback_loses_nothing(backend: str, engine: str) -> None:
+def test_loopback_loses_nothing(backend: str, engine: ReceiveEngine) -> None:
     with running(
         "loopback.py", "--packets", "5000", "--backend", backend, "--engine", engine
     ) as program:

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from anyio_mmsg import PacketBatch, recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, recv_mmsg, recv_mmsg_exact, recv_mmsg_nowait
 from anyio_mmsg._packets.batch import TRAIN_SIZE
 from anyio_mmsg._system.control import SOL_UDP, UDP_GRO
 
@@ -62,7 +62,7 @@ def test_fields_say_how_it_was_made() -> None:
             setattr(batch, name, False)
 
 
-def test_repr_counts_packets_and_free_slots(engine: str, inet: Flow) -> None:
+def test_repr_counts_packets_and_free_slots(engine: ReceiveEngine, inet: Flow) -> None:
     batch = PacketBatch(4, engine=engine, gro=True)
     assert repr(batch) == "<PacketBatch capacity=4 held=0 free=4>"
     inet.send(*numbered(7, 10))
@@ -78,7 +78,7 @@ def _resident_bytes() -> int:
     return pages * 4096
 
 
-def test_memory_is_provided_where_it_is_written_to(engine: str, inet: Flow) -> None:
+def test_memory_is_provided_where_it_is_written_to(engine: ReceiveEngine, inet: Flow) -> None:
     before = _resident_bytes()
     batches = [PacketBatch(64, engine=engine, gro=True) for _ in range(16)]
     for batch in batches:
@@ -90,7 +90,7 @@ def test_memory_is_provided_where_it_is_written_to(engine: str, inet: Flow) -> N
 
 @pytest.mark.parametrize("receive", ["recv_mmsg", "recv_mmsg_nowait", "recv_mmsg_exact"])
 def test_a_batch_without_gro_is_refused_and_nothing_lost(
-    receive: str, engine: str, inet: Flow, anyio_backend: Any
+    receive: str, engine: ReceiveEngine, inet: Flow, anyio_backend: Any
 ) -> None:
     packets = inet.send(*numbered(5, 100)) + inet.single(b"one")
     plain = PacketBatch(8, engine=engine)
@@ -115,7 +115,9 @@ def test_a_batch_without_gro_is_refused_and_nothing_lost(
     check(batch, packets, inet.names[:1] * 6)
 
 
-def test_a_batch_without_gro_that_was_used_elsewhere_is_refused(engine: str, inet: Flow) -> None:
+def test_a_batch_without_gro_that_was_used_elsewhere_is_refused(
+    engine: ReceiveEngine, inet: Flow
+) -> None:
     plain = PacketBatch(8, engine=engine)
     other = inet.open()
     inet.sender.sendto(b"plain", other.getsockname())
@@ -130,7 +132,7 @@ def test_a_batch_without_gro_that_was_used_elsewhere_is_refused(engine: str, ine
     assert plain.payloads() == [b"plain"] * 2
 
 
-def test_a_socket_is_not_known_by_an_address_that_is_used_again(engine: str) -> None:
+def test_a_socket_is_not_known_by_an_address_that_is_used_again(engine: ReceiveEngine) -> None:
     """A socket that was checked is gone, and one that is made after it may have its id."""
     plain = PacketBatch(64, engine=engine)
     for _ in range(20):

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from anyio_mmsg import PacketBatch, recv_datagrams_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, recv_datagrams_nowait
 from anyio_mmsg._system.platform import Refused
 
 from ..packets.test_columns import check, rows
@@ -44,7 +44,7 @@ def test_each_packet_is_cut(flows: Flow) -> None:
     assert [data for data, _ in got] == [data[:7] for data in numbered(3, 100, 2)]
 
 
-def test_columns(flow: Flow, engine: str) -> None:
+def test_columns(flow: Flow, engine: ReceiveEngine) -> None:
     batch = PacketBatch(8, engine=engine, gro=True)
     sent = flow.send(*numbered(5, 100, 40)) + flow.single(b"") + flow.single(b"alone", 1)
     drain(flow.receiver, batch)
@@ -66,7 +66,7 @@ def test_columns(flow: Flow, engine: str) -> None:
     assert check(batch).data.shape == (1, 1)  # a view can't have rows of nothing
 
 
-def test_around_the_end(inet: Flow, engine: str) -> None:
+def test_around_the_end(inet: Flow, engine: ReceiveEngine) -> None:
     batch = PacketBatch(3, engine=engine, gro=True)
     left: list[bytes] = []
     for turn in range(7):
@@ -82,7 +82,7 @@ def test_around_the_end(inet: Flow, engine: str) -> None:
         drain(inet.receiver, batch)
 
 
-def test_one_long_packet_among_many_costs_no_memory(inet: Flow, engine: str) -> None:
+def test_one_long_packet_among_many_costs_no_memory(inet: Flow, engine: ReceiveEngine) -> None:
     """A sender chooses the longest packet. What is not written to is not provided."""
     batch = PacketBatch(64, engine=engine, gro=True)
     sent = []

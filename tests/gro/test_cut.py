@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
-from anyio_mmsg import PacketBatch, compiled, recv_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, compiled, recv_mmsg_nowait
 from anyio_mmsg._packets import Slots
 from anyio_mmsg._packets.packet import Control
 from anyio_mmsg._packets.slots import LOST
@@ -48,7 +48,7 @@ def ask_for_too_much(sock: socket.socket) -> None:
 
 @pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
 @pytest.mark.parametrize("gro", [False, True])
-def test_what_the_kernel_cut(gro: bool, engine: str) -> None:
+def test_what_the_kernel_cut(gro: bool, engine: ReceiveEngine) -> None:
     """Packets are kept, and trains taken apart; their control data is said to be cut."""
     with Flow("::1", gro=gro, **ALL) as flow:
         ask_for_too_much(flow.receiver)
@@ -69,7 +69,7 @@ def test_what_the_kernel_cut(gro: bool, engine: str) -> None:
 
 
 @pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
-def test_nobody_asked_for_what_was_cut(engine: str) -> None:
+def test_nobody_asked_for_what_was_cut(engine: ReceiveEngine) -> None:
     with Flow("::1", **ALL) as flow:
         ask_for_too_much(flow.receiver)
         batch = PacketBatch(8, engine=engine, gro=True)

@@ -6,14 +6,16 @@ import struct
 
 import pytest
 
-from anyio_mmsg import PacketBatch, send_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, SendEngine, send_mmsg_nowait
 from anyio_mmsg._system.control import SOL_UDP, UDP_GRO
 
 from .flow import Flow, drain, numbered
 
 
 @pytest.mark.parametrize("gso", [False, True])
-def test_a_batch_of_trains(gso: bool, flow: Flow, engine: str, sending: str) -> None:
+def test_a_batch_of_trains(
+    gso: bool, flow: Flow, engine: ReceiveEngine, sending: SendEngine
+) -> None:
     batch = PacketBatch(8, engine=engine, gro=True)
     packets = flow.send(*numbered(9, 100, last=1)) + flow.single(b"") + flow.single(b"one")
     packets += flow.send(*numbered(30, 50, start=20))
@@ -26,7 +28,7 @@ def test_a_batch_of_trains(gso: bool, flow: Flow, engine: str, sending: str) -> 
     assert batch.payloads() == packets[2:]
 
 
-def test_from_two_senders(flow: Flow, engine: str, sending: str) -> None:
+def test_from_two_senders(flow: Flow, engine: ReceiveEngine, sending: SendEngine) -> None:
     batch = PacketBatch(8, engine=engine, gro=True)
     first = flow.send(*numbered(9, 100, last=1))
     second = flow.send(*numbered(5, 100, start=20), sender=1)
@@ -37,7 +39,7 @@ def test_from_two_senders(flow: Flow, engine: str, sending: str) -> None:
         assert [flow.senders[1].recv(200) for _ in second] == second
 
 
-def test_goes_back_as_one(flow: Flow, engine: str) -> None:
+def test_goes_back_as_one(flow: Flow, engine: ReceiveEngine) -> None:
     """To a socket with UDP_GRO, which says the segment size."""
     flow.sender.setsockopt(SOL_UDP, UDP_GRO, 1)
     batch = PacketBatch(8, engine=engine, gro=True)

@@ -16,12 +16,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from anyio_mmsg import BatchFullError, Packet, PacketBatch, recv_mmsg_nowait
-from anyio_mmsg._system.platform import why_no_batch_calls
+from anyio_mmsg import BatchFullError, Packet, PacketBatch, ReceiveEngine, recv_mmsg_nowait
 
+from ..helpers import ENGINES
 from .flow import Flow
 
-ENGINES = ["recvfrom_into"] if why_no_batch_calls() else ["recvfrom_into", "recvmmsg"]
 Sent = tuple[bytes, int]
 """A packet's bytes, and the index of its sender."""
 
@@ -36,7 +35,7 @@ def exported(view: memoryview) -> Iterator[None]:
 class Side:
     """One engine: its batch and what was handed out, beside the number of the packet."""
 
-    def __init__(self, engine: str, capacity: int) -> None:
+    def __init__(self, engine: ReceiveEngine, capacity: int) -> None:
         self.flow = Flow()
         self.batch = PacketBatch(capacity, engine=engine, gro=True)
         self.out: list[tuple[int, Packet | memoryview]] = []

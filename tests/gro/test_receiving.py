@@ -8,7 +8,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from anyio_mmsg import BatchFullError, PacketBatch, recv_mmsg, recv_mmsg_exact
+from anyio_mmsg import BatchFullError, PacketBatch, ReceiveEngine, recv_mmsg, recv_mmsg_exact
 
 from ..helpers import assert_others_run
 from .flow import Flow, check, numbered
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def batch(engine: str) -> PacketBatch:
+def batch(engine: ReceiveEngine) -> PacketBatch:
     return PacketBatch(4, engine=engine, gro=True)
 
 

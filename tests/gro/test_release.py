@@ -10,14 +10,14 @@ import weakref
 
 import pytest
 
-from anyio_mmsg import Packet, PacketBatch, compiled, recv_mmsg_nowait
+from anyio_mmsg import Packet, PacketBatch, ReceiveEngine, compiled, recv_mmsg_nowait
 from anyio_mmsg._packets import Slots
 
 from .flow import Flow, check, drain, numbered
 
 
 @pytest.fixture
-def batch(engine: str) -> PacketBatch:
+def batch(engine: ReceiveEngine) -> PacketBatch:
     return PacketBatch(4, engine=engine, gro=True)
 
 
@@ -57,7 +57,9 @@ def test_of_more_than_is_held(inet: Flow, batch: PacketBatch) -> None:
     assert len(batch) == 6
 
 
-def test_a_slot_is_filled_anew_only_after_its_last_packet(engine: str, inet: Flow) -> None:
+def test_a_slot_is_filled_anew_only_after_its_last_packet(
+    engine: ReceiveEngine, inet: Flow
+) -> None:
     batch = PacketBatch(2, engine=engine, gro=True)
     first = inet.send(*numbered(5, 50))
     second = inet.send(*numbered(5, 50, start=10))
@@ -144,7 +146,7 @@ def test_what_nobody_keeps_is_not_kept(inet: Flow, batch: PacketBatch) -> None:
     assert [view() for view in views] == [None] * 20
 
 
-def test_trains_of_other_lengths_in_one_slot(engine: str, inet: Flow) -> None:
+def test_trains_of_other_lengths_in_one_slot(engine: ReceiveEngine, inet: Flow) -> None:
     batch = PacketBatch(1, engine=engine, gro=True)
     kept: list[tuple[Packet, memoryview]] = []
     for count in (5, 30, 1, 60, 2, 30, 7):
@@ -183,7 +185,7 @@ with Flow() as flow:
 """
 
 
-def test_development_mode_overwrites_the_bytes_used(engine: str) -> None:
+def test_development_mode_overwrites_the_bytes_used(engine: ReceiveEngine) -> None:
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM, engine]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("ok\n", "")

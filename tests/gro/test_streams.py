@@ -8,7 +8,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from anyio_mmsg import PacketBatchPool, PacketReceiver, open_udp_socket
+from anyio_mmsg import PacketBatchPool, PacketReceiver, ReceiveEngine, open_udp_socket
 from anyio_mmsg._system.options import has_gro
 
 from .flow import Flow, check, drain, numbered
@@ -22,7 +22,7 @@ async def test_a_socket_for_trains() -> None:
             assert has_gro(sock) == gro
 
 
-async def test_a_pool_for_trains(inet: Flow, engine: str) -> None:
+async def test_a_pool_for_trains(inet: Flow, engine: ReceiveEngine) -> None:
     pool = PacketBatchPool(2, 4, engine=engine, gro=True)
     kept: list[Any] = []
     for turn in range(6):
@@ -38,7 +38,7 @@ async def test_a_pool_for_trains(inet: Flow, engine: str) -> None:
     assert pool.statistics().free == 2
 
 
-async def test_a_batch_of_trains_that_is_dropped(inet: Flow, engine: str) -> None:
+async def test_a_batch_of_trains_that_is_dropped(inet: Flow, engine: ReceiveEngine) -> None:
     """It goes back with all of its packets, and they are counted."""
     pool = PacketBatchPool(1, 4, engine=engine, gro=True)
     async with PacketReceiver(inet.receiver, pool) as receiver:
@@ -60,14 +60,16 @@ async def test_a_receiver_makes_the_pool_that_its_socket_needs(inet: Flow) -> No
             check(batch, packets, inet.names[:1] * 5)
 
 
-async def test_a_pool_that_is_not_for_trains(inet: Flow, engine: str) -> None:
+async def test_a_pool_that_is_not_for_trains(inet: Flow, engine: ReceiveEngine) -> None:
     async with PacketReceiver(inet.receiver, PacketBatchPool(engine=engine)) as receiver:
         inet.send(*numbered(5, 10))
         with pytest.raises(ValueError, match="gro=True"):
             await receiver.receive()
 
 
-async def test_statistics_count_packets_and_full_batches_messages(inet: Flow, engine: str) -> None:
+async def test_statistics_count_packets_and_full_batches_messages(
+    inet: Flow, engine: ReceiveEngine
+) -> None:
     pool = PacketBatchPool(2, 8, engine=engine, gro=True)
     async with PacketReceiver(inet.receiver, pool, limit=2) as receiver:
         for trains in ([5], [7, 3], [2]):
@@ -85,7 +87,7 @@ async def test_statistics_count_packets_and_full_batches_messages(inet: Flow, en
     assert receiver.statistics().unread == 16
 
 
-async def test_all_that_had_arrived_comes_after_a_stop(inet: Flow, engine: str) -> None:
+async def test_all_that_had_arrived_comes_after_a_stop(inet: Flow, engine: ReceiveEngine) -> None:
     """A train is one message to the kernel, which counts bytes, however many packets it is."""
     pool = PacketBatchPool(1, 4, engine=engine, gro=True)
     packets: list[bytes] = []
@@ -101,7 +103,7 @@ async def test_all_that_had_arrived_comes_after_a_stop(inet: Flow, engine: str) 
 
 
 @pytest.mark.parametrize("linger", [0.0005, 0.01])
-async def test_lingering_for_trains(linger: float, inet: Flow, engine: str) -> None:
+async def test_lingering_for_trains(linger: float, inet: Flow, engine: ReceiveEngine) -> None:
     """A batch is full with as many trains as its limit, and nothing is lost."""
     pool = PacketBatchPool(2, 4, engine=engine, gro=True)
     packets: list[bytes] = []
@@ -125,7 +127,7 @@ async def test_lingering_for_trains(linger: float, inet: Flow, engine: str) -> N
     assert statistics.packets == 270
 
 
-async def test_a_full_batch_of_trains_ends_lingering(inet: Flow, engine: str) -> None:
+async def test_a_full_batch_of_trains_ends_lingering(inet: Flow, engine: ReceiveEngine) -> None:
     pool = PacketBatchPool(2, 4, engine=engine, gro=True)
     with anyio.fail_after(10):
         async with PacketReceiver(inet.receiver, pool, linger=1000) as receiver:

@@ -9,13 +9,13 @@ from contextlib import ExitStack
 import anyio
 import pytest
 
-from anyio_mmsg import BatchFullError, PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import BatchFullError, PacketBatch, ReceiveEngine, recv_mmsg_nowait
 
 from .flow import UDP_SEGMENT, Flow, check, drain, numbered
 
 
 @pytest.fixture
-def batch(engine: str) -> PacketBatch:
+def batch(engine: ReceiveEngine) -> PacketBatch:
     return PacketBatch(8, engine=engine, gro=True)
 
 
@@ -138,7 +138,7 @@ def test_around_the_end(flow: Flow, batch: PacketBatch) -> None:
     assert batch.free == 8
 
 
-def test_a_capacity_of_1(flow: Flow, engine: str) -> None:
+def test_a_capacity_of_1(flow: Flow, engine: ReceiveEngine) -> None:
     batch = PacketBatch(1, engine=engine, gro=True)
     for turn in range(3):
         packets = flow.send(*numbered(9, 20, last=7, start=turn), sender=turn % 2)
@@ -177,7 +177,7 @@ def test_index_and_slices_count_packets(flow: Flow, batch: PacketBatch) -> None:
     assert batch.payloads()[5] is batch[5].data
 
 
-def test_a_socket_without_gro_fills_the_same_batch(engine: str) -> None:
+def test_a_socket_without_gro_fills_the_same_batch(engine: ReceiveEngine) -> None:
     """Or one of another family: slots that have held trains hold single packets."""
     batch = PacketBatch(8, engine=engine, gro=True)
     with Flow() as flow, ExitStack() as stack:

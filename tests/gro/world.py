@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 
-from anyio_mmsg import BatchFullError, PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import BatchFullError, PacketBatch, ReceiveEngine, recv_mmsg_nowait
 
 from .flow import Flow
 
@@ -19,7 +19,7 @@ class World:
     number n that was sent, whatever happened in between.
     """
 
-    def __init__(self, flow: Flow, engine: str, capacity: int = 3) -> None:
+    def __init__(self, flow: Flow, engine: ReceiveEngine, capacity: int = 3) -> None:
         self.flow = flow
         try:
             while True:

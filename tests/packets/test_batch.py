@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from anyio_mmsg import NUM_RCVMMSGS, PACKET_DATA_SIZE, PacketBatch
+from anyio_mmsg import NUM_RCVMMSGS, PACKET_DATA_SIZE, PacketBatch, ReceiveEngine
 from anyio_mmsg._packets.packet import UNKNOWN_WIRE_SIZE
 
 from ..helpers import Family, contents, drain, stub_engine
@@ -259,7 +259,7 @@ def test_addresses_of_dead_packets_stay_dead(early: bool) -> None:
             _ = packet.address
 
 
-def test_assigning_to_the_arguments_changes_nothing(engine: str) -> None:
+def test_assigning_to_the_arguments_changes_nothing(engine: ReceiveEngine) -> None:
     with Family("inet", None) as inet:
         receiver, sender = inet.pair()
         batch = PacketBatch(2, 4, engine)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from anyio_mmsg import Columns, PacketBatch, compiled
+from anyio_mmsg import Columns, PacketBatch, ReceiveEngine, compiled
 from anyio_mmsg._packets.columns import NO_TIME
 from anyio_mmsg._packets.packet import UNKNOWN_WIRE_SIZE
 
@@ -64,7 +64,7 @@ def check(batch: PacketBatch) -> Columns:
     return columns
 
 
-def test_datagrams_of_real_packets(engine: str, family: Family) -> None:
+def test_datagrams_of_real_packets(engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.pair()
     batch = PacketBatch(8, 100, engine)
     sent = [b"", b"one", b"x" * 100, b"cut" * 100]
@@ -80,7 +80,7 @@ def test_datagrams_of_real_packets(engine: str, family: Family) -> None:
     assert batch.datagrams() == []
 
 
-def test_columns_of_real_packets(engine: str, family: Family) -> None:
+def test_columns_of_real_packets(engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.pair()
     other = family.open()
     batch = PacketBatch(8, 100, engine)
@@ -103,7 +103,7 @@ def test_columns_of_real_packets(engine: str, family: Family) -> None:
     assert columns.ports.tolist() == [name[1] for name in names]
 
 
-def test_an_unbound_unix_sender(engine: str, family: Family) -> None:
+def test_an_unbound_unix_sender(engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.open(), family.unbound()
     batch = PacketBatch(2, engine=engine)
     sender.sendto(b"x", receiver.getsockname())

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from anyio_mmsg import PacketBatch
+from anyio_mmsg import PacketBatch, ReceiveEngine
 
 from ..helpers import Family, contents, drain, stub_engine
 
 
-def test_packets_lie_in_it(engine: str, family: Family) -> None:
+def test_packets_lie_in_it(engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.pair()
     memory = bytearray(b"." * 34)
     batch = PacketBatch(4, 8, engine, memory=memory)
@@ -33,7 +33,7 @@ def test_packets_lie_in_it(engine: str, family: Family) -> None:
 
 
 @pytest.mark.parametrize("end", ["closed", "dropped"])
-def test_holds_an_export_until_the_end(engine: str, inet: Family, end: str) -> None:
+def test_holds_an_export_until_the_end(engine: ReceiveEngine, inet: Family, end: str) -> None:
     receiver, sender = inet.pair()
     memory = bytearray(64)
     batch = PacketBatch(4, 16, engine, memory=memory)
@@ -57,7 +57,7 @@ def test_holds_an_export_until_the_end(engine: str, inet: Family, end: str) -> N
 
 
 @pytest.mark.parametrize("form", ["u1", ">f8", "structured", "matrix"])
-def test_an_array_outlives_the_batch(engine: str, inet: Family, form: str) -> None:
+def test_an_array_outlives_the_batch(engine: ReceiveEngine, inet: Family, form: str) -> None:
     np = pytest.importorskip("numpy")
     receiver, sender = inet.pair()
     memory = {

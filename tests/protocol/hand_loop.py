@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
+from anyio_mmsg import ReceiveEngine, SendEngine
 from anyio_mmsg._protocol.making import Way, peer_of, transport_for
 
 
@@ -57,7 +58,7 @@ class Loop:
 
 
 def served_by(
-    loop: Loop, sock: socket.socket, engine: str, send_engine: str, protocol: Any
+    loop: Loop, sock: socket.socket, engine: ReceiveEngine, send_engine: SendEngine, protocol: Any
 ) -> Any:
     """Return the transport of a protocol that a loop serves, after `connection_made`."""
     way = Way(8, engine, send_engine, False)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from anyio_mmsg import serve_protocol
+from anyio_mmsg import SendEngine, serve_protocol
 
 from ..helpers import Family
 from ..interrupts import every_bytecode, unreported
@@ -195,7 +195,7 @@ def turn_until_over(loop: Loop, transport: Any, step: Callable[[], object], wher
 @unix_only
 @unreported()
 @pytest.mark.parametrize("end", ["close", "abort", "finish"])
-def test_without_room_at_every_bytecode(narrow: Any, sending: str, end: str) -> None:
+def test_without_room_at_every_bytecode(narrow: Any, sending: SendEngine, end: str) -> None:
     """What waits goes out, once and in order, but for one at most; then comes the end, once."""
     sent = [b"%d" % number * 1000 for number in range(COUNT)]
     points = 0
@@ -247,7 +247,7 @@ def read_rest(peer: socket.socket, got: list[bytes]) -> None:
 
 @unreported()
 @pytest.mark.parametrize("count", [1, 3])
-def test_what_is_refused_at_every_bytecode(inet: Family, sending: str, count: int) -> None:
+def test_what_is_refused_at_every_bytecode(inet: Family, sending: SendEngine, count: int) -> None:
     """Each error is reported, once, but for one at most."""
     points = 0
     for before in every_bytecode(interrupt, everywhere=False):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from anyio_mmsg import SendEngine
 from anyio_mmsg._receive.outlook import outlook_for
 from anyio_mmsg._system.icmp import IcmpError
 
@@ -44,7 +45,7 @@ class Listener(Recorder):
 
 
 @pytest.mark.anyio
-async def test_each_error_is_reported_once(version: Version, sending: str) -> None:
+async def test_each_error_is_reported_once(version: Version, sending: SendEngine) -> None:
     """What is queued before the start, and what comes of datagrams that the transport sends."""
     sock, nowhere = version.open(), version.unheard()
     provoke(sock, nowhere, b"0", b"1", b"2")
@@ -181,7 +182,7 @@ async def test_too_long_for_the_system(version: Version) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_connected_socket_with_the_option(version: Version, sending: str) -> None:
+async def test_a_connected_socket_with_the_option(version: Version, sending: SendEngine) -> None:
     """The kernel leaves the error with the socket too, for the next call of any kind: once."""
     sock, nowhere = version.open(), version.unheard()
     sock.connect(nowhere)

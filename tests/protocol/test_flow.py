@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from anyio_mmsg import serve_protocol
+from anyio_mmsg import SendEngine, serve_protocol
 
 from .helpers import Recorder, serving, turns
 
@@ -117,7 +117,7 @@ async def test_abort_drops_what_waits(way: str, pair: tuple[socket.socket, socke
 
 
 async def test_a_cancellation_tries_what_waits_once(
-    sending: str, pair: tuple[socket.socket, socket.socket]
+    sending: SendEngine, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     sock, peer = pair
     protocol = Recorder()
@@ -161,7 +161,7 @@ async def test_what_is_below_the_mark_goes_out_at_the_end_of_the_turn(
 
 
 async def test_many_datagrams_wait(
-    sending: str, pair: tuple[socket.socket, socket.socket]
+    sending: SendEngine, pair: tuple[socket.socket, socket.socket]
 ) -> None:
     """More than one system call takes, and more than the protocol should have sent."""
     sock, peer = pair

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from anyio_mmsg import ReceiveEngine, SendEngine
+
 from ..helpers import Family
 from ..interrupts import every_bytecode, unreported
 from .hand_loop import Loop, served_by
@@ -33,14 +35,16 @@ def interrupt() -> NoReturn:
     raise KeyboardInterrupt
 
 
-def serving(sock: socket.socket, engine: str, send_engine: str) -> tuple[Any, Collector, Loop]:
+def serving(
+    sock: socket.socket, engine: ReceiveEngine, send_engine: SendEngine
+) -> tuple[Any, Collector, Loop]:
     loop, protocol = Loop(), Collector()
     transport = served_by(loop, sock, engine, send_engine, protocol)
     return transport, protocol, loop
 
 
 @unreported()  # the portable engine has a generator, which may be interrupted as it ends
-def test_a_read_that_is_interrupted(engine: str, inet: Family) -> None:
+def test_a_read_that_is_interrupted(engine: ReceiveEngine, inet: Family) -> None:
     """What was read comes, once and in order, if the loop goes on; but for the one in hand."""
     sent = [b"0", b"1", b"2"]
     points = 0
@@ -66,7 +70,7 @@ def test_a_read_that_is_interrupted(engine: str, inet: Family) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_send_that_is_interrupted(sending: str, inet: Family, count: int) -> None:
+def test_a_send_that_is_interrupted(sending: SendEngine, inet: Family, count: int) -> None:
     """What waits goes out, once and in order, if the loop goes on; one alone may be lost."""
     sent = [b"%d" % number for number in range(count)]
     points = 0

@@ -18,7 +18,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from anyio_mmsg import batched_loop_factory
+from anyio_mmsg import ReceiveEngine, SendEngine, batched_loop_factory
 from anyio_mmsg._protocol.transport import BatchTransport
 
 from ..helpers import Family, have_ipv6, without_trio
@@ -361,7 +361,7 @@ def test_cancelled_meanwhile(run: Any) -> None:
 # The factory's arguments
 
 
-def test_ways(inet: Family, engine: str, sending: str) -> None:
+def test_ways(inet: Family, engine: ReceiveEngine, sending: SendEngine) -> None:
     sock, sender = inet.pair()
     for number in range(6):
         sender.send(b"%d" % number)

@@ -15,7 +15,14 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from anyio_mmsg import SendResult, open_udp_socket, send_mmsg_nowait, serve_protocol
+from anyio_mmsg import (
+    ReceiveEngine,
+    SendEngine,
+    SendResult,
+    open_udp_socket,
+    send_mmsg_nowait,
+    serve_protocol,
+)
 from anyio_mmsg._protocol import outbox
 from anyio_mmsg._receive.outlook import outlook_for
 
@@ -54,7 +61,7 @@ def read_all(sock: socket.socket) -> list[bytes]:
 
 @pytest.mark.parametrize("kind", ["inet", "inet6"])
 async def test_one_read_and_one_send_for_a_batch(
-    kind: str, engine: str, sending: str, sends: list[int]
+    kind: str, engine: ReceiveEngine, sending: SendEngine, sends: list[int]
 ) -> None:
     with Family(kind, None) as family:
         sock, client = family.pair()
@@ -109,7 +116,7 @@ async def test_what_connection_made_sends(inet: Family, sends: list[int]) -> Non
     assert sends == [3]
 
 
-async def test_a_limit_for_one_read(inet: Family, engine: str) -> None:
+async def test_a_limit_for_one_read(inet: Family, engine: ReceiveEngine) -> None:
     """The loop runs everything else in between."""
     sock, sender = inet.pair()
     seen: list[int] = []
@@ -164,7 +171,7 @@ async def test_trains(inet: Family) -> None:
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets on this platform")
-async def test_long_datagrams(engine: str) -> None:
+async def test_long_datagrams(engine: ReceiveEngine) -> None:
     sock, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     sock.setblocking(False)
     data = bytes(range(256)) * 400
@@ -184,7 +191,7 @@ async def test_long_datagrams(engine: str) -> None:
 # Sending what the batch calls refuse
 
 
-async def test_a_host_by_its_name(inet: Family, sending: str) -> None:
+async def test_a_host_by_its_name(inet: Family, sending: SendEngine) -> None:
     sock, peer = inet.open(), inet.open()
     host, port = peer.getsockname()
     async with serving("ours", send_engine=sending) as start:
@@ -200,7 +207,7 @@ async def test_a_host_by_its_name(inet: Family, sending: str) -> None:
     assert protocol.calls[1:] == [("error", OSError, errno.EMSGSIZE), ("lost", None)]
 
 
-async def test_empty_datagrams(inet: Family, sending: str) -> None:
+async def test_empty_datagrams(inet: Family, sending: SendEngine) -> None:
     peer, sock = inet.pair()
     async with serving("ours", send_engine=sending) as start:
         transport: Any = await start(sock, Recorder())
@@ -346,7 +353,7 @@ async def test_a_cancelled_start(inet: Family) -> None:
     assert sock.fileno() == -1
 
 
-async def test_a_wrong_address_ends_it(inet: Family, sending: str) -> None:
+async def test_a_wrong_address_ends_it(inet: Family, sending: SendEngine) -> None:
     """As it ends asyncio's own transport; here the nursery gets the error too."""
     sock, peer = inet.open(), inet.open()
     protocol = Recorder()
@@ -422,9 +429,9 @@ async def test_refused(inet: Family) -> None:
     with pytest.raises(ValueError, match="limit is 0"):
         await serve_protocol(sock, protocol, limit=0)
     with pytest.raises(ValueError, match="engine is 'fast'"):
-        await serve_protocol(sock, protocol, engine="fast")
+        await serve_protocol(sock, protocol, engine="fast")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="engine is 'fast'"):
-        await serve_protocol(sock, protocol, send_engine="fast")
+        await serve_protocol(sock, protocol, send_engine="fast")  # type: ignore[arg-type]
     sock.setblocking(True)
     with pytest.raises(ValueError, match="blocking"):
         await serve_protocol(sock, protocol)

@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, recv_mmsg_nowait
 from anyio_mmsg._system.control import SOL_UDP, UDP_GRO
-from anyio_mmsg._system.platform import why_no_batch_calls
 
-from ..helpers import Family, contents
+from ..helpers import ENGINES, Family, contents
 from ..send.test_network import MISSING, change, missing, own_network
 
 UDP_SEGMENT = 103  # linux/udp.h
@@ -56,9 +55,8 @@ def ping(host: str) -> None:
     udp = socket.socket(type=socket.SOCK_DGRAM)
     udp.setblocking(False)
     udp.bind(("127.0.0.1", 0))
-    engines = ["recvfrom_into", *(() if why_no_batch_calls() else ["recvmmsg"])]
     with sock, udp:
-        for engine in engines:
+        for engine in ENGINES:
             extra: Any
             for extra in ({}, {"ancillary": True}):
                 batch = PacketBatch(slot_size=64, engine=engine, **extra)
@@ -85,7 +83,7 @@ def ping(host: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="GRO is Linux's")
-def test_gro_that_was_switched_on_behind_our_back(engine: str, inet: Family) -> None:
+def test_gro_that_was_switched_on_behind_our_back(engine: ReceiveEngine, inet: Family) -> None:
     """A batch that was used with the socket is refused once a packet was cut."""
     receiver, sender = inet.pair()
     batch = PacketBatch(engine=engine)
@@ -108,7 +106,7 @@ def test_gro_that_was_switched_on_behind_our_back(engine: str, inet: Family) -> 
         assert contents(other) == [b"after"] * 2
 
 
-def test_packets_that_are_cut_are_received_on(engine: str, family: Family) -> None:
+def test_packets_that_are_cut_are_received_on(engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.pair()
     batch = PacketBatch(slot_size=10, engine=engine)
     for _ in range(3):

@@ -19,6 +19,7 @@ from anyio import wait_all_tasks_blocked
 from anyio_mmsg import (
     IcmpError,
     PacketBatch,
+    ReceiveEngine,
     open_udp_socket,
     recv_datagrams,
     recv_datagrams_nowait,
@@ -33,7 +34,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)
-def _by(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def _by(engine: ReceiveEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """By recvmmsg(2), or by `recvfrom` as where that is missing."""
     monkeypatch.setattr(Refused, "recvmmsg", engine == "recvfrom_into")
 
@@ -248,7 +249,7 @@ class Scripted(socket.socket):
         return step, ("192.0.2.1", 9)
 
 
-def test_an_error_after_datagrams_is_raised_by_the_next_receive(engine: str) -> None:
+def test_an_error_after_datagrams_is_raised_by_the_next_receive(engine: ReceiveEngine) -> None:
     if engine != "recvfrom_into":
         pytest.skip("the script is in Python; recvmmsg's errors are the kernel's")
     with closing(Scripted(socket.AF_INET, socket.SOCK_DGRAM)) as sock:

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from anyio_mmsg import recv_datagrams, recv_datagrams_nowait
+from anyio_mmsg import ReceiveEngine, recv_datagrams, recv_datagrams_nowait
 from anyio_mmsg._receive.outlook import outlook_for
 from anyio_mmsg._system.control import SOL_UDP, UDP_GRO
 from anyio_mmsg._system.platform import Refused
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.anyio, of_cpython]
 
 
 @pytest.fixture(autouse=True)
-def _by(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def _by(engine: ReceiveEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Refused, "recvmmsg", engine == "recvfrom_into")
 
 
@@ -223,7 +223,7 @@ def test_a_smaller_limit_and_size(world: World) -> None:
     assert recv_datagrams_nowait(sock) == [(data, name) for data in world.sent[0][1:]]
 
 
-def test_every_allocation_may_fail(engine: str, inet: Family) -> None:
+def test_every_allocation_may_fail(engine: ReceiveEngine, inet: Family) -> None:
     """What was read is returned once there is memory again. Exact with recvmmsg alone."""
     if engine != "recvmmsg":
         pytest.skip("`socket.recvfrom` may lose what it has read, as CPython has it")

@@ -14,14 +14,14 @@ from typing import Any
 import anyio
 import pytest
 
-from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, recv_mmsg_nowait
 from anyio_mmsg._receive.recvfrom_into import RecvfromInto
 from anyio_mmsg._system.platform import Recvmmsg
 
 from ..helpers import Family, contents, drain, have_ipv6, link_local
 
 
-def kind_of(engine: str, inet: Family) -> type:
+def kind_of(engine: ReceiveEngine, inet: Family) -> type:
     """What fills a batch of that engine."""
     receiver, sender = inet.pair()
     batch = PacketBatch(engine=engine)
@@ -30,7 +30,7 @@ def kind_of(engine: str, inet: Family) -> type:
     return type(batch._slots.filler.engine)
 
 
-def test_the_engine_is_the_one_asked_for(engine: str, inet: Family) -> None:
+def test_the_engine_is_the_one_asked_for(engine: ReceiveEngine, inet: Family) -> None:
     assert kind_of(engine, inet) is {"recvfrom_into": RecvfromInto, "recvmmsg": Recvmmsg}[engine]
 
 
@@ -38,7 +38,7 @@ def test_auto_is_the_fast_one(inet: Family) -> None:
     assert kind_of("auto", inet) is (Recvmmsg or RecvfromInto)
 
 
-def test_same_as_recvfrom(engine: str, family: Family) -> None:
+def test_same_as_recvfrom(engine: ReceiveEngine, family: Family) -> None:
     """Bytes, sizes, addresses and order, several senders interleaved."""
     receiver = family.open()
     senders = [family.open() for _ in range(3)]
@@ -60,7 +60,7 @@ def test_same_as_recvfrom(engine: str, family: Family) -> None:
     assert not any(p.truncated for p in batch)
 
 
-def test_nothing_there(engine: str, family: Family) -> None:
+def test_nothing_there(engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.pair()
     batch = PacketBatch(2, engine=engine)
     with pytest.raises(anyio.WouldBlock):
@@ -72,7 +72,7 @@ def test_nothing_there(engine: str, family: Family) -> None:
     assert contents(batch) == [b"x"]
 
 
-def test_empty_datagrams(engine: str, family: Family) -> None:
+def test_empty_datagrams(engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.pair()
     sent = [b"", b"a", b"", b"", b"b", b""]
     for data in sent:
@@ -86,7 +86,7 @@ def test_empty_datagrams(engine: str, family: Family) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the length as sent")
 @pytest.mark.parametrize("slot_size", [1, 7, 1232])
-def test_truncation(engine: str, family: Family, slot_size: int) -> None:
+def test_truncation(engine: ReceiveEngine, family: Family, slot_size: int) -> None:
     receiver, sender = family.pair()
     sizes = [slot_size - 1, slot_size, slot_size + 1, 3000, 2]
     sent = [bytes([65 + number]) * size for number, size in enumerate(sizes)]
@@ -102,7 +102,7 @@ def test_truncation(engine: str, family: Family, slot_size: int) -> None:
     assert batch.buffer[-slot_size:] == bytes(slot_size)
 
 
-def test_wrap_around(engine: str, family: Family) -> None:
+def test_wrap_around(engine: ReceiveEngine, family: Family) -> None:
     """Receive and release in random amounts, so that fills begin and end everywhere."""
     receiver, sender = family.pair()
     rng = random.Random(2)
@@ -123,7 +123,7 @@ def test_wrap_around(engine: str, family: Family) -> None:
         del held[:done]
 
 
-def test_a_held_slot_is_not_written_to(engine: str, family: Family) -> None:
+def test_a_held_slot_is_not_written_to(engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.pair()
     batch = PacketBatch(3, 8, engine)
     for data in (b"aaaaaaaa", b"bbbbbbbb"):
@@ -139,7 +139,7 @@ def test_a_held_slot_is_not_written_to(engine: str, family: Family) -> None:
     assert batch.buffer == b"ddddddddbbbbbbbbcccccccc"
 
 
-def test_limit(engine: str, family: Family) -> None:
+def test_limit(engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.pair()
     for number in range(5):
         sender.send(b"%d" % number)
@@ -148,7 +148,7 @@ def test_limit(engine: str, family: Family) -> None:
     assert contents(batch) == [b"0", b"1", b"2", b"3", b"4"]
 
 
-def test_more_than_one_call_can_take(engine: str) -> None:
+def test_more_than_one_call_can_take(engine: ReceiveEngine) -> None:
     """The kernel cuts a recvmmsg to 1024 messages; the limit of ours is the caller's."""
     with Family("inet", None) as family:
         receiver, sender = family.pair()
@@ -163,7 +163,7 @@ def test_more_than_one_call_can_take(engine: str) -> None:
         assert bytes(batch.buffer[: 4 * sent]) == b"".join(b"%04d" % n for n in range(1, sent + 1))
 
 
-def test_connected_receiver(engine: str, family: Family) -> None:
+def test_connected_receiver(engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.pair()
     stranger = family.open()
     receiver.connect(sender.getsockname())
@@ -176,7 +176,9 @@ def test_connected_receiver(engine: str, family: Family) -> None:
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets on this platform")
-def test_unix_senders_of_every_kind(engine: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_unix_senders_of_every_kind(
+    engine: ReceiveEngine, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     with Family("unix", tmp_path_factory.mktemp("s")) as family:
         receiver = family.open()
         unnamed, named, umlaut = family.unbound(), family.open(), family.unbound()
@@ -199,7 +201,7 @@ def test_unix_senders_of_every_kind(engine: str, tmp_path_factory: pytest.TempPa
 
 
 def test_a_batch_may_serve_sockets_of_different_families(
-    engine: str, tmp_path_factory: pytest.TempPathFactory
+    engine: ReceiveEngine, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """A length that the kernel left from a short address must not cut a longer one."""
     if not have_ipv6() or not hasattr(socket, "AF_UNIX"):
@@ -234,7 +236,7 @@ def test_a_batch_may_serve_sockets_of_different_families(
 
 
 @pytest.mark.skipif(link_local() is None, reason="no interface here has a link-local address")
-def test_scope_id(engine: str) -> None:
+def test_scope_id(engine: ReceiveEngine) -> None:
     found = link_local()
     assert found is not None
     info = socket.getaddrinfo("%".join(found), 0, socket.AF_INET6, socket.SOCK_DGRAM)[0][4]
@@ -255,7 +257,9 @@ def test_scope_id(engine: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback may not report it")
-def test_an_error_outranks_queued_packets_and_loses_none(engine: str, inet: Family) -> None:
+def test_an_error_outranks_queued_packets_and_loses_none(
+    engine: ReceiveEngine, inet: Family
+) -> None:
     """A connected socket whose peer was away, then spoke: the ICMP error comes first."""
     receiver, peer = inet.open(), inet.open()
     address = peer.getsockname()
@@ -274,7 +278,7 @@ def test_an_error_outranks_queued_packets_and_loses_none(engine: str, inet: Fami
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback may not report it")
-def test_a_raised_error_holds_nothing(engine: str) -> None:
+def test_a_raised_error_holds_nothing(engine: ReceiveEngine) -> None:
     """No cycle of error, traceback and frame keeps the socket or the batch alive."""
     gc.disable()
     try:
@@ -296,7 +300,7 @@ def test_a_raised_error_holds_nothing(engine: str) -> None:
         gc.enable()
 
 
-def test_engines_of_two_batches_on_one_socket(engine: str, inet: Family) -> None:
+def test_engines_of_two_batches_on_one_socket(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     one, other = PacketBatch(2, engine=engine), PacketBatch(2, engine="recvfrom_into")
     for number in range(4):
@@ -306,7 +310,7 @@ def test_engines_of_two_batches_on_one_socket(engine: str, inet: Family) -> None
     assert contents(one) + contents(other) == [b"0", b"1", b"2", b"3"]
 
 
-def test_memory_of_a_dropped_batch_goes_at_once(engine: str, inet: Family) -> None:
+def test_memory_of_a_dropped_batch_goes_at_once(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(engine=engine)
     sender.send(b"kept")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from anyio_mmsg import PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, recv_mmsg_nowait
 
 from ..helpers import Family, by_pythons_allocator, contents, drain
 
@@ -36,7 +36,7 @@ def test_under_the_debug_allocator() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_canaries_around_every_slot(engine: str, inet: Family) -> None:
+def test_canaries_around_every_slot(engine: ReceiveEngine, inet: Family) -> None:
     """Datagrams longer than a slot, into every second slot; the others, held, must not change."""
     receiver, sender = inet.pair()
     batch = PacketBatch(9, 5, engine)
@@ -56,7 +56,7 @@ def test_canaries_around_every_slot(engine: str, inet: Family) -> None:
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 1024, 1025, 20_000])
-def test_sizes_of_batches(engine: str, inet: Family, capacity: int) -> None:
+def test_sizes_of_batches(engine: ReceiveEngine, inet: Family, capacity: int) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(capacity, 3, engine)
     count = min(capacity, 100)
@@ -68,7 +68,7 @@ def test_sizes_of_batches(engine: str, inet: Family, capacity: int) -> None:
         batch.clear()
 
 
-def test_large_slots(engine: str, inet: Family) -> None:
+def test_large_slots(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(2, 65_507, engine)
     sent = [os.urandom(65_507), os.urandom(65_507)]
@@ -79,7 +79,7 @@ def test_large_slots(engine: str, inet: Family) -> None:
     assert not any(packet.truncated for packet in batch)
 
 
-def test_the_ring_does_not_move(engine: str, inet: Family) -> None:
+def test_the_ring_does_not_move(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(2, 8, engine)
     sender.send(b"x")
@@ -91,7 +91,7 @@ def test_the_ring_does_not_move(engine: str, inet: Family) -> None:
     assert contents(batch) == [b"x", b"y"]
 
 
-def test_collection_at_every_allocation(engine: str, inet: Family) -> None:
+def test_collection_at_every_allocation(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     threshold = gc.get_threshold()
     gc.set_threshold(1)
@@ -110,7 +110,7 @@ def test_collection_at_every_allocation(engine: str, inet: Family) -> None:
         gc.set_threshold(*threshold)
 
 
-def test_a_batch_dropped_while_views_live(engine: str, inet: Family) -> None:
+def test_a_batch_dropped_while_views_live(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     views, packets = [], []
     batch = PacketBatch(2, engine=engine)
@@ -137,7 +137,9 @@ def test_a_batch_dropped_while_views_live(engine: str, inet: Family) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize(("slot_size", "gro"), [(1232, False), (65_535, False), (65_535, True)])
-def test_fork_after_a_receive(engine: str, inet: Family, slot_size: int, gro: bool) -> None:
+def test_fork_after_a_receive(
+    engine: ReceiveEngine, inet: Family, slot_size: int, gro: bool
+) -> None:
     """Parent and child have a copy of the batch each, and go on with the shared socket."""
     receiver, sender = inet.pair()
     batch = PacketBatch(4, slot_size, engine, gro)
@@ -174,7 +176,7 @@ def resident_kib() -> int:
 
 @by_pythons_allocator
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to ask for the RSS")
-def test_thousands_of_batches_leave_nothing(engine: str, inet: Family) -> None:
+def test_thousands_of_batches_leave_nothing(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
 
     def use_some(count: int) -> None:
@@ -197,7 +199,7 @@ def test_thousands_of_batches_leave_nothing(engine: str, inet: Family) -> None:
 
 @by_pythons_allocator
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc to ask for the RSS")
-def test_packets_leave_nothing(engine: str, inet: Family) -> None:
+def test_packets_leave_nothing(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(64, engine=engine)
 

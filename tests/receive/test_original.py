@@ -8,6 +8,7 @@ import pytest
 from anyio_mmsg import (
     PACKET_DATA_SIZE,
     PacketBatch,
+    ReceiveEngine,
     recv_mmsg,
     recv_mmsg_exact,
     recv_mmsg_nowait,
@@ -37,7 +38,7 @@ def check(batch: PacketBatch, senders: list[object]) -> None:
     assert [packet.address for packet in batch] == senders
 
 
-async def test_one_batch(engine: str, family: Family) -> None:
+async def test_one_batch(engine: ReceiveEngine, family: Family) -> None:
     with family, anyio.fail_after(5):
         receiver, sender = family.pair()
         for _ in range(TEST_NUM_MSGS - 1):
@@ -47,7 +48,7 @@ async def test_one_batch(engine: str, family: Family) -> None:
         check(batch, [sender.getsockname()] * (TEST_NUM_MSGS - 1))
 
 
-async def test_several_batches(engine: str, family: Family) -> None:
+async def test_several_batches(engine: ReceiveEngine, family: Family) -> None:
     with family, anyio.fail_after(5):
         receiver, sender = family.pair()
         for _ in range(TEST_NUM_MSGS + 10):
@@ -58,7 +59,7 @@ async def test_several_batches(engine: str, family: Family) -> None:
             check(batch, [sender.getsockname()] * count)
 
 
-async def test_exact_then_an_empty_socket(engine: str, family: Family) -> None:
+async def test_exact_then_an_empty_socket(engine: ReceiveEngine, family: Family) -> None:
     """There the read that follows gives 0; here a receive waits, unless it is asked not to."""
     with family, anyio.fail_after(5):
         receiver, sender = family.pair()
@@ -76,7 +77,7 @@ async def test_exact_then_an_empty_socket(engine: str, family: Family) -> None:
         assert len(batch) == 0
 
 
-async def test_two_senders(engine: str, family: Family) -> None:
+async def test_two_senders(engine: ReceiveEngine, family: Family) -> None:
     with family, anyio.fail_after(5):
         receiver, one = family.pair()
         other = family.open()
@@ -92,7 +93,7 @@ async def test_two_senders(engine: str, family: Family) -> None:
         check(batch, [other.getsockname()] * TEST_NUM_MSGS)
 
 
-async def test_two_senders_interleaved(engine: str, family: Family) -> None:
+async def test_two_senders_interleaved(engine: ReceiveEngine, family: Family) -> None:
     with family, anyio.fail_after(5):
         receiver, one = family.pair()
         other = family.open()

@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint
 from anyio_mmsg import (
     NUM_RCVMMSGS,
     PacketBatch,
+    ReceiveEngine,
     _compat,
     recv_mmsg,
     recv_mmsg_exact,
@@ -44,7 +45,7 @@ both = pytest.mark.parametrize("receive", [recv_mmsg, recv_mmsg_exact])
 # Receiving
 
 
-async def test_waits_for_the_first_packet(engine: str, family: Family) -> None:
+async def test_waits_for_the_first_packet(engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.pair()
     batch = PacketBatch(engine=engine)
     got: list[int] = []
@@ -63,7 +64,7 @@ async def test_waits_for_the_first_packet(engine: str, family: Family) -> None:
     assert batch.addresses() == [sender.getsockname()]
 
 
-async def test_takes_all_that_are_there(engine: str, family: Family) -> None:
+async def test_takes_all_that_are_there(engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.pair()
     batch = PacketBatch(engine=engine)
     for number in range(9):
@@ -75,7 +76,9 @@ async def test_takes_all_that_are_there(engine: str, family: Family) -> None:
     assert contents(batch) == [b"%d" % number for number in range(10)]
 
 
-async def test_no_more_than_the_limit_nor_the_free_slots(engine: str, inet: Family) -> None:
+async def test_no_more_than_the_limit_nor_the_free_slots(
+    engine: ReceiveEngine, inet: Family
+) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(5, engine=engine)
     for number in range(9):
@@ -88,7 +91,7 @@ async def test_no_more_than_the_limit_nor_the_free_slots(engine: str, inet: Fami
     assert contents(batch) == [b"4", b"5", b"6", b"7", b"8"]
 
 
-async def test_default_limit(engine: str, inet: Family) -> None:
+async def test_default_limit(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(100, engine=engine)
     for _ in range(80):
@@ -105,7 +108,7 @@ async def test_spurious_readiness(inet: Family, waits: list[socket.socket]) -> N
     assert len(waits) == 3
 
 
-async def test_another_reader_takes_the_packet(engine: str, inet: Family) -> None:
+async def test_another_reader_takes_the_packet(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(4, engine=engine)
     wait = _compat.wait_socket_readable
@@ -128,7 +131,7 @@ async def test_another_reader_takes_the_packet(engine: str, inet: Family) -> Non
 # Exactly a number
 
 
-async def test_exact_over_several_arrivals(engine: str, family: Family) -> None:
+async def test_exact_over_several_arrivals(engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.pair()
     batch = PacketBatch(8, engine=engine)
     got: list[int] = []
@@ -147,7 +150,7 @@ async def test_exact_over_several_arrivals(engine: str, family: Family) -> None:
     drain(receiver, batch, 2)
 
 
-async def test_exact_fills_every_free_slot(engine: str, inet: Family) -> None:
+async def test_exact_fills_every_free_slot(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(4, engine=engine)
     for number in range(6):
@@ -160,7 +163,7 @@ async def test_exact_fills_every_free_slot(engine: str, inet: Family) -> None:
 
 @pytest.mark.parametrize("count", [None, 100])
 async def test_exact_lets_others_run_during_a_flood(
-    engine: str, inet: Family, monkeypatch: pytest.MonkeyPatch, count: int | None
+    engine: ReceiveEngine, inet: Family, monkeypatch: pytest.MonkeyPatch, count: int | None
 ) -> None:
     """Whatever is there, another task gets its turn: on Trio, which shuffles, after two reads."""
     monkeypatch.setattr(functions, "MOST_AT_ONCE", 10)
@@ -183,7 +186,7 @@ async def test_exact_lets_others_run_during_a_flood(
     assert contents(batch) == [b"%d" % number for number in range(100)]
 
 
-async def test_exact_while_the_consumer_releases(engine: str, inet: Family) -> None:
+async def test_exact_while_the_consumer_releases(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(4, engine=engine)
     seen: list[bytes] = []
@@ -204,7 +207,9 @@ async def test_exact_while_the_consumer_releases(engine: str, inet: Family) -> N
     assert seen == [b"0", b"1", b"2", b"3"]
 
 
-async def test_exact_keeps_what_it_got_before_a_timeout(engine: str, inet: Family) -> None:
+async def test_exact_keeps_what_it_got_before_a_timeout(
+    engine: ReceiveEngine, inet: Family
+) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(4, engine=engine)
     sender.send(b"0")
@@ -242,7 +247,7 @@ async def test_exact_leaves_an_error_after_the_last_packet_for_the_next(inet: Fa
 
 
 async def test_no_wait_after_a_call_that_took_all_it_asked_for(
-    engine: str, inet: Family, waits: list[socket.socket]
+    engine: ReceiveEngine, inet: Family, waits: list[socket.socket]
 ) -> None:
     receiver, sender = inet.pair()
     one, other = PacketBatch(4, engine=engine), PacketBatch(4, engine=engine)
@@ -260,7 +265,7 @@ async def test_no_wait_after_a_call_that_took_all_it_asked_for(
 
 
 async def test_a_wait_after_all_when_nothing_is_left(
-    engine: str, inet: Family, waits: list[socket.socket]
+    engine: ReceiveEngine, inet: Family, waits: list[socket.socket]
 ) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(4, engine=engine)
@@ -294,7 +299,11 @@ async def test_a_pending_error_is_not_waited_for(inet: Family, waits: list[socke
 @both
 @pytest.mark.parametrize("remembered", [False, True], ids=["waits", "remembered"])
 async def test_always_a_checkpoint(
-    receive: Receive, remembered: bool, engine: str, inet: Family, anyio_backend_name: str
+    receive: Receive,
+    remembered: bool,
+    engine: ReceiveEngine,
+    inet: Family,
+    anyio_backend_name: str,
 ) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(4, engine=engine)
@@ -318,7 +327,7 @@ async def test_always_a_checkpoint(
 @both
 @pytest.mark.parametrize("after", range(12))
 async def test_cancelled_anywhere_no_packet_is_lost(
-    receive: Receive, after: int, engine: str, family: Family
+    receive: Receive, after: int, engine: ReceiveEngine, family: Family
 ) -> None:
     """Packets trickle in while the call runs; it is cancelled after a number of checkpoints."""
     receiver, sender = family.pair()
@@ -342,7 +351,7 @@ async def test_cancelled_anywhere_no_packet_is_lost(
 
 
 async def test_a_cancelled_call_leaves_the_batch_and_socket_usable(
-    engine: str, inet: Family
+    engine: ReceiveEngine, inet: Family
 ) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(4, engine=engine)
@@ -370,7 +379,7 @@ async def test_a_pending_error_survives_cancellation(inet: Family) -> None:
 # Two tasks
 
 
-async def test_a_batch_that_another_task_is_filling(engine: str, inet: Family) -> None:
+async def test_a_batch_that_another_task_is_filling(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     other, other_sender = inet.pair()
     batch = PacketBatch(4, engine=engine)
@@ -390,7 +399,9 @@ async def test_a_batch_that_another_task_is_filling(engine: str, inet: Family) -
     assert contents(batch) == [b"y", b"x"]
 
 
-async def test_a_socket_that_another_task_is_waiting_for(engine: str, inet: Family) -> None:
+async def test_a_socket_that_another_task_is_waiting_for(
+    engine: ReceiveEngine, inet: Family
+) -> None:
     receiver, sender = inet.pair()
     mine, theirs = PacketBatch(4, engine=engine), PacketBatch(4, engine=engine)
     with anyio.fail_after(5):
@@ -404,7 +415,9 @@ async def test_a_socket_that_another_task_is_waiting_for(engine: str, inet: Fami
     assert mine.free == 4
 
 
-async def test_reading_and_releasing_while_another_task_waits(engine: str, inet: Family) -> None:
+async def test_reading_and_releasing_while_another_task_waits(
+    engine: ReceiveEngine, inet: Family
+) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(2, engine=engine)
     sender.send(b"0")
@@ -420,7 +433,9 @@ async def test_reading_and_releasing_while_another_task_waits(engine: str, inet:
     assert contents(batch) == [b"1", b"2"]
 
 
-async def test_two_tasks_with_a_batch_each_share_a_busy_socket(engine: str, inet: Family) -> None:
+async def test_two_tasks_with_a_batch_each_share_a_busy_socket(
+    engine: ReceiveEngine, inet: Family
+) -> None:
     """With one that never waits the packets are dealt out, none twice, none lost."""
     receiver, sender = inet.pair()
     batches = [PacketBatch(100, engine=engine) for _ in range(2)]
@@ -437,7 +452,7 @@ async def test_two_tasks_with_a_batch_each_share_a_busy_socket(engine: str, inet
 # Threads
 
 
-def test_one_loop_per_thread(engine: str) -> None:
+def test_one_loop_per_thread(engine: ReceiveEngine) -> None:
     """Each thread has its own loop, socket and batch; nothing that they share gets mixed up."""
     results: dict[int, list[bytes]] = {}
 

@@ -17,6 +17,7 @@ from anyio.lowlevel import checkpoint
 from anyio_mmsg import (
     BatchFullError,
     PacketBatch,
+    ReceiveEngine,
     _compat,
     recv_mmsg,
     recv_mmsg_exact,
@@ -40,7 +41,7 @@ both = pytest.mark.parametrize("receive", [recv_mmsg, recv_mmsg_exact])
 
 
 @both
-async def test_a_closed_socket(receive: Receive, engine: str, inet: Family) -> None:
+async def test_a_closed_socket(receive: Receive, engine: ReceiveEngine, inet: Family) -> None:
     sock = inet.open()
     sock.close()
     batch = PacketBatch(engine=engine)
@@ -51,7 +52,7 @@ async def test_a_closed_socket(receive: Receive, engine: str, inet: Family) -> N
 
 
 @pytest.mark.skipif(not hasattr(os, "set_blocking"), reason="no descriptors to close by number")
-async def test_a_descriptor_closed_by_number(engine: str, inet: Family) -> None:
+async def test_a_descriptor_closed_by_number(engine: ReceiveEngine, inet: Family) -> None:
     sock, batch = inet.open(), PacketBatch(engine=engine)
     os.close(sock.fileno())
     try:
@@ -64,7 +65,7 @@ async def test_a_descriptor_closed_by_number(engine: str, inet: Family) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "set_blocking"), reason="no modes of descriptors")
-async def test_a_descriptor_that_became_blocking(engine: str, inet: Family) -> None:
+async def test_a_descriptor_that_became_blocking(engine: ReceiveEngine, inet: Family) -> None:
     """Its mode is shared with whoever has a copy of it; no read may block the loop."""
     receiver, batch = inet.open(), PacketBatch(engine=engine)
     os.set_blocking(receiver.fileno(), True)
@@ -83,7 +84,9 @@ async def test_an_engine_that_is_not_to_be_had(
 
 
 @both
-async def test_closing_under_a_waiter(receive: Receive, engine: str, inet: Family) -> None:
+async def test_closing_under_a_waiter(
+    receive: Receive, engine: ReceiveEngine, inet: Family
+) -> None:
     if not hasattr(anyio, "notify_closing"):
         pytest.skip("anyio.notify_closing came with AnyIO 4.10")
     batch = PacketBatch(engine=engine)
@@ -105,7 +108,7 @@ async def test_closing_under_a_waiter(receive: Receive, engine: str, inet: Famil
         assert await recv_mmsg(receiver, batch) == 1
 
 
-async def test_closing_between_readiness_and_read(engine: str, inet: Family) -> None:
+async def test_closing_between_readiness_and_read(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(engine=engine)
     wait = _compat.wait_socket_readable
@@ -121,7 +124,7 @@ async def test_closing_between_readiness_and_read(engine: str, inet: Family) -> 
             await recv_mmsg(receiver, batch)
 
 
-async def test_closing_during_the_plain_checkpoint(engine: str, inet: Family) -> None:
+async def test_closing_during_the_plain_checkpoint(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(engine=engine)
     for _ in range(2):
@@ -139,7 +142,7 @@ async def test_closing_during_the_plain_checkpoint(engine: str, inet: Family) ->
 
 
 async def test_a_new_socket_with_a_remembered_number(
-    engine: str, inet: Family, waits: list[socket.socket]
+    engine: ReceiveEngine, inet: Family, waits: list[socket.socket]
 ) -> None:
     """What was remembered of the socket that had the number is not believed of the new one."""
     receiver, sender = inet.pair()
@@ -164,7 +167,7 @@ async def test_a_new_socket_with_a_remembered_number(
 
 
 @both
-async def test_a_full_batch(receive: Receive, engine: str, inet: Family) -> None:
+async def test_a_full_batch(receive: Receive, engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(1, engine=engine)
     for _ in range(2):
@@ -195,7 +198,9 @@ async def test_bad_numbers(number: Any, error: type[Exception], inet: Family) ->
 
 
 @pytest.mark.parametrize("limit", [2**31, 2**63 - 1, 2**63, 2**100])
-async def test_a_limit_beyond_memory_is_none(engine: str, limit: int, inet: Family) -> None:
+async def test_a_limit_beyond_memory_is_none(
+    engine: ReceiveEngine, limit: int, inet: Family
+) -> None:
     receiver, sender = inet.pair()
     batch = PacketBatch(2, engine=engine)
     for _ in range(2):
@@ -249,7 +254,7 @@ async def test_no_socket_at_all(receive: Receive, thing: Any) -> None:
         recv_mmsg_nowait(thing, PacketBatch())
 
 
-async def test_no_socket_after_one_that_is_gone(engine: str, inet: Family) -> None:
+async def test_no_socket_after_one_that_is_gone(engine: ReceiveEngine, inet: Family) -> None:
     """What is known of a batch's last socket does not pass for anything else."""
     batch, sender = PacketBatch(engine=engine), inet.open()
     with socket.fromfd(sender.fileno(), sender.family, sender.type) as sock:
@@ -291,7 +296,7 @@ async def test_a_refused_call_leaves_the_batch_free(inet: Family) -> None:
         assert await recv_mmsg(receiver, batch) == 1
 
 
-async def test_a_raw_socket_is_one_for_datagrams(engine: str) -> None:
+async def test_a_raw_socket_is_one_for_datagrams(engine: ReceiveEngine) -> None:
     try:
         sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, 253)  # RFC 3692: for experiments
     except PermissionError:

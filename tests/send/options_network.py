@@ -9,9 +9,9 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from typing import Any
+from typing import Any, cast
 
-from anyio_mmsg import SendOptions, send_mmsg_nowait
+from anyio_mmsg import SendEngine, SendOptions, send_mmsg_nowait
 
 from .source_network import change, until_local
 from .wildcard import wildcard
@@ -49,7 +49,7 @@ def taken(sock: socket.socket) -> list[Seen]:
             got.append((frame[at + 8 : at + length], host, hops))
 
 
-def main(sending: str, gso: str) -> None:
+def main(sending: SendEngine, gso: str) -> None:
     cards = {"one": "two", "three": "four"}
     for number, (name, peer) in enumerate(cards.items(), 1):
         for command in (
@@ -115,4 +115,4 @@ def main(sending: str, gso: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*cast(Any, sys.argv[1:]))

@@ -12,9 +12,9 @@ import socket
 import struct
 import subprocess
 import sys
-from typing import Any
+from typing import Any, cast
 
-from anyio_mmsg import PacketBatch, SendResult, send_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, SendEngine, SendResult, send_mmsg_nowait
 
 from .helpers import failures
 from .test_network import MISSING
@@ -46,7 +46,7 @@ def udp(host: str) -> socket.socket:
     return sock
 
 
-def main(sending: str, engine: str, gso: str) -> None:
+def main(sending: SendEngine, engine: ReceiveEngine, gso: str) -> None:
     for command in (
         "ip link set lo up",
         "ip link add one type veth peer name two",
@@ -128,4 +128,4 @@ def main(sending: str, engine: str, gso: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*cast(Any, sys.argv[1:]))

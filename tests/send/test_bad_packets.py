@@ -12,6 +12,8 @@ import pytest
 
 from anyio_mmsg import (
     PacketBatch,
+    ReceiveEngine,
+    SendEngine,
     recv_mmsg_nowait,
     send_mmsg_nowait,
 )
@@ -48,7 +50,7 @@ BAD_ADDRESSES: dict[str, tuple[Any, type[Exception], str]] = {
 
 @pytest.mark.parametrize("bad", BAD)
 @pytest.mark.parametrize("place", [0, 2])
-def test_bad_data(sending: str, bad: str, place: int, inet: Family) -> None:
+def test_bad_data(sending: SendEngine, bad: str, place: int, inet: Family) -> None:
     sender, receiver = inet.open(), inet.open()
     data, error, text = BAD[bad]
     packets: list[Any] = [(b"", receiver.getsockname())] * 3
@@ -60,7 +62,7 @@ def test_bad_data(sending: str, bad: str, place: int, inet: Family) -> None:
 
 @pytest.mark.parametrize("bad", BAD_ADDRESSES)
 @pytest.mark.parametrize("place", [0, 2])
-def test_bad_addresses(sending: str, bad: str, place: int, inet: Family) -> None:
+def test_bad_addresses(sending: SendEngine, bad: str, place: int, inet: Family) -> None:
     sender, receiver = inet.open(), inet.open()
     address, error, text = BAD_ADDRESSES[bad]
     packets: list[Any] = [(b"", receiver.getsockname())] * 3
@@ -126,7 +128,7 @@ def test_bad_unix_addresses(address: Any, error: type[Exception], text: str) -> 
         ({"127.0.0.1": 9}, "packet 0: '127.0.0.1' is not a pair"),
     ],
 )
-def test_no_packets(sending: str, packets: Any, text: str, inet: Family) -> None:
+def test_no_packets(sending: SendEngine, packets: Any, text: str, inet: Family) -> None:
     sender = inet.open()
     with pytest.raises(TypeError, match=text):
         send_mmsg_nowait(sender, packets, engine=sending)
@@ -140,7 +142,7 @@ def test_a_single_packet_is_no_list_of_them(inet: Family) -> None:
         send_mmsg_nowait(server, batch[0])  # type: ignore[arg-type]
 
 
-def test_released_packets(sending: str, engine: str, inet: Family) -> None:
+def test_released_packets(sending: SendEngine, engine: ReceiveEngine, inet: Family) -> None:
     server, client = inet.open(), inet.open()
     batch = PacketBatch(engine=engine)
     fill(batch, server, (client, b"1"), (client, b"2"))
@@ -158,7 +160,9 @@ def test_released_packets(sending: str, engine: str, inet: Family) -> None:
 
 
 @pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
-def test_packets_of_another_family(sending: str, engine: str, inet: Family) -> None:
+def test_packets_of_another_family(
+    sending: SendEngine, engine: ReceiveEngine, inet: Family
+) -> None:
     with Family("inet6", None) as family:
         other = family.open()
         server, client = inet.open(), inet.open()
@@ -172,7 +176,7 @@ def test_packets_of_another_family(sending: str, engine: str, inet: Family) -> N
 def test_engines_by_name(inet: Family, monkeypatch: pytest.MonkeyPatch) -> None:
     sender = inet.open()
     with pytest.raises(ValueError, match=r"'epoll'; give one of .*sendmmsg"):
-        send_mmsg_nowait(sender, [], engine="epoll")
+        send_mmsg_nowait(sender, [], engine="epoll")  # type: ignore[arg-type]
     monkeypatch.setattr(engines, "Sendmmsg", None)
     with pytest.raises(ValueError, match=r"needs (Linux|the compiled module)|^engine=.sendmmsg. "):
         send_mmsg_nowait(sender, [], engine="sendmmsg")
@@ -195,7 +199,9 @@ def test_a_family_without_addresses() -> None:
                 send_mmsg_nowait(sock, [(b"", kernel)])
 
 
-def test_what_comes_from_such_a_family_is_not_sent_back(sending: str, engine: str) -> None:
+def test_what_comes_from_such_a_family_is_not_sent_back(
+    sending: SendEngine, engine: ReceiveEngine
+) -> None:
     family = getattr(socket, "AF_NETLINK", None)
     if family is None:
         pytest.skip("netlink is a part of Linux")
@@ -211,7 +217,7 @@ def test_what_comes_from_such_a_family_is_not_sent_back(sending: str, engine: st
                 send_mmsg_nowait(sock, packets, engine=sending)
 
 
-def test_raw_sockets_have_their_own_limit(sending: str) -> None:
+def test_raw_sockets_have_their_own_limit(sending: SendEngine) -> None:
     try:
         raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, 253)  # for experiments (RFC 3692)
     except PermissionError:

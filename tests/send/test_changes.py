@@ -16,6 +16,8 @@ import pytest
 
 from anyio_mmsg import (
     PacketBatch,
+    ReceiveEngine,
+    SendEngine,
     SendResult,
     UnusableSocketError,
     multi_target_send,
@@ -56,7 +58,7 @@ class Liar(PacketBatch):
 
 @pytest.mark.parametrize("gso", [False, True], ids=["plain", "gso"])
 def test_overrides_change_nothing_of_what_is_sent(
-    gso: bool, sending: str, engine: str, family: Family
+    gso: bool, sending: SendEngine, engine: ReceiveEngine, family: Family
 ) -> None:
     server, asking = family.open(), family.open()
     batch = Liar(4, 16, engine)
@@ -66,7 +68,7 @@ def test_overrides_change_nothing_of_what_is_sent(
 
 
 @linux
-def test_nor_of_replies(sending: str, engine: str) -> None:
+def test_nor_of_replies(sending: SendEngine, engine: ReceiveEngine) -> None:
     with wildcard("inet", destinations=True) as server, client("127.0.0.1") as asking:
         batch = Liar(4, 16, engine, ancillary=True)
         ask(server, asking, batch, ["127.0.0.2"] * 2)
@@ -75,7 +77,7 @@ def test_nor_of_replies(sending: str, engine: str) -> None:
         assert {place[0] for _, place in [asking.recvfrom(99) for _ in "12"]} == {"127.0.0.2"}
 
 
-def test_nor_of_what_is_refused(sending: str, engine: str, inet: Family) -> None:
+def test_nor_of_what_is_refused(sending: SendEngine, engine: ReceiveEngine, inet: Family) -> None:
     """The index is that of a packet that is held."""
     server, asking = inet.open(), inet.open()
     batch = Liar(4, 16, engine)
@@ -87,7 +89,7 @@ def test_nor_of_what_is_refused(sending: str, engine: str, inet: Family) -> None
 
 @linux
 def test_a_list_that_gets_shorter_while_it_is_read(
-    sending: str, engine: str, monkeypatch: pytest.MonkeyPatch
+    sending: SendEngine, engine: ReceiveEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it had when it was given is sent, though its packets are looked at twice."""
     with wildcard("inet", destinations=True) as server, client("127.0.0.1") as asking:
@@ -105,7 +107,9 @@ def test_a_list_that_gets_shorter_while_it_is_read(
         assert (result.sent, len(packets)) == (3, 1)
 
 
-def test_addresses_that_get_fewer_while_they_are_encoded(sending: str, inet: Family) -> None:
+def test_addresses_that_get_fewer_while_they_are_encoded(
+    sending: SendEngine, inet: Family
+) -> None:
     """By code that an address runs; a list of them that is read twice is copied first."""
     sender, receiver = inet.open(), inet.open()
     host, port = receiver.getsockname()
@@ -149,7 +153,7 @@ def resize(array: Any) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("number", range(3), ids=["array", "view", "slice"])
 async def test_memory_of_ctypes_is_copied(
-    number: int, sending: str, narrow: tuple[socket.socket, socket.socket]
+    number: int, sending: SendEngine, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
     """It is resized though it is exported, so an export does not keep it for a send that waits."""
     sender, receiver = narrow
@@ -170,7 +174,10 @@ async def test_memory_of_ctypes_is_copied(
 
 @pytest.mark.parametrize("form", ["batch", "packets"])
 def test_a_send_of_the_rest_in_a_callback_of_the_release(
-    form: str, sending: str, engine: str, narrow: tuple[socket.socket, socket.socket]
+    form: str,
+    sending: SendEngine,
+    engine: ReceiveEngine,
+    narrow: tuple[socket.socket, socket.socket],
 ) -> None:
     """What it waits to send is kept: the release ends there, and says so."""
     sender, receiver = narrow
@@ -206,7 +213,9 @@ def test_a_send_of_the_rest_in_a_callback_of_the_release(
     batch.close()
 
 
-def test_a_packet_just_released_is_no_destination(sending: str, engine: str, inet: Family) -> None:
+def test_a_packet_just_released_is_no_destination(
+    sending: SendEngine, engine: ReceiveEngine, inet: Family
+) -> None:
     server, asking = inet.open(), inet.open()
     batch = PacketBatch(4, 16, engine)
     fill(batch, server, (asking, b"0"), (asking, b"1"))
@@ -259,7 +268,7 @@ def test_a_run_counts_whole_or_not_at_all(inet: Family) -> None:
     assert failed
 
 
-def test_a_socket_that_is_closed_while_packets_are_read(sending: str, inet: Family) -> None:
+def test_a_socket_that_is_closed_while_packets_are_read(sending: SendEngine, inet: Family) -> None:
     """Its number may be another socket's by then: nothing goes out by that."""
     sender, receiver, other = inet.open(), inet.open(), inet.open()
     host, port = receiver.getsockname()
@@ -283,7 +292,7 @@ def test_a_socket_that_is_closed_while_packets_are_read(sending: str, inet: Fami
     assert received(receiver) == [b"known"] * 2
 
 
-def test_a_closed_socket_comes_before_wrong_packets(sending: str, inet: Family) -> None:
+def test_a_closed_socket_comes_before_wrong_packets(sending: SendEngine, inet: Family) -> None:
     sender, receiver = inet.open(), inet.open()
     good: Any = [(b"x", receiver.getsockname())]
     result = SendResult(9)

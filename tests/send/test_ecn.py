@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anyio_mmsg import PacketBatch, SendResult, send_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, SendEngine, SendResult, send_mmsg_nowait
 from anyio_mmsg._system.control import IP_TOS, IPV6_TCLASS, SOL_IP, SOL_IPV6
 from anyio_mmsg._system.options import ask_for
 
@@ -57,7 +57,9 @@ def marked(sock: socket.socket, kind: str) -> dict[bool, int]:
 @segmented
 @pytest.mark.parametrize("connected", [False, True])
 @pytest.mark.parametrize("ecn", range(4))
-def test_packets_have_it(kind: str, connected: bool, gso: bool, ecn: int, sending: str) -> None:
+def test_packets_have_it(
+    kind: str, connected: bool, gso: bool, ecn: int, sending: SendEngine
+) -> None:
     """The DSCP stays the socket's. On a dual-stack socket there are two of them."""
     for place in PLACES[kind][-2:]:
         with wildcard(kind) as sock, client(place) as receiver:
@@ -78,7 +80,7 @@ def test_packets_have_it(kind: str, connected: bool, gso: bool, ecn: int, sendin
 
 @each_kind
 @both
-async def test_waiting(kind: str, send: Send, sending: str, anyio_backend: Any) -> None:
+async def test_waiting(kind: str, send: Send, sending: SendEngine, anyio_backend: Any) -> None:
     place = PLACES[kind][-1]
     with wildcard(kind) as sock, client(place) as receiver:
         ask_for(receiver, ecn=True)
@@ -89,7 +91,7 @@ async def test_waiting(kind: str, send: Send, sending: str, anyio_backend: Any) 
 
 @each_kind
 @segmented
-def test_to_both_versions_by_one_call(kind: str, gso: bool, sending: str) -> None:
+def test_to_both_versions_by_one_call(kind: str, gso: bool, sending: SendEngine) -> None:
     with wildcard(kind) as sock:
         dscps = marked(sock, kind)
         receivers = [client(place) for place in PLACES[kind]]
@@ -110,7 +112,9 @@ def test_to_both_versions_by_one_call(kind: str, gso: bool, sending: str) -> Non
 @each_kind
 @each_answer
 @segmented
-def test_with_a_source(kind: str, answer: Any, gso: bool, sending: str, engine: str) -> None:
+def test_with_a_source(
+    kind: str, answer: Any, gso: bool, sending: SendEngine, engine: ReceiveEngine
+) -> None:
     """Both at once, for answers; the longest control data that there is."""
     place = PLACES[kind][-1]
     with wildcard(kind, destinations=True, ecn=True) as server, client(place) as asking:
@@ -127,7 +131,7 @@ def test_with_a_source(kind: str, answer: Any, gso: bool, sending: str, engine: 
         assert sources(asking) == [(b"%d" % number, place) for number in range(5)]
 
 
-def test_what_a_batch_reads_of_it(sending: str, engine: str) -> None:
+def test_what_a_batch_reads_of_it(sending: SendEngine, engine: ReceiveEngine) -> None:
     with wildcard("inet", ecn=True) as receiver, client("127.0.0.1") as sender:
         batch = PacketBatch(engine=engine, ancillary=True)
         to = ("127.0.0.1", receiver.getsockname()[1])
@@ -155,14 +159,14 @@ class Three:
     ],
     ids=str,
 )
-def test_bad_ones(ecn: Any, error: type[Exception], text: str, sending: str) -> None:
+def test_bad_ones(ecn: Any, error: type[Exception], text: str, sending: SendEngine) -> None:
     with wildcard("inet") as sock, client("127.0.0.1") as receiver:
         with pytest.raises(error, match=f"^{text}"):
             send_mmsg_nowait(sock, [(b"x", receiver.getsockname())], ecn=ecn, engine=sending)
         assert sources(receiver) == []
 
 
-def test_whatever_is_an_index(sending: str) -> None:
+def test_whatever_is_an_index(sending: SendEngine) -> None:
     with wildcard("inet") as sock, client("127.0.0.1") as receiver:
         ask_for(receiver, ecn=True)
         three: Any = Three()

@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from anyio_mmsg import (
+    SendEngine,
     SendResult,
     UnusableSocketError,
     send_mmsg_nowait,
@@ -20,7 +21,7 @@ from ..helpers import Family, nowhere
 from .helpers import arrived, failures
 
 
-def test_one_bad_destination_does_not_stop_the_rest(sending: str, family: Family) -> None:
+def test_one_bad_destination_does_not_stop_the_rest(sending: SendEngine, family: Family) -> None:
     sender, receiver = family.open(), family.open()
     bad, number = nowhere(family)
     good = receiver.getsockname()
@@ -34,7 +35,7 @@ def test_one_bad_destination_does_not_stop_the_rest(sending: str, family: Family
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has abstract names")
-def test_an_empty_path_is_nobodys(sending: str) -> None:
+def test_an_empty_path_is_nobodys(sending: SendEngine) -> None:
     """It is no abstract name: somebody else may have that one."""
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
@@ -50,7 +51,7 @@ def test_an_empty_path_is_nobodys(sending: str) -> None:
             somebody.recv(1)
 
 
-def test_errors_have_their_class_and_no_frames(sending: str, inet: Family) -> None:
+def test_errors_have_their_class_and_no_frames(sending: SendEngine, inet: Family) -> None:
     sender = inet.open()
     bad, number = nowhere(inet)
     ((index, error),) = send_mmsg_nowait(sender, [(b"", bad)], engine=sending).failures
@@ -60,7 +61,9 @@ def test_errors_have_their_class_and_no_frames(sending: str, inet: Family) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows reports that when receiving")
-def test_an_error_of_an_earlier_packet_is_that_of_the_next(sending: str, inet: Family) -> None:
+def test_an_error_of_an_earlier_packet_is_that_of_the_next(
+    sending: SendEngine, inet: Family
+) -> None:
     """An ICMP error waits in a connected socket; the next packet reports it, and is not sent."""
     receiver, sender = inet.pair()
     receiver.close()
@@ -75,7 +78,7 @@ def test_an_error_of_an_earlier_packet_is_that_of_the_next(sending: str, inet: F
     assert result.handled == 4
 
 
-def test_no_destination(sending: str, inet: Family) -> None:
+def test_no_destination(sending: SendEngine, inet: Family) -> None:
     sender, receiver = inet.open(), inet.open()
     packets = [(b"1", receiver.getsockname()), (b"2", None), (b"3", receiver.getsockname())]
     result = send_mmsg_nowait(sender, packets, engine=sending)
@@ -85,7 +88,7 @@ def test_no_destination(sending: str, inet: Family) -> None:
     assert [data for data, _ in arrived(receiver)] == [b"1", b"3"]
 
 
-def test_a_reply_to_port_0_is_one_packets_failure(sending: str, inet: Family) -> None:
+def test_a_reply_to_port_0_is_one_packets_failure(sending: SendEngine, inet: Family) -> None:
     """Whoever forges it must not keep the others from their replies."""
     sender, receiver = inet.open(), inet.open()
     packets = [(b"1", ("127.0.0.1", 0)), (b"2", receiver.getsockname())]
@@ -95,7 +98,7 @@ def test_a_reply_to_port_0_is_one_packets_failure(sending: str, inet: Family) ->
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a descriptor of Windows is not a file's")
-def test_a_socket_that_is_none_any_more(sending: str, inet: Family) -> None:
+def test_a_socket_that_is_none_any_more(sending: SendEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     packets = [(b"1", None)]
     reading, writing = os.pipe()

@@ -13,6 +13,8 @@ from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import (
     PacketBatch,
+    ReceiveEngine,
+    SendEngine,
     SendFailure,
     SendResult,
     UnusableSocketError,
@@ -32,7 +34,7 @@ pytestmark = pytest.mark.anyio
 
 @both
 async def test_always_a_checkpoint(
-    send: Send, sending: str, inet: Family, anyio_backend_name: str
+    send: Send, sending: SendEngine, inet: Family, anyio_backend_name: str
 ) -> None:
     sender, receiver = inet.open(), inet.open()
     to = receiver.getsockname()
@@ -62,7 +64,7 @@ async def test_always_a_checkpoint(
 
 
 async def test_no_wait_while_there_is_room(
-    sending: str, family: Family, waits: list[socket.socket]
+    sending: SendEngine, family: Family, waits: list[socket.socket]
 ) -> None:
     sender, receiver = family.open(), family.open()
     for _ in range(3):
@@ -71,7 +73,7 @@ async def test_no_wait_while_there_is_room(
 
 
 @both
-async def test_a_closed_socket(send: Send, sending: str, inet: Family) -> None:
+async def test_a_closed_socket(send: Send, sending: SendEngine, inet: Family) -> None:
     sender = inet.open()
     sender.close()
     for kind in (anyio.ClosedResourceError, OSError, UnusableSocketError):
@@ -84,7 +86,7 @@ async def test_a_closed_socket(send: Send, sending: str, inet: Family) -> None:
         send_mmsg_nowait(sender, [])
 
 
-async def test_closing_during_the_checkpoint(sending: str, inet: Family) -> None:
+async def test_closing_during_the_checkpoint(sending: SendEngine, inet: Family) -> None:
     sender = inet.open()
 
     async def close_meanwhile() -> None:
@@ -123,10 +125,10 @@ async def test_no_result(inet: Family) -> None:
 
 async def test_an_unknown_engine(inet: Family) -> None:
     with pytest.raises(ValueError, match="'io_uring'; give one of"):
-        await send_mmsg(inet.open(), [], engine="io_uring")
+        await send_mmsg(inet.open(), [], engine="io_uring")  # type: ignore[arg-type]
 
 
-async def test_a_used_result_starts_anew(sending: str, inet: Family) -> None:
+async def test_a_used_result_starts_anew(sending: SendEngine, inet: Family) -> None:
     sender, receiver = inet.open(), inet.open()
     bad, _ = nowhere(inet)
     result = SendResult()
@@ -146,7 +148,7 @@ def test_the_error_of_a_socket() -> None:
 
 
 @pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
-async def test_echo_end_to_end(sending: str, engine: str) -> None:
+async def test_echo_end_to_end(sending: SendEngine, engine: ReceiveEngine) -> None:
     """A server in a nursery, a client that counts: nothing lost, nothing mixed up."""
     with Family("inet6", None) as family:
         server, client = family.open(), family.open()

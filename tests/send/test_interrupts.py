@@ -14,6 +14,8 @@ import pytest
 
 from anyio_mmsg import (
     PacketBatch,
+    ReceiveEngine,
+    SendEngine,
     SendResult,
     multi_target_send,
     recv_mmsg_nowait,
@@ -43,7 +45,7 @@ def check(result: SendResult, got: list[bytes], datas: list[bytes]) -> None:
 
 
 @how_sent
-def test_pairs(gso: bool, sending: str, inet: Family) -> None:
+def test_pairs(gso: bool, sending: SendEngine, inet: Family) -> None:
     """With failures in between."""
     sender, receiver = inet.open(), inet.open()
     bad, _ = nowhere(inet)
@@ -68,7 +70,9 @@ def test_pairs(gso: bool, sending: str, inet: Family) -> None:
 
 @how_sent
 @pytest.mark.parametrize("form", ["batch", "packets", "replies", "mixed"])
-def test_packets_of_a_batch(form: str, gso: bool, sending: str, engine: str, inet: Family) -> None:
+def test_packets_of_a_batch(
+    form: str, gso: bool, sending: SendEngine, engine: ReceiveEngine, inet: Family
+) -> None:
     """Nothing stays pinned: the batch can be used afterwards."""
     server, client = inet.open(), inet.open()
     batch = PacketBatch(5, 16, engine)
@@ -106,7 +110,7 @@ def test_packets_of_a_batch(form: str, gso: bool, sending: str, engine: str, ine
     ids=["reply", "source"],
 )
 def test_packets_with_control_data(
-    given: dict[str, Any], form: str, gso: bool, sending: str, engine: str
+    given: dict[str, Any], form: str, gso: bool, sending: SendEngine, engine: ReceiveEngine
 ) -> None:
     """The same, and each that arrives comes from where it was to come from."""
     datas = [b"0", b"1", b"2"]
@@ -133,7 +137,9 @@ def test_packets_with_control_data(
 
 
 @how_sent
-def test_no_room(gso: bool, sending: str, narrow: tuple[socket.socket, socket.socket]) -> None:
+def test_no_room(
+    gso: bool, sending: SendEngine, narrow: tuple[socket.socket, socket.socket]
+) -> None:
     """Some are sent, and then there is no room."""
     sender, receiver = narrow
     packets = [(b"%d" % number, None) for number in range(500)]
@@ -165,7 +171,7 @@ async def send_fan(sock: socket.socket, to: Any, **how: Any) -> SendResult:
 @never_awaited
 @pytest.mark.anyio
 @pytest.mark.parametrize("send", [send_pairs, send_fan])
-async def test_functions_that_wait(send: Send, sending: str, inet: Family) -> None:
+async def test_functions_that_wait(send: Send, sending: SendEngine, inet: Family) -> None:
     sender, receiver = inet.open(), inet.open()
     datas = DATAS if send is send_pairs else [b"same"] * 5
     result = SendResult()
@@ -180,7 +186,9 @@ async def test_functions_that_wait(send: Send, sending: str, inet: Family) -> No
 
 @never_awaited
 @pytest.mark.anyio
-async def test_a_wait_for_room(sending: str, narrow: tuple[socket.socket, socket.socket]) -> None:
+async def test_a_wait_for_room(
+    sending: SendEngine, narrow: tuple[socket.socket, socket.socket]
+) -> None:
     """Whatever it leaves behind, the next call can wait, and is woken."""
     sender, receiver = narrow
     datas = [b"1", b"2"]
@@ -207,7 +215,7 @@ async def test_a_wait_for_room(sending: str, narrow: tuple[socket.socket, socket
 
 
 def test_what_an_interrupted_receive_read_is_sent_after_the_next(
-    sending: str, engine: str, inet: Family
+    sending: SendEngine, engine: ReceiveEngine, inet: Family
 ) -> None:
     """A batch that an interrupted receive has filled goes back."""
     server, client = inet.open(), inet.open()
@@ -229,7 +237,7 @@ def test_what_an_interrupted_receive_read_is_sent_after_the_next(
 @how_sent
 @pytest.mark.parametrize("form", ["pairs", "batch"])
 def test_a_timer_that_raises(
-    form: str, gso: bool, sending: str, engine: str, inet: Family
+    form: str, gso: bool, sending: SendEngine, engine: ReceiveEngine, inet: Family
 ) -> None:
     """Wherever a signal really strikes, in the interpreter or in a system call."""
     server, client = inet.open(), inet.open()

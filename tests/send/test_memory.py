@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from anyio_mmsg import (
     PacketBatch,
+    ReceiveEngine,
+    SendEngine,
     send_mmsg_nowait,
 )
 from anyio_mmsg._system import addresses as caches
@@ -24,7 +26,7 @@ from ..helpers import Family
 from .helpers import arrived, fill
 
 
-def test_payloads_are_not_kept(sending: str, inet: Family) -> None:
+def test_payloads_are_not_kept(sending: SendEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     data, other = bytearray(b"x" * 100), bytes(1000)
     count = sys.getrefcount(other)
@@ -36,7 +38,7 @@ def test_payloads_are_not_kept(sending: str, inet: Family) -> None:
     assert len(arrived(receiver)) == 2
 
 
-def test_the_ring_is_let_go(sending: str, engine: str, inet: Family) -> None:
+def test_the_ring_is_let_go(sending: SendEngine, engine: ReceiveEngine, inet: Family) -> None:
     server, client = inet.open(), inet.open()
     batch = PacketBatch(4, 8, engine)
     fill(batch, server, (client, b"1"))
@@ -46,7 +48,9 @@ def test_the_ring_is_let_go(sending: str, engine: str, inet: Family) -> None:
     memory.extend(b"more")
 
 
-def test_data_whose_kind_has_another_opinion_of_its_length(sending: str, inet: Family) -> None:
+def test_data_whose_kind_has_another_opinion_of_its_length(
+    sending: SendEngine, inet: Family
+) -> None:
     """Its buffer counts. To trust anything else would send the memory beyond."""
 
     class Odd(bytes):
@@ -61,7 +65,7 @@ def test_data_whose_kind_has_another_opinion_of_its_length(sending: str, inet: F
     assert arrived(receiver) == [(b"a" * 9000, sender.getsockname())]
 
 
-def test_forged_destinations_do_not_grow_memory(sending: str, inet: Family) -> None:
+def test_forged_destinations_do_not_grow_memory(sending: SendEngine, inet: Family) -> None:
     sender, receiver = inet.open(), inet.open()
     cache = caches.sockaddrs_of(socket.AF_INET)
     for start in range(0, 3 * caches.ADDRESS_CACHE_SIZE, 1000):
@@ -101,7 +105,7 @@ def test_calls_do_not_disturb_each_other(
                 assert [data for data, _ in arrived(receiver)] == here
 
 
-def test_threads(sending: str) -> None:
+def test_threads(sending: SendEngine) -> None:
     """The arrays are shared, but not at one time."""
     errors: list[BaseException] = []
     start = threading.Barrier(4)
@@ -127,7 +131,7 @@ def test_threads(sending: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
-def test_after_a_fork(sending: str) -> None:
+def test_after_a_fork(sending: SendEngine) -> None:
     """Parent and child have copies of the arrays."""
     program = f"""if True:
         import os, socket

@@ -9,6 +9,8 @@ import pytest
 
 from anyio_mmsg import (
     PacketBatch,
+    ReceiveEngine,
+    SendEngine,
     SendResult,
     multi_target_send,
     recv_mmsg,
@@ -20,7 +22,7 @@ from .helpers import received
 pytestmark = pytest.mark.anyio
 
 
-async def test_one_payload_to_many(sending: str, family: Family) -> None:
+async def test_one_payload_to_many(sending: SendEngine, family: Family) -> None:
     sender, *receivers = (family.open() for _ in range(5))
     for data in (b"news", bytearray(b""), memoryview(b"x" * 3000)):
         addresses = [receiver.getsockname() for receiver in receivers]
@@ -30,7 +32,7 @@ async def test_one_payload_to_many(sending: str, family: Family) -> None:
     assert await multi_target_send(sender, b"", [], engine=sending) == SendResult(0, [])
 
 
-async def test_a_payload_that_is_a_number_too(sending: str, inet: Family) -> None:
+async def test_a_payload_that_is_a_number_too(sending: SendEngine, inet: Family) -> None:
     """Such as NumPy's: its buffer counts, nothing beyond it is sent."""
 
     class Number(bytes):
@@ -43,7 +45,9 @@ async def test_a_payload_that_is_a_number_too(sending: str, inet: Family) -> Non
     assert received(receiver) == [b"a" * 5000]
 
 
-async def test_a_packet_to_many_and_back(sending: str, engine: str, family: Family) -> None:
+async def test_a_packet_to_many_and_back(
+    sending: SendEngine, engine: ReceiveEngine, family: Family
+) -> None:
     """A relay: what came goes on to others, and to who sent it."""
     relay, client, *others = (family.open() for _ in range(4))
     batch = PacketBatch(engine=engine)
@@ -57,7 +61,7 @@ async def test_a_packet_to_many_and_back(sending: str, engine: str, family: Fami
     assert [received(sock) for sock in (client, *others)] == [[b"news"]] * 3
 
 
-async def test_one_payload_to_bad_addresses(sending: str, family: Family) -> None:
+async def test_one_payload_to_bad_addresses(sending: SendEngine, family: Family) -> None:
     sender, receiver = family.open(), family.open()
     bad, number = nowhere(family)
     good = receiver.getsockname()

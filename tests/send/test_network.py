@@ -27,7 +27,7 @@ import anyio
 import pytest
 from anyio import WouldBlock
 
-from anyio_mmsg import PacketBatch, SendResult, recv_mmsg, send_mmsg, send_mmsg_nowait
+from anyio_mmsg import PacketBatch, SendEngine, SendResult, recv_mmsg, send_mmsg, send_mmsg_nowait
 from anyio_mmsg._compat import wait_socket_writable
 from anyio_mmsg._send import engine as engines
 from anyio_mmsg._send import turns
@@ -83,31 +83,35 @@ segmented = pytest.mark.parametrize("gso", [False, True], ids=["plain", "gso"])
 
 
 @segmented
-def test_a_slow_line_fills_the_buffer(gso: bool, sending: str, anyio_backend: Any) -> None:
+def test_a_slow_line_fills_the_buffer(gso: bool, sending: SendEngine, anyio_backend: Any) -> None:
     """The call waits for room, and all packets arrive, once, in order."""
     in_a_network("send_by_a_slow_line", {"sending": sending, "gso": gso}, anyio_backend)
 
 
 @segmented
-def test_a_slow_line_and_a_cancellation(gso: bool, sending: str, anyio_backend: Any) -> None:
+def test_a_slow_line_and_a_cancellation(
+    gso: bool, sending: SendEngine, anyio_backend: Any
+) -> None:
     """What the result says was sent arrives, and nothing else; the rest can be sent later."""
     in_a_network("cancel_on_a_slow_line", {"sending": sending, "gso": gso}, anyio_backend)
 
 
 @segmented
-def test_a_packet_filter(gso: bool, sending: str, anyio_backend: Any) -> None:
+def test_a_packet_filter(gso: bool, sending: SendEngine, anyio_backend: Any) -> None:
     """Its EPERM is that of the packets that it refuses, and does not end the use of sendmmsg."""
     in_a_network("send_past_a_filter", {"sending": sending, "gso": gso}, anyio_backend)
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["fragments", "whole"])
-def test_segments_above_the_mtu(whole: bool, sending: str, anyio_backend: Any) -> None:
+def test_segments_above_the_mtu(whole: bool, sending: SendEngine, anyio_backend: Any) -> None:
     """The kernel refuses to cut into such. Sent one by one they are fragmented, or refused."""
     in_a_network("send_above_the_mtu", {"sending": sending, "whole": whole}, anyio_backend)
 
 
 @pytest.mark.parametrize("destination", ["10.9.0.2", "fd09::2"], ids=["inet", "inet6"])
-def test_a_device_without_checksums(destination: str, sending: str, anyio_backend: Any) -> None:
+def test_a_device_without_checksums(
+    destination: str, sending: SendEngine, anyio_backend: Any
+) -> None:
     """Older kernels say EIO to a run on its way there; later ones make the checksums."""
     how = {"sending": sending, "destination": destination}
     in_a_network("send_without_checksums", how, anyio_backend)
@@ -122,7 +126,7 @@ def numbered(count: int, size: int) -> list[bytes]:
     return [b"%d" % number + bytes(size - len(b"%d" % number)) for number in range(count)]
 
 
-def send_by_a_slow_line(stack: ExitStack, sending: str, gso: bool) -> Play:
+def send_by_a_slow_line(stack: ExitStack, sending: SendEngine, gso: bool) -> Play:
     receiver, sender = slow_line(stack)
     packets = [(data, None) for data in numbered(200, 500)]
     waits = 0
@@ -164,7 +168,7 @@ def send_by_a_slow_line(stack: ExitStack, sending: str, gso: bool) -> Play:
     return play
 
 
-def cancel_on_a_slow_line(stack: ExitStack, sending: str, gso: bool) -> Play:
+def cancel_on_a_slow_line(stack: ExitStack, sending: SendEngine, gso: bool) -> Play:
     receiver, sender = slow_line(stack)
     datas = numbered(200, 500)
     packets = [(data, None) for data in datas]
@@ -197,7 +201,7 @@ def cancel_on_a_slow_line(stack: ExitStack, sending: str, gso: bool) -> Play:
     return play
 
 
-def send_past_a_filter(stack: ExitStack, sending: str, gso: bool) -> Play:
+def send_past_a_filter(stack: ExitStack, sending: SendEngine, gso: bool) -> Play:
     change("ip link set lo up")
     if shutil.which("nft"):
         change("nft add table ip test")
@@ -228,7 +232,7 @@ def send_past_a_filter(stack: ExitStack, sending: str, gso: bool) -> Play:
     return play
 
 
-def send_above_the_mtu(stack: ExitStack, sending: str, whole: bool) -> Play:
+def send_above_the_mtu(stack: ExitStack, sending: SendEngine, whole: bool) -> Play:
     change("ip link set lo up mtu 1400")
     receiver, sender = udp(stack), udp(stack)
     sender.connect(receiver.getsockname())
@@ -256,7 +260,7 @@ def send_above_the_mtu(stack: ExitStack, sending: str, whole: bool) -> Play:
     return play
 
 
-def send_without_checksums(stack: ExitStack, sending: str, destination: str) -> Play:
+def send_without_checksums(stack: ExitStack, sending: SendEngine, destination: str) -> Play:
     change("ip link add here type veth peer name there")
     other = OtherNetwork()
     change(f"ip link set there netns /proc/{os.getpid()}/fd/{other.opened}")
@@ -384,7 +388,7 @@ async def receive(
 
 
 @contextmanager
-def allowed(sending: str) -> Iterator[list[int]]:
+def allowed(sending: SendEngine) -> Iterator[list[int]]:
     """Allow to send by one engine only; report what sendmmsg returned, or the errno, if it can be
     heard."""
     listener = Listener()

@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from anyio_mmsg import PacketBatch, SendOptions, SendResult, send_mmsg, send_mmsg_nowait
+from anyio_mmsg import (
+    PacketBatch,
+    ReceiveEngine,
+    SendEngine,
+    SendOptions,
+    SendResult,
+    send_mmsg,
+    send_mmsg_nowait,
+)
 from anyio_mmsg._send import ancillary
 from anyio_mmsg._system.control import (
     IP_TOS,
@@ -66,7 +74,7 @@ def seen(sock: socket.socket) -> list[tuple[bytes, str, int, int]]:
 
 @each_kind
 @segmented
-def test_each_packet_has_its_own(kind: str, gso: bool, sending: str) -> None:
+def test_each_packet_has_its_own(kind: str, gso: bool, sending: SendEngine) -> None:
     """On a dual-stack socket those of its destination's version; all else is the socket's."""
     for place in PLACES[kind]:
         with wildcard(kind) as sock, client(place) as receiver:
@@ -108,7 +116,7 @@ def seen_from_sender(sock: socket.socket, receiver: socket.socket, to: Any) -> t
 
 @each_kind
 @pytest.mark.anyio
-async def test_those_of_the_call_are_the_defaults(kind: str, sending: str) -> None:
+async def test_those_of_the_call_are_the_defaults(kind: str, sending: SendEngine) -> None:
     for place in PLACES[kind]:
         with wildcard(kind) as sock, client(place) as receiver:
             ask_for(receiver, ecn=True, hop_limits=True)
@@ -131,7 +139,7 @@ async def test_those_of_the_call_are_the_defaults(kind: str, sending: str) -> No
             ]
 
 
-def test_the_dscp_is_kept(sending: str) -> None:
+def test_the_dscp_is_kept(sending: SendEngine) -> None:
     with wildcard("inet") as sock, client("127.0.0.1") as receiver:
         ask_for(receiver, ecn=True)
         sock.setsockopt(SOL_IP, IP_TOS, AF11)
@@ -142,7 +150,7 @@ def test_the_dscp_is_kept(sending: str) -> None:
 
 
 @each_kind
-def test_a_connected_socket(kind: str, sending: str) -> None:
+def test_a_connected_socket(kind: str, sending: SendEngine) -> None:
     for place in PLACES[kind]:
         with wildcard(kind) as sock, client(place) as receiver:
             ask_for(receiver, ecn=True, hop_limits=True)
@@ -155,7 +163,7 @@ def test_a_connected_socket(kind: str, sending: str) -> None:
 
 @each_kind
 @segmented
-def test_replies(kind: str, gso: bool, sending: str, engine: str) -> None:
+def test_replies(kind: str, gso: bool, sending: SendEngine, engine: ReceiveEngine) -> None:
     """The source of its own wins over that of the packet which is answered."""
     for place in PLACES[kind]:
         with wildcard(kind, destinations=True) as server, client(place) as asking:
@@ -181,7 +189,7 @@ def test_replies(kind: str, gso: bool, sending: str, engine: str) -> None:
 
 @pytest.mark.parametrize("shape", ["triples", "mixed"])
 def test_a_packet_that_is_answered_without_its_destination(
-    shape: str, sending: str, engine: str, inet: Family
+    shape: str, sending: SendEngine, engine: ReceiveEngine, inet: Family
 ) -> None:
     """With a source of its own it needs none; without, it is refused."""
     server, asking = inet.open(), inet.open()
@@ -221,7 +229,7 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
 @pytest.mark.parametrize(("options", "error", "text"), WRONG, ids=str)
 @each_kind
 def test_impossible_values(
-    kind: str, options: Any, error: type[Exception], text: str, before: bool, sending: str
+    kind: str, options: Any, error: type[Exception], text: str, before: bool, sending: SendEngine
 ) -> None:
     """The message has the index, and nothing is sent."""
     with wildcard(kind) as sock, client(PLACES[kind][0]) as receiver:
@@ -234,7 +242,7 @@ def test_impossible_values(
 
 
 @each_kind
-def test_impossible_families(kind: str, sending: str) -> None:
+def test_impossible_families(kind: str, sending: SendEngine) -> None:
     """Of the source, and of a hop limit that only IPv6 has."""
     with wildcard(kind) as sock, client(PLACES[kind][0]) as receiver:
         to = seen_from(receiver, sock)
@@ -254,7 +262,7 @@ def test_impossible_families(kind: str, sending: str) -> None:
 
 
 @pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
-def test_a_scope_and_another_interface(sending: str) -> None:
+def test_a_scope_and_another_interface(sending: SendEngine) -> None:
     with wildcard("inet6") as sock, client("::1") as receiver:
         packets: Any = [(b"x", receiver.getsockname(), SendOptions("fe80::1%lo", 7))]
         with pytest.raises(ValueError, match="the scope of source 'fe80::1%lo' is another one"):
@@ -262,7 +270,7 @@ def test_a_scope_and_another_interface(sending: str) -> None:
 
 
 @each_kind
-def test_what_the_system_refuses_is_that_packets_failure(kind: str, sending: str) -> None:
+def test_what_the_system_refuses_is_that_packets_failure(kind: str, sending: SendEngine) -> None:
     with wildcard(kind) as sock, client(PLACES[kind][0]) as receiver:
         to = seen_from(receiver, sock)
         foreign = "2001:db8::1" if kind == "inet6" else "192.0.2.1"
@@ -278,7 +286,7 @@ def test_what_the_system_refuses_is_that_packets_failure(kind: str, sending: str
         assert received(receiver) == [b"1", b"3"]
 
 
-def test_a_unix_socket_has_none(sending: str, tmp_path: Any) -> None:
+def test_a_unix_socket_has_none(sending: SendEngine, tmp_path: Any) -> None:
     with Family("unix", tmp_path) as family:
         receiver, sender = family.pair()
         assert send_mmsg_nowait(sender, [(b"x", None, SendOptions())], engine=sending).sent == 1
@@ -287,7 +295,9 @@ def test_a_unix_socket_has_none(sending: str, tmp_path: Any) -> None:
         assert received(receiver) == [b"x"]
 
 
-def test_other_platforms(sending: str, inet: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_platforms(
+    sending: SendEngine, inet: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ancillary, "ON_LINUX", False)
     sender = inet.open()
     packets: Any = [(b"", ("127.0.0.1", 9), SendOptions(ecn=1))]
@@ -324,7 +334,9 @@ def test_equal_options_share_a_run_in_plain_python(inet: Family) -> None:
 
 
 @each_answer
-def test_packets_and_batches_have_none(answer: Any, sending: str, engine: str) -> None:
+def test_packets_and_batches_have_none(
+    answer: Any, sending: SendEngine, engine: ReceiveEngine
+) -> None:
     with wildcard("inet", destinations=True) as server, client("127.0.0.1") as asking:
         batch = PacketBatch(4, 16, engine, ancillary=True)
         ask(server, asking, batch, ["127.0.0.2"] * 2)
@@ -333,7 +345,7 @@ def test_packets_and_batches_have_none(answer: Any, sending: str, engine: str) -
 
 
 @pytest.mark.parametrize("gso", ["", "gso"], ids=["single", "gso"])
-def test_in_a_network(gso: str, sending: str) -> None:
+def test_in_a_network(gso: str, sending: SendEngine) -> None:
     """By which of two cards, over each version of IP."""
     command = [*own_network(), sys.executable, "-W", "error", "-m"]
     command += ["tests.send.options_network", sending, gso]

@@ -17,6 +17,8 @@ import pytest
 
 from anyio_mmsg import (
     PacketBatch,
+    ReceiveEngine,
+    SendEngine,
     SendResult,
     recv_mmsg_nowait,
     send_mmsg_nowait,
@@ -26,7 +28,7 @@ from ..helpers import Family, contents, drain
 from .helpers import arrived, fill
 
 
-def test_a_batch_goes_back(sending: str, engine: str, family: Family) -> None:
+def test_a_batch_goes_back(sending: SendEngine, engine: ReceiveEngine, family: Family) -> None:
     """Echo, through all positions of the ring, several senders."""
     server, *clients = (family.open() for _ in range(4))
     rng = random.Random(2)
@@ -48,7 +50,7 @@ def test_a_batch_goes_back(sending: str, engine: str, family: Family) -> None:
         del held[:done]
 
 
-def test_packets_go_back(sending: str, engine: str, family: Family) -> None:
+def test_packets_go_back(sending: SendEngine, engine: ReceiveEngine, family: Family) -> None:
     """Chosen ones, of several batches, decoded or not."""
     server, client, other = (family.open() for _ in range(3))
     first, second = PacketBatch(4, 8, engine), PacketBatch(4, 16, engine)
@@ -62,7 +64,9 @@ def test_packets_go_back(sending: str, engine: str, family: Family) -> None:
     assert arrived(other) == [(b"d", home)]
 
 
-def test_a_packet_for_an_address(sending: str, engine: str, family: Family) -> None:
+def test_a_packet_for_an_address(
+    sending: SendEngine, engine: ReceiveEngine, family: Family
+) -> None:
     server, client, other = (family.open() for _ in range(3))
     batch = PacketBatch(engine=engine)
     fill(batch, server, (client, b"1"), (other, b"2"))
@@ -73,7 +77,7 @@ def test_a_packet_for_an_address(sending: str, engine: str, family: Family) -> N
     assert [data for data, _ in arrived(other)] == [b"1"]
 
 
-def test_packets_among_pairs(sending: str, engine: str, inet: Family) -> None:
+def test_packets_among_pairs(sending: SendEngine, engine: ReceiveEngine, inet: Family) -> None:
     server, client, other = (inet.open() for _ in range(3))
     batch = PacketBatch(engine=engine)
     fill(batch, server, (client, b"1"), (client, b"2"))
@@ -91,7 +95,7 @@ def test_packets_among_pairs(sending: str, engine: str, inet: Family) -> None:
         send_mmsg_nowait(server, [(b"", two), one], engine=sending)
 
 
-def test_scattered_packets(sending: str, engine: str, inet: Family) -> None:
+def test_scattered_packets(sending: SendEngine, engine: ReceiveEngine, inet: Family) -> None:
     """In any order, near one another and far apart in the ring."""
     server, *clients = (inet.open() for _ in range(4))
     batch = PacketBatch(64, 8, engine)
@@ -107,7 +111,9 @@ def test_scattered_packets(sending: str, engine: str, inet: Family) -> None:
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets on this platform")
-def test_a_peer_with_a_path_as_long_as_can_be(sending: str, engine: str, tmp_path: Path) -> None:
+def test_a_peer_with_a_path_as_long_as_can_be(
+    sending: SendEngine, engine: ReceiveEngine, tmp_path: Path
+) -> None:
     """It leaves no room for the NUL at its end; nobody else may suffer from that."""
     folder = tempfile.mkdtemp(dir="/tmp")
     long = f"{folder}/{'x' * (107 - len(folder))}"
@@ -130,7 +136,9 @@ def test_a_peer_with_a_path_as_long_as_can_be(sending: str, engine: str, tmp_pat
         assert [data for data, _ in arrived(client)] == [b"usual"]
 
 
-def test_a_cut_packet_goes_back_cut(sending: str, engine: str, inet: Family) -> None:
+def test_a_cut_packet_goes_back_cut(
+    sending: SendEngine, engine: ReceiveEngine, inet: Family
+) -> None:
     server, client = inet.open(), inet.open()
     batch = PacketBatch(3, 4, engine)
     fill(batch, server, (client, b"123456789"), (client, b"12"))
@@ -139,7 +147,7 @@ def test_a_cut_packet_goes_back_cut(sending: str, engine: str, inet: Family) -> 
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets on this platform")
-def test_a_sender_without_a_name_has_no_reply(sending: str, engine: str) -> None:
+def test_a_sender_without_a_name_has_no_reply(sending: SendEngine, engine: ReceiveEngine) -> None:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with here, there:
         for sock in (here, there):
@@ -155,7 +163,10 @@ def test_a_sender_without_a_name_has_no_reply(sending: str, engine: str) -> None
 
 @pytest.mark.parametrize("form", ["batch", "packets", "pairs"])
 def test_a_view_that_was_released(
-    form: str, sending: str, engine: str, narrow: tuple[socket.socket, socket.socket]
+    form: str,
+    sending: SendEngine,
+    engine: ReceiveEngine,
+    narrow: tuple[socket.socket, socket.socket],
 ) -> None:
     """Nothing is sent, whether there is room or not, and it says which packet it is."""
     server, client = narrow

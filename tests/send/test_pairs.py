@@ -15,6 +15,8 @@ from anyio_mmsg import (
     Destination,
     Packet,
     PacketBatch,
+    ReceiveEngine,
+    SendEngine,
     SendResult,
     recv_mmsg_nowait,
     send_mmsg_nowait,
@@ -25,7 +27,7 @@ from ..helpers import Family, contents, have_ipv6, link_local
 from .helpers import arrived, received
 
 
-def test_pairs(sending: str, family: Family) -> None:
+def test_pairs(sending: SendEngine, family: Family) -> None:
     """Bytes, order and destinations, whatever holds the bytes."""
     sender, *receivers = (family.open() for _ in range(4))
     rng = random.Random(1)
@@ -42,14 +44,14 @@ def test_pairs(sending: str, family: Family) -> None:
         assert [arrived(receiver) for receiver in receivers] == expected
 
 
-def test_nothing(sending: str, family: Family) -> None:
+def test_nothing(sending: SendEngine, family: Family) -> None:
     sender = family.open()
     nothings: list[Any] = [[], iter(()), PacketBatch(), {}]
     for packets in nothings:
         assert send_mmsg_nowait(sender, packets, engine=sending) == SendResult(0, [])
 
 
-def test_items_wider_than_a_byte(sending: str, inet: Family) -> None:
+def test_items_wider_than_a_byte(sending: SendEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     words = array.array("I", range(5))
     table = memoryview(bytes(range(6))).cast("B", (2, 3))
@@ -64,7 +66,7 @@ def test_items_wider_than_a_byte(sending: str, inet: Family) -> None:
     assert got == [words.tobytes(), words[1:3].tobytes(), bytes(range(6)), b"end"]
 
 
-def test_to_the_peer_of_a_connected_socket(sending: str, family: Family) -> None:
+def test_to_the_peer_of_a_connected_socket(sending: SendEngine, family: Family) -> None:
     receiver, sender = family.pair()
     other = family.open()
     packets: list[tuple[bytes, Any]] = [(b"1", None), (b"", None), (b"3", None)]
@@ -75,7 +77,7 @@ def test_to_the_peer_of_a_connected_socket(sending: str, family: Family) -> None
     assert arrived(other) == [(data, sender.getsockname()) for data, to in packets if to]
 
 
-def test_largest_payloads(sending: str, inet: Family) -> None:
+def test_largest_payloads(sending: SendEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     most = MAX_PAYLOAD[socket.AF_INET]
     sent = [os.urandom(most), os.urandom(most - 1), b"x"]
@@ -84,7 +86,7 @@ def test_largest_payloads(sending: str, inet: Family) -> None:
 
 
 @pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
-def test_largest_payload_over_ipv6(sending: str) -> None:
+def test_largest_payload_over_ipv6(sending: SendEngine) -> None:
     with Family("inet6", None) as family:
         receiver, sender = family.pair()
         sent = os.urandom(MAX_PAYLOAD[socket.AF_INET6])
@@ -92,7 +94,7 @@ def test_largest_payload_over_ipv6(sending: str) -> None:
         assert arrived(receiver) == [(sent, sender.getsockname())]
 
 
-def test_ipv6_addresses_of_each_length(sending: str) -> None:
+def test_ipv6_addresses_of_each_length(sending: SendEngine) -> None:
     if not have_ipv6():
         pytest.skip("::1 can't be bound here")
     with Family("inet6", None) as family:
@@ -103,7 +105,7 @@ def test_ipv6_addresses_of_each_length(sending: str) -> None:
         assert [data for data, _ in arrived(receiver)] == [b"2", b"3", b"4"]
 
 
-def test_link_local_addresses(sending: str) -> None:
+def test_link_local_addresses(sending: SendEngine) -> None:
     """With the scope as number, as `anyio.getaddrinfo` writes it, and by name."""
     found = link_local()
     if found is None:
@@ -125,7 +127,7 @@ def test_link_local_addresses(sending: str) -> None:
         assert [data for data, _ in arrived(receiver)] == [b"0", b"1", b"2", b"3"]
 
 
-def test_more_than_one_call_can_take(sending: str, inet: Family) -> None:
+def test_more_than_one_call_can_take(sending: SendEngine, inet: Family) -> None:
     receiver, sender, other = (inet.open() for _ in range(3))
     receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
     sent = [b"%d" % number * 3 for number in range(1500)]
@@ -151,7 +153,7 @@ def test_packets_are_refused_or_taken_as_a_whole(inet: Family) -> None:
     assert arrived(receiver) == []
 
 
-def test_received_by_ours(sending: str, engine: str, family: Family) -> None:
+def test_received_by_ours(sending: SendEngine, engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.open(), family.open()
     packets = [(b"%d" % number, receiver.getsockname()) for number in range(8)]
     assert send_mmsg_nowait(sender, packets, engine=sending).sent == 8
@@ -163,7 +165,7 @@ def test_received_by_ours(sending: str, engine: str, family: Family) -> None:
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets on this platform")
-def test_a_full_buffer(sending: str) -> None:
+def test_a_full_buffer(sending: SendEngine) -> None:
     """Unix sockets hold what was not read, so their buffers can be filled at will."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with here, there:

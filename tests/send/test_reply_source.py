@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from anyio_mmsg import PacketBatch, SendResult, recv_mmsg_nowait, send_mmsg, send_mmsg_nowait
+from anyio_mmsg import (
+    PacketBatch,
+    ReceiveEngine,
+    SendEngine,
+    SendResult,
+    recv_mmsg_nowait,
+    send_mmsg,
+    send_mmsg_nowait,
+)
 from anyio_mmsg._packets.packet import Control
 
 from ..helpers import drain, have_ipv6, stub_engine
@@ -38,7 +46,7 @@ pytestmark = linux
 @each_answer
 @segmented
 def test_answers_come_from_where_they_were_asked(
-    kind: str, answer: Answer, gso: bool, sending: str, engine: str
+    kind: str, answer: Answer, gso: bool, sending: SendEngine, engine: ReceiveEngine
 ) -> None:
     """Runs are cut where the source changes, and sent as usual."""
     with wildcard(kind, destinations=True) as server:
@@ -59,7 +67,7 @@ def test_answers_come_from_where_they_were_asked(
 
 
 @segmented
-def test_a_batch_of_trains(gso: bool, sending: str, engine: str) -> None:
+def test_a_batch_of_trains(gso: bool, sending: SendEngine, engine: ReceiveEngine) -> None:
     with wildcard("inet", destinations=True, gro=True) as server, client("127.0.0.1") as asking:
         batch = PacketBatch(8, engine=engine, gro=True, ancillary=True)
         port = server.getsockname()[1]
@@ -74,7 +82,9 @@ def test_a_batch_of_trains(gso: bool, sending: str, engine: str) -> None:
         assert sources(asking) == [(b"%02d" % number, "127.0.0.2") for number in range(20)]
 
 
-def test_plain_addresses_get_the_choice_of_the_kernel(sending: str, engine: str) -> None:
+def test_plain_addresses_get_the_choice_of_the_kernel(
+    sending: SendEngine, engine: ReceiveEngine
+) -> None:
     with wildcard("inet", destinations=True) as server, client("127.0.0.1") as asking:
         batch = PacketBatch(engine=engine, ancillary=True)
         ask(server, asking, batch, ["127.0.0.2", "127.0.0.2"])
@@ -86,7 +96,9 @@ def test_plain_addresses_get_the_choice_of_the_kernel(sending: str, engine: str)
 
 
 @pytest.mark.parametrize("release", [False, True])
-def test_an_answer_outlives_the_question(release: bool, sending: str, engine: str) -> None:
+def test_an_answer_outlives_the_question(
+    release: bool, sending: SendEngine, engine: ReceiveEngine
+) -> None:
     """A pair's `Packet` is asked before anything is sent; after its release it can't be."""
     with wildcard("inet", destinations=True) as server, client("127.0.0.1") as asking:
         batch = PacketBatch(engine=engine, ancillary=True)
@@ -106,7 +118,9 @@ def test_an_answer_outlives_the_question(release: bool, sending: str, engine: st
 
 
 @each_answer
-def test_a_packet_without_its_destination(answer: Answer, sending: str, engine: str) -> None:
+def test_a_packet_without_its_destination(
+    answer: Answer, sending: SendEngine, engine: ReceiveEngine
+) -> None:
     with wildcard("inet", destinations=True) as server, client("127.0.0.1") as asking:
         batch = PacketBatch(engine=engine, ancillary=True)
         ask(server, asking, batch, ["127.0.0.2"] * 2)
@@ -120,7 +134,9 @@ def test_a_packet_without_its_destination(answer: Answer, sending: str, engine: 
 
 
 @each_answer
-def test_a_batch_without_control_data(answer: Answer, sending: str, engine: str) -> None:
+def test_a_batch_without_control_data(
+    answer: Answer, sending: SendEngine, engine: ReceiveEngine
+) -> None:
     with wildcard("inet", destinations=True) as server, client("127.0.0.1") as asking:
         batch = PacketBatch(engine=engine)
         ask(server, asking, batch, ["127.0.0.2"])
@@ -129,7 +145,7 @@ def test_a_batch_without_control_data(answer: Answer, sending: str, engine: str)
         assert sources(asking) == []
 
 
-def test_an_empty_batch_and_a_closed_one(sending: str, engine: str) -> None:
+def test_an_empty_batch_and_a_closed_one(sending: SendEngine, engine: ReceiveEngine) -> None:
     with wildcard("inet") as server:
         batch = PacketBatch(engine=engine, ancillary=True)
         nothing: Any
@@ -144,7 +160,7 @@ def test_an_empty_batch_and_a_closed_one(sending: str, engine: str) -> None:
 @pytest.mark.parametrize(
     "packets", [[(b"",)], [5], [(b"", ("127.0.0.1", 9), 5)], [(5, ("127.0.0.1", 9))]], ids=str
 )
-def test_what_is_no_packet_is_refused_as_ever(packets: Any, sending: str) -> None:
+def test_what_is_no_packet_is_refused_as_ever(packets: Any, sending: SendEngine) -> None:
     with wildcard("inet") as server, pytest.raises(TypeError, match=r"^packet 0: "):
         send_mmsg_nowait(server, packets, reply_from_destination=True, engine=sending)
 
@@ -166,7 +182,7 @@ def invented(sender: Any, *controls: Control) -> PacketBatch:
 @each_answer
 @segmented
 def test_a_source_that_is_not_ours_is_its_packets_failure(
-    answer: Answer, gso: bool, sending: str
+    answer: Answer, gso: bool, sending: SendEngine
 ) -> None:
     with wildcard("inet") as server, client("127.0.0.1") as asking:
         ours, theirs = Control(local="127.0.0.2"), Control(local="192.0.2.1")
@@ -180,7 +196,7 @@ def test_a_source_that_is_not_ours_is_its_packets_failure(
 
 @pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
 @pytest.mark.parametrize("local", ["ff02::1", "ff1e::7:7", "::ffff:224.0.0.1"])
-def test_a_group_of_ipv6_is_no_source(local: str, sending: str) -> None:
+def test_a_group_of_ipv6_is_no_source(local: str, sending: SendEngine) -> None:
     place = "127.0.0.1" if "." in local else "::1"
     with wildcard("dual") as server, client(place) as asking:
         batch = invented(seen_from(asking, server), Control(local=local))
@@ -192,7 +208,7 @@ def test_a_group_of_ipv6_is_no_source(local: str, sending: str) -> None:
 
 
 @pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
-def test_a_destination_of_another_family(sending: str) -> None:
+def test_a_destination_of_another_family(sending: SendEngine) -> None:
     with wildcard("inet") as server, client("127.0.0.1") as asking:
         batch = invented(asking.getsockname(), Control(local="::1"))
         with pytest.raises(
@@ -201,7 +217,7 @@ def test_a_destination_of_another_family(sending: str) -> None:
             send_mmsg_nowait(server, batch, reply_from_destination=True, engine=sending)
 
 
-async def test_waiting(anyio_backend: Any, sending: str, engine: str) -> None:
+async def test_waiting(anyio_backend: Any, sending: SendEngine, engine: ReceiveEngine) -> None:
     with wildcard("inet", destinations=True) as server, client("127.0.0.1") as asking:
         batch = PacketBatch(engine=engine, ancillary=True)
         ask(server, asking, batch, ["127.0.0.2", "127.0.0.1"])
@@ -211,7 +227,7 @@ async def test_waiting(anyio_backend: Any, sending: str, engine: str) -> None:
 
 
 @pytest.mark.parametrize("gso", ["", "gso"])
-def test_in_a_network(gso: str, sending: str, engine: str) -> None:
+def test_in_a_network(gso: str, sending: SendEngine, engine: ReceiveEngine) -> None:
     """Several addresses of IPv6, link-local ones, groups, broadcasts."""
     command = [*own_network(), sys.executable, "-W", "error", "-m"]
     command += ["tests.send.source_network", sending, engine, gso]
@@ -223,7 +239,7 @@ def test_in_a_network(gso: str, sending: str, engine: str) -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("played\n", "", 0)
 
 
-def test_many_packets(sending: str, engine: str) -> None:
+def test_many_packets(sending: SendEngine, engine: ReceiveEngine) -> None:
     """More than a call takes, around the ring's end."""
     with wildcard("inet", destinations=True) as server, client("127.0.0.1") as asking:
         for sock in (server, asking):

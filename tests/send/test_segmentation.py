@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from anyio_mmsg import (
     PacketBatch,
+    ReceiveEngine,
+    SendEngine,
     SendResult,
     send_mmsg_nowait,
 )
@@ -40,7 +42,7 @@ from .helpers import arrived, failures, fill
     ],
     ids=str,
 )
-def test_segmentation_changes_nothing(sending: str, sizes: list[int]) -> None:
+def test_segmentation_changes_nothing(sending: SendEngine, sizes: list[int]) -> None:
     for name in ["inet"] + ["inet6"] * have_ipv6():
         with Family(name, None) as family:
             receiver, sender = family.pair()
@@ -54,7 +56,7 @@ def test_segmentation_changes_nothing(sending: str, sizes: list[int]) -> None:
 
 
 @pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
-def test_segmentation_of_the_largest(sending: str) -> None:
+def test_segmentation_of_the_largest(sending: SendEngine) -> None:
     """Over IPv6 a payload can be larger than any run."""
     with Family("inet6", None) as family:
         receiver, sender = family.pair()
@@ -64,7 +66,7 @@ def test_segmentation_of_the_largest(sending: str) -> None:
         assert [data for data, _ in arrived(receiver)] == sent
 
 
-def test_segmentation_to_several_destinations(sending: str, family: Family) -> None:
+def test_segmentation_to_several_destinations(sending: SendEngine, family: Family) -> None:
     sender, *receivers = (family.open() for _ in range(3))
     order = [0, 0, 1, 1, 1, 0, 1, 0, 0]
     sent = [(os.urandom(50), receivers[to].getsockname()) for to in order]
@@ -74,7 +76,7 @@ def test_segmentation_to_several_destinations(sending: str, family: Family) -> N
         assert arrived(receiver) == [(data, sender.getsockname()) for data in here]
 
 
-def test_segmentation_of_a_batch(sending: str, engine: str, inet: Family) -> None:
+def test_segmentation_of_a_batch(sending: SendEngine, engine: ReceiveEngine, inet: Family) -> None:
     """From its slots, which do not lie side by side, around the ring's end."""
     server, client = inet.open(), inet.open()
     batch = PacketBatch(8, 100, engine)
@@ -86,7 +88,7 @@ def test_segmentation_of_a_batch(sending: str, engine: str, inet: Family) -> Non
     assert [data for data, _ in arrived(client)] == expected
 
 
-def test_errors_amongruns(sending: str, inet: Family) -> None:
+def test_errors_amongruns(sending: SendEngine, inet: Family) -> None:
     sender, receiver = inet.open(), inet.open()
     bad, number = nowhere(inet)
     packets = [(b"%d" % n, bad if n in (3, 4, 5) else receiver.getsockname()) for n in range(9)]
@@ -96,7 +98,7 @@ def test_errors_amongruns(sending: str, inet: Family) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows reports that when receiving")
-def test_an_old_error_amongruns(sending: str, inet: Family) -> None:
+def test_an_old_error_amongruns(sending: SendEngine, inet: Family) -> None:
     """It is the first packet's of a run; the others are sent."""
     receiver, sender = inet.pair()
     receiver.close()

@@ -10,6 +10,8 @@ import pytest
 
 from anyio_mmsg import (
     PacketBatch,
+    ReceiveEngine,
+    SendEngine,
     SendResult,
     multi_target_send,
     send_mmsg,
@@ -42,7 +44,7 @@ def sent_from(sock: socket.socket, to: Any, **how: Any) -> SendResult:
 @linux
 @each_kind
 @segmented
-def test_packets_come_from_it(kind: str, gso: bool, sending: str) -> None:
+def test_packets_come_from_it(kind: str, gso: bool, sending: SendEngine) -> None:
     with wildcard(kind) as sock:
         for place in PLACES[kind]:
             with client(place) as receiver:
@@ -55,7 +57,7 @@ def test_packets_come_from_it(kind: str, gso: bool, sending: str) -> None:
 @linux
 @each_kind
 @both
-async def test_waiting(kind: str, send: Send, sending: str, anyio_backend: Any) -> None:
+async def test_waiting(kind: str, send: Send, sending: SendEngine, anyio_backend: Any) -> None:
     with wildcard(kind) as sock:
         place = PLACES[kind][-1]
         with client(place) as receiver:
@@ -67,7 +69,7 @@ async def test_waiting(kind: str, send: Send, sending: str, anyio_backend: Any) 
 
 @linux
 @each_kind
-def test_a_connected_socket(kind: str, sending: str) -> None:
+def test_a_connected_socket(kind: str, sending: SendEngine) -> None:
     for place in PLACES[kind]:
         with wildcard(kind) as sock, client(place) as receiver:
             before = sock.getsockname()[1]
@@ -81,7 +83,7 @@ def test_a_connected_socket(kind: str, sending: str) -> None:
 
 @linux
 @segmented
-def test_a_batch(gso: bool, sending: str, engine: str) -> None:
+def test_a_batch(gso: bool, sending: SendEngine, engine: ReceiveEngine) -> None:
     """Its packets need no control data."""
     with wildcard("inet") as sock, client("127.0.0.1") as receiver:
         batch = PacketBatch(engine=engine)
@@ -97,7 +99,7 @@ def test_a_batch(gso: bool, sending: str, engine: str) -> None:
 @linux
 @segmented
 @pytest.mark.parametrize("source", ["192.0.2.1", "224.0.0.1"])
-def test_one_that_is_not_ours(source: str, gso: bool, sending: str) -> None:
+def test_one_that_is_not_ours(source: str, gso: bool, sending: SendEngine) -> None:
     with wildcard("inet") as sock, client("127.0.0.1") as receiver:
         result = sent_from(sock, receiver.getsockname(), source=source, gso=gso, engine=sending)
         assert [index for index, _ in failures(result)] == [0, 1, 2]
@@ -109,7 +111,7 @@ def test_one_that_is_not_ours(source: str, gso: bool, sending: str) -> None:
 @linux
 @ipv6
 @pytest.mark.parametrize("source", ["2001:db8::1", "ff02::1", "fe80::5%lo"])
-def test_one_of_ipv6_that_is_not_ours(source: str, sending: str) -> None:
+def test_one_of_ipv6_that_is_not_ours(source: str, sending: SendEngine) -> None:
     with wildcard("inet6") as sock, client("::1") as receiver:
         result = sent_from(sock, receiver.getsockname()[:2], source=source, engine=sending)
         assert [index for index, _ in failures(result)] == [0, 1, 2]
@@ -119,7 +121,7 @@ def test_one_of_ipv6_that_is_not_ours(source: str, sending: str) -> None:
 @linux
 @ipv6
 @segmented
-def test_one_that_is_not_of_the_peers_version(gso: bool, sending: str) -> None:
+def test_one_that_is_not_of_the_peers_version(gso: bool, sending: SendEngine) -> None:
     """On a dual-stack socket it is the failure of those that can't come from it."""
     with wildcard("dual") as sock, client("::1") as six, client("127.0.0.1") as four:
         targets = [seen_from(sock, sock) for sock in (six,)] + [seen_from(four, sock)]
@@ -133,7 +135,7 @@ def test_one_that_is_not_of_the_peers_version(gso: bool, sending: str) -> None:
 
 @linux
 @ipv6
-def test_other_ways_to_write_it(sending: str) -> None:
+def test_other_ways_to_write_it(sending: SendEngine) -> None:
     with wildcard("dual") as sock, client("::1") as six, client("127.0.0.1") as four:
         for source in ("::ffff:127.0.0.2", "::ffff:7f00:2", "127.0.0.2"):
             sent_from(sock, seen_from(four, sock), source=source, engine=sending)
@@ -165,7 +167,7 @@ BAD: dict[str, tuple[str, Any, type[Exception], str]] = {
 @linux
 @ipv6
 @pytest.mark.parametrize("bad", BAD)
-def test_bad_ones(bad: str, sending: str) -> None:
+def test_bad_ones(bad: str, sending: SendEngine) -> None:
     kind, source, error, text = BAD[bad]
     with wildcard(kind) as sock, client("::1" if kind == "inet6" else "127.0.0.1") as receiver:
         with pytest.raises(error, match=f"^source is .*{text}"):
@@ -179,7 +181,9 @@ REPLY: dict[str, Any] = {"reply_from_destination": True}
 
 @pytest.mark.parametrize("option", [*OPTIONS, REPLY], ids=str)
 @pytest.mark.parametrize("packets", [[], [(b"x", None)]], ids=["none", "one"])
-def test_unix_sockets(option: dict[str, Any], packets: Any, narrow: Any, sending: str) -> None:
+def test_unix_sockets(
+    option: dict[str, Any], packets: Any, narrow: Any, sending: SendEngine
+) -> None:
     sender, receiver = narrow
     (name,) = option
     with pytest.raises(ValueError, match=rf"^{name}= is for sockets of AF_INET .*AF_UNIX"):
@@ -222,7 +226,7 @@ def test_a_closed_socket(option: dict[str, Any]) -> None:
 
 
 def test_nothing_is_made_where_nothing_is_asked_for(
-    sending: str, inet: Any, monkeypatch: pytest.MonkeyPatch
+    sending: SendEngine, inet: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call without these has no control data, nor any object for it."""
     monkeypatch.setattr(functions, "Controls", None)

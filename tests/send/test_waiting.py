@@ -13,6 +13,8 @@ from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import (
     PacketBatch,
+    ReceiveEngine,
+    SendEngine,
     SendResult,
     UnusableSocketError,
     recv_mmsg_nowait,
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 @both
 async def test_waits_for_room(
-    send: Send, sending: str, narrow: tuple[socket.socket, socket.socket]
+    send: Send, sending: SendEngine, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
     sender, receiver = narrow
     filled = fill_buffer(sender)
@@ -55,7 +57,7 @@ async def test_waits_for_room(
     assert received(receiver) == []
 
 
-async def test_waits_for_a_receiver_that_is_full(sending: str, tmp_path: Path) -> None:
+async def test_waits_for_a_receiver_that_is_full(sending: SendEngine, tmp_path: Path) -> None:
     """Of an unconnected unix socket the system says that it is writable, and then has no room."""
     if not hasattr(socket, "AF_UNIX"):
         pytest.skip("no unix sockets on this platform")
@@ -79,7 +81,7 @@ async def test_waits_for_a_receiver_that_is_full(sending: str, tmp_path: Path) -
 @pytest.mark.parametrize("gso", [False, True], ids=["plain", "gso"])
 @pytest.mark.parametrize("after", range(8))
 async def test_cancelled_anywhere_nothing_is_sent_twice_or_left_out(
-    after: int, gso: bool, sending: str, narrow: tuple[socket.socket, socket.socket]
+    after: int, gso: bool, sending: SendEngine, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
     """The receiver reads a little at a time; the call is cancelled, and called for the rest."""
     sender, receiver = narrow
@@ -113,7 +115,10 @@ async def test_cancelled_anywhere_nothing_is_sent_twice_or_left_out(
 
 @pytest.mark.parametrize("what", ["batch", "packets", "pairs"])
 async def test_what_is_not_sent_yet_is_held(
-    what: str, sending: str, engine: str, narrow: tuple[socket.socket, socket.socket]
+    what: str,
+    sending: SendEngine,
+    engine: ReceiveEngine,
+    narrow: tuple[socket.socket, socket.socket],
 ) -> None:
     """While a call waits, its packets can't be released."""
     sender, receiver = narrow
@@ -145,7 +150,7 @@ async def test_what_is_not_sent_yet_is_held(
 
 
 async def test_a_bytearray_keeps_its_size_while_it_waits(
-    sending: str, narrow: tuple[socket.socket, socket.socket]
+    sending: SendEngine, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
     sender, receiver = narrow
     fill_buffer(sender)
@@ -166,7 +171,7 @@ async def test_a_bytearray_keeps_its_size_while_it_waits(
 
 
 async def test_after_a_cancellation_all_is_let_go(
-    sending: str, engine: str, narrow: tuple[socket.socket, socket.socket]
+    sending: SendEngine, engine: ReceiveEngine, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
     sender, receiver = narrow
     batch = PacketBatch(3, 16, engine)
@@ -180,7 +185,7 @@ async def test_after_a_cancellation_all_is_let_go(
 
 
 async def test_several_tasks_send_by_one_socket(
-    sending: str, narrow: tuple[socket.socket, socket.socket]
+    sending: SendEngine, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
     """They take turns in waiting, and each gets all of its own through, in order."""
     sender, receiver = narrow
@@ -204,7 +209,7 @@ async def test_several_tasks_send_by_one_socket(
 
 
 async def test_a_task_that_is_cancelled_while_others_have_the_turn(
-    sending: str, narrow: tuple[socket.socket, socket.socket]
+    sending: SendEngine, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
     sender, receiver = narrow
     fill_buffer(sender)
@@ -238,7 +243,7 @@ async def test_a_task_that_is_cancelled_while_others_have_the_turn(
 
 @pytest.mark.parametrize("gap", [False, True])
 async def test_closing_under_many_waiters(
-    gap: bool, sending: str, narrow: tuple[socket.socket, socket.socket]
+    gap: bool, sending: SendEngine, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
     """All of them hear of it, whether the close follows at once or later."""
     if not hasattr(anyio, "notify_closing"):

@@ -14,6 +14,7 @@ from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import (
+    SendEngine,
     SendResult,
     UnusableSocketError,
     send_mmsg,
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.anyio
 
 
 def test_a_loop_that_ends_with_a_pending_send(
-    sending: str, anyio_backend: Any, narrow: tuple[socket.socket, socket.socket]
+    sending: SendEngine, anyio_backend: Any, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
     """Another loop can go on with the socket."""
     if anyio_backend[0] == "trio":
@@ -60,7 +61,7 @@ def test_a_loop_that_ends_with_a_pending_send(
 
 @pytest.mark.parametrize("meddle", ["clear", "share"])
 async def test_whatever_is_done_to_the_result(
-    meddle: str, sending: str, narrow: tuple[socket.socket, socket.socket]
+    meddle: str, sending: SendEngine, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
     """It reports what was done, and does not decide what to do next."""
     sender, receiver = narrow
@@ -87,7 +88,7 @@ async def test_whatever_is_done_to_the_result(
 
 
 async def test_a_socket_that_something_else_waits_for(
-    sending: str, narrow: tuple[socket.socket, socket.socket]
+    sending: SendEngine, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
     sender, receiver = narrow
     filled = fill_buffer(sender)
@@ -113,7 +114,7 @@ async def test_a_socket_that_something_else_waits_for(
 
 
 async def test_closing_under_a_waiter(
-    sending: str, narrow: tuple[socket.socket, socket.socket]
+    sending: SendEngine, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
     if not hasattr(anyio, "notify_closing"):
         pytest.skip("anyio.notify_closing came with AnyIO 4.10")
@@ -145,7 +146,7 @@ async def test_closing_under_a_waiter(
 
 @pytest.mark.skipif(os.name == "nt", reason="a descriptor of Windows is not a file's")
 async def test_a_descriptor_closed_by_number_while_it_waits(
-    sending: str, narrow: tuple[socket.socket, socket.socket]
+    sending: SendEngine, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
     """The next call finds out, with what was sent before."""
     sender, _ = narrow
@@ -164,7 +165,7 @@ async def test_a_descriptor_closed_by_number_while_it_waits(
 
 
 async def test_an_error_of_the_wait_is_told_as_it_is(
-    sending: str, narrow: tuple[socket.socket, socket.socket]
+    sending: SendEngine, narrow: tuple[socket.socket, socket.socket]
 ) -> None:
     """Such as ENOSPC, where epoll watches as many descriptors as it may."""
     sender, _ = narrow
@@ -184,7 +185,7 @@ async def test_an_error_of_the_wait_is_told_as_it_is(
 
 
 async def test_an_object_that_becomes_another_socket(
-    sending: str, narrow: tuple[socket.socket, socket.socket], anyio_backend_name: str
+    sending: SendEngine, narrow: tuple[socket.socket, socket.socket], anyio_backend_name: str
 ) -> None:
     """A send by the new one does not wait its turn behind one by the old one."""
     if anyio_backend_name == "asyncio" and not hasattr(anyio, "wait_writable"):

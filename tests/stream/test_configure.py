@@ -16,6 +16,7 @@ import pytest
 from anyio_mmsg import (
     IcmpError,
     PacketBatch,
+    ReceiveEngine,
     configure_udp_socket,
     open_udp_socket,
     recv_mmsg,
@@ -118,7 +119,7 @@ def test_has_control_data(sock: socket.socket) -> None:
 
 
 @on_linux
-def test_gro_after_a_first_receive(sock: socket.socket, engine: str) -> None:
+def test_gro_after_a_first_receive(sock: socket.socket, engine: ReceiveEngine) -> None:
     """A plain batch can't tell the packets of a train apart: it is refused from then on."""
     to = (sock.getsockname()[0].replace("::", "::1").replace("::11", "::1"), sock.getsockname()[1])
     batch, other = PacketBatch(engine=engine), PacketBatch(engine=engine, gro=True)

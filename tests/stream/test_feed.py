@@ -16,7 +16,7 @@ from anyio import create_memory_object_stream, wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, feed
+from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, ReceiveEngine, feed
 from anyio_mmsg.testing import ScriptedReceiver, Step
 
 from ..helpers import Family, contents
@@ -30,7 +30,7 @@ def options(overload: str, oldest: MemoryObjectReceiveStream[PacketBatch]) -> di
 
 
 @pytest.mark.parametrize("overload", POLICIES)
-async def test_feeds_consumers(overload: str, engine: str, inet: Family) -> None:
+async def test_feeds_consumers(overload: str, engine: ReceiveEngine, inet: Family) -> None:
     sock, sender = inet.pair()
     send, receive = create_memory_object_stream[PacketBatch](4)
     got: list[bytes] = []
@@ -99,7 +99,7 @@ async def test_a_slow_consumer(overload: str, size: float, batches: int) -> None
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports its drops")
 @pytest.mark.parametrize("overload", POLICIES)
 async def test_sent_is_consumed_and_dropped_and_queued(
-    overload: str, engine: str, inet: Family
+    overload: str, engine: ReceiveEngine, inet: Family
 ) -> None:
     """Under a flood that overflows the kernel too: to the packet, by the kernel's own count."""
     sock, sender = inet.pair()
@@ -148,7 +148,9 @@ async def test_sent_is_consumed_and_dropped_and_queued(
 
 @pytest.mark.parametrize("after", range(8))
 @pytest.mark.parametrize("overload", POLICIES)
-async def test_cancelled_anywhere(overload: str, after: int, engine: str, inet: Family) -> None:
+async def test_cancelled_anywhere(
+    overload: str, after: int, engine: ReceiveEngine, inet: Family
+) -> None:
     sock, sender = inet.pair()
     send, receive = create_memory_object_stream[PacketBatch](1)
     pool = PacketBatchPool(4, 2, 16, engine)

@@ -18,7 +18,7 @@ from anyio.lowlevel import checkpoint
 from anyio.streams.memory import MemoryObjectReceiveStream
 from anyio.streams.stapled import StapledObjectStream
 
-from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, feed
+from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, ReceiveEngine, feed
 from anyio_mmsg.testing import ScriptedReceiver, Step
 
 from ..helpers import Family, contents
@@ -77,7 +77,7 @@ async def test_other_arguments_of_the_wrong_type(inet: Family) -> None:
 
 
 @asynccontextmanager
-async def stuck(inet: Family | None = None, engine: str = "auto") -> AsyncIterator[Any]:
+async def stuck(inet: Family | None = None, engine: ReceiveEngine = "auto") -> AsyncIterator[Any]:
     """A receiver and the ends of a stream that takes nothing; `feed` has b"0" in hand.
 
     With `inet` it has a socket.
@@ -103,7 +103,7 @@ async def blocked(receive: MemoryObjectReceiveStream[PacketBatch]) -> None:
 
 @pytest.mark.parametrize("again", [1, 3])
 async def test_a_scope_leaves_the_batch_with_the_receiver(
-    again: int, engine: str, inet: Family
+    again: int, engine: ReceiveEngine, inet: Family
 ) -> None:
     async with stuck(inet, engine) as (receiver, send, receive):
         for _ in range(again):

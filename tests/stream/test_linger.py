@@ -12,7 +12,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
-from anyio_mmsg import PacketBatchPool, PacketReceiver
+from anyio_mmsg import PacketBatchPool, PacketReceiver, ReceiveEngine
 from anyio_mmsg._stream.linger import LONGEST_SLICE, TIMER_RESOLUTION, Pace
 
 from ..helpers import Family, ScriptedSocket, contents, without_trio
@@ -20,7 +20,7 @@ from ..helpers import Family, ScriptedSocket, contents, without_trio
 pytestmark = pytest.mark.anyio
 
 
-async def test_lingering_ends_with_a_full_batch(engine: str, inet: Family) -> None:
+async def test_lingering_ends_with_a_full_batch(engine: ReceiveEngine, inet: Family) -> None:
     sock, sender = inet.pair()
     receiver = PacketReceiver(sock, PacketBatchPool(2, 3, 16, engine), linger=60)
     async with receiver:
@@ -42,7 +42,9 @@ async def _send_when_blocked(sender: socket.socket, datagrams: list[bytes]) -> N
 
 
 @pytest.mark.parametrize("linger", [0.0005, 0.002, 0.02])
-async def test_lingering_ends_with_its_time(linger: float, engine: str, inet: Family) -> None:
+async def test_lingering_ends_with_its_time(
+    linger: float, engine: ReceiveEngine, inet: Family
+) -> None:
     """Though the batch is not full. How long it took is the clock's affair."""
     sock, sender = inet.pair()
     receiver = PacketReceiver(sock, PacketBatchPool(2, 3, 16, engine), linger=linger)

@@ -10,7 +10,14 @@ import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from anyio_mmsg import PacketBatch, PacketBatchPool, PoolStatistics, recv_mmsg, recv_mmsg_nowait
+from anyio_mmsg import (
+    PacketBatch,
+    PacketBatchPool,
+    PoolStatistics,
+    ReceiveEngine,
+    recv_mmsg,
+    recv_mmsg_nowait,
+)
 
 from ..helpers import Family, contents, drain
 
@@ -32,7 +39,7 @@ async def test_lends_and_takes_back() -> None:
     assert pool.statistics().free == 2
 
 
-async def test_memory_is_used_again(engine: str, inet: Family) -> None:
+async def test_memory_is_used_again(engine: ReceiveEngine, inet: Family) -> None:
     receiver, sender = inet.pair()
     pool = PacketBatchPool(1, 2, 16, engine)
     rings = set()
@@ -46,7 +53,9 @@ async def test_memory_is_used_again(engine: str, inet: Family) -> None:
     assert len(rings) == 1
 
 
-async def test_what_was_handed_out_dies_with_the_batch(engine: str, inet: Family) -> None:
+async def test_what_was_handed_out_dies_with_the_batch(
+    engine: ReceiveEngine, inet: Family
+) -> None:
     receiver, sender = inet.pair()
     pool = PacketBatchPool(1, engine=engine)
     with pool.acquire_nowait() as batch:

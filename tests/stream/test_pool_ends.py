@@ -13,7 +13,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
-from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, PoolStatistics
+from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, PoolStatistics, ReceiveEngine
 from anyio_mmsg._stream import pool as pool_module
 
 from ..helpers import Family, contents, drain, each_loop
@@ -51,7 +51,9 @@ ENDS = [close, leak, leak_in_a_cycle]
 
 
 @pytest.mark.parametrize("waiters", [0, 1, 3])
-async def test_closed_in_a_worker_thread(waiters: int, engine: str, inet: Family) -> None:
+async def test_closed_in_a_worker_thread(
+    waiters: int, engine: ReceiveEngine, inet: Family
+) -> None:
     sock, sender = inet.pair()
     pool = PacketBatchPool(1, 4, 16, engine)
     read: list[bytes] = []
@@ -77,7 +79,7 @@ async def test_closed_in_a_worker_thread(waiters: int, engine: str, inet: Family
     assert pool.statistics() == PoolStatistics(size=1, free=1, leaked=0, **ALL_FREE)
 
 
-async def test_a_receiver_whose_consumers_are_threads(engine: str, inet: Family) -> None:
+async def test_a_receiver_whose_consumers_are_threads(engine: ReceiveEngine, inet: Family) -> None:
     sock, sender = inet.pair()
     got: list[bytes] = []
 
@@ -326,7 +328,7 @@ def test_one_loop_after_another(backend: str) -> None:
 @pytest.mark.parametrize("foreign", [False, True], ids=["here", "in-a-thread"])
 @pytest.mark.parametrize("end", [leak, leak_in_a_cycle])
 async def test_a_lost_batch_is_counted_once(
-    end: Callable[[list[PacketBatch]], None], foreign: bool, engine: str, inet: Family
+    end: Callable[[list[PacketBatch]], None], foreign: bool, engine: ReceiveEngine, inet: Family
 ) -> None:
     sock, sender = inet.pair()
     async with PacketReceiver(sock, PacketBatchPool(2, 4, 16, engine)) as receiver:

@@ -20,7 +20,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
-from anyio_mmsg import PacketBatchPool, PacketReceiver
+from anyio_mmsg import PacketBatchPool, PacketReceiver, ReceiveEngine
 from anyio_mmsg._stream import readiness
 
 from ..helpers import Family, ScriptedSocket, contents, each_loop, read_and_close
@@ -39,7 +39,7 @@ async def some_turns(count: int = 20) -> None:
         await checkpoint()
 
 
-async def test_a_packet_now_and_then_costs_one_read(engine: str, family: Family) -> None:
+async def test_a_packet_now_and_then_costs_one_read(engine: ReceiveEngine, family: Family) -> None:
     sock, sender = family.pair()
     got: list[bytes] = []
     async with PacketReceiver(sock, PacketBatchPool(2, 4, 16, engine)) as receiver:
@@ -268,7 +268,7 @@ async def test_callbacks_run_in_the_first_context(anyio_backend_name: str, inet:
         await receiver.aclose()
 
 
-async def test_errors_and_packets_again_and_again(engine: str, inet: Family) -> None:
+async def test_errors_and_packets_again_and_again(engine: ReceiveEngine, inet: Family) -> None:
     """Each error is a POLLERR, at which uvloop forgets readers."""
     sock, peer = inet.open(), inet.open()
     there = peer.getsockname()

@@ -19,6 +19,7 @@ from anyio.abc import SocketAttribute
 from anyio_mmsg import (
     PacketBatchPool,
     PacketReceiver,
+    ReceiveEngine,
     configure_udp_socket,
     open_udp_socket,
 )
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.anyio
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports its drops")
 
 
-async def test_a_stream_of_batches(engine: str, family: Family) -> None:
+async def test_a_stream_of_batches(engine: ReceiveEngine, family: Family) -> None:
     sock, sender = family.pair()
     sent = [b"%d" % number for number in range(9)]
     got: list[bytes] = []
@@ -75,7 +76,7 @@ async def test_batches_belong_to_consumers(inet: Family) -> None:
         assert receiver.pool.statistics().free == 2
 
 
-async def test_the_capacity_of_the_pool_is_the_limit(engine: str, inet: Family) -> None:
+async def test_the_capacity_of_the_pool_is_the_limit(engine: ReceiveEngine, inet: Family) -> None:
     sock, sender = inet.pair()
     async with PacketReceiver(sock, PacketBatchPool(1, 100, 16, engine)) as receiver:
         for _ in range(100):
@@ -166,7 +167,7 @@ async def test_two_readers(inet: Family) -> None:
 @pytest.mark.parametrize("linger", [0.0, 0.0005, 0.02])
 @pytest.mark.parametrize("after", range(10))
 async def test_cancelled_anywhere_no_packet_is_lost(
-    after: int, linger: float, engine: str, inet: Family
+    after: int, linger: float, engine: ReceiveEngine, inet: Family
 ) -> None:
     sock, sender = inet.pair()
     receiver = PacketReceiver(sock, PacketBatchPool(2, 3, 16, engine), linger=linger)
@@ -196,7 +197,7 @@ async def test_cancelled_anywhere_no_packet_is_lost(
 @pytest.mark.parametrize("linger", [0.0, 0.02])
 @pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
 async def test_a_cancellation_goes_before_what_is_there(
-    first: bool, linger: float, engine: str, inet: Family
+    first: bool, linger: float, engine: ReceiveEngine, inet: Family
 ) -> None:
     sock, sender = inet.pair()
     pool = PacketBatchPool(2, 3, 16, engine)
@@ -216,7 +217,7 @@ async def test_a_cancellation_goes_before_what_is_there(
 
 @pytest.mark.parametrize("linger", [0.0, 0.02])
 async def test_packets_at_every_wait_do_not_hide_a_cancellation(
-    linger: float, engine: str, inet: Family
+    linger: float, engine: ReceiveEngine, inet: Family
 ) -> None:
     sock, sender = inet.pair()
     pool = PacketBatchPool(2, 3, 16, engine)
@@ -292,7 +293,7 @@ async def test_transient_errors_are_raised_for_those_who_want_them() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere loopback may not report it")
-async def test_a_real_refusal(engine: str, inet: Family) -> None:
+async def test_a_real_refusal(engine: ReceiveEngine, inet: Family) -> None:
     sock, peer = inet.open(), inet.open()
     address = peer.getsockname()
     sock.connect(address)
@@ -311,7 +312,7 @@ async def test_a_real_refusal(engine: str, inet: Family) -> None:
 # Statistics
 
 
-async def test_truncated_packets(engine: str, inet: Family) -> None:
+async def test_truncated_packets(engine: ReceiveEngine, inet: Family) -> None:
     if sys.platform != "linux" and engine == "recvmmsg":
         pytest.skip("recvmmsg(2) is a system call of Linux")
     sock, sender = inet.pair()
@@ -326,7 +327,7 @@ async def test_truncated_packets(engine: str, inet: Family) -> None:
 
 
 @on_linux
-async def test_kernel_drops_are_counted_to_the_packet(engine: str) -> None:
+async def test_kernel_drops_are_counted_to_the_packet(engine: ReceiveEngine) -> None:
     sent, got = 400, 0
     sock = await open_udp_socket("127.0.0.1", receive_buffer_size=4096)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:

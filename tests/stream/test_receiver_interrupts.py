@@ -11,7 +11,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from anyio_mmsg import PacketBatchPool, PacketReceiver
+from anyio_mmsg import PacketBatchPool, PacketReceiver, ReceiveEngine
 from anyio_mmsg._receive import functions, outlook
 from anyio_mmsg._stream import linger, pool, port, readiness, receiver, statistics
 from anyio_mmsg._system import memory
@@ -25,7 +25,7 @@ MODULES = [functions, outlook, linger, pool, port, readiness, receiver, statisti
 
 @pytest.mark.parametrize("what", ["receive", "linger", "drain", "aclose"])
 async def test_every_packet_is_accounted_for(
-    what: str, engine: str, inet: Family, anyio_backend_name: str
+    what: str, engine: ReceiveEngine, inet: Family, anyio_backend_name: str
 ) -> None:
     with unreported(), ExitStack() as stack:
         if anyio_backend_name == "asyncio":
@@ -36,7 +36,7 @@ async def test_every_packet_is_accounted_for(
         await interrupt_everywhere(what, engine, inet)
 
 
-async def interrupt_everywhere(what: str, engine: str, inet: Family) -> None:
+async def interrupt_everywhere(what: str, engine: ReceiveEngine, inet: Family) -> None:
     interrupted = 0
     # An event loop's scope that an interrupt kept from being left cancels all that follows. But
     # none comes between the end of its block and its exit: CPython asks for none there.

@@ -21,6 +21,7 @@ from anyio_mmsg import (
     PacketBatch,
     PacketBatchPool,
     PacketReceiver,
+    ReceiveEngine,
     feed,
     open_udp_socket,
 )
@@ -46,7 +47,9 @@ def numbers(count: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("linger", [0.0, 0.0005, 60])
-async def test_what_has_arrived_is_handed_out(linger: float, engine: str, family: Family) -> None:
+async def test_what_has_arrived_is_handed_out(
+    linger: float, engine: ReceiveEngine, family: Family
+) -> None:
     sock, sender = family.pair()
     sent = numbers(9 if family.name == "unix" else 200)
     receiver = PacketReceiver(sock, PacketBatchPool(2, 16, 100, engine), linger=linger)
@@ -179,7 +182,9 @@ async def test_from_a_signal_handler_while_the_loop_sleeps(inet: Family) -> None
             thread.join()
 
 
-async def test_a_peer_that_goes_on_does_not_keep_it_alive(engine: str, family: Family) -> None:
+async def test_a_peer_that_goes_on_does_not_keep_it_alive(
+    engine: ReceiveEngine, family: Family
+) -> None:
     sock, sender = family.pair()
     sent, got = 0, 0
 
@@ -207,7 +212,7 @@ async def test_a_peer_that_goes_on_does_not_keep_it_alive(engine: str, family: F
     assert sent == got + seen.unread
 
 
-async def test_it_may_wait_for_a_batch(engine: str, inet: Family) -> None:
+async def test_it_may_wait_for_a_batch(engine: ReceiveEngine, inet: Family) -> None:
     sock, sender = inet.pair()
     got: list[bytes] = []
 
@@ -283,7 +288,7 @@ async def test_errors_are_raised_for_those_who_want_them() -> None:
 
 
 @pytest.mark.parametrize("after", range(12))
-async def test_cancelled_anywhere(after: int, engine: str, inet: Family) -> None:
+async def test_cancelled_anywhere(after: int, engine: ReceiveEngine, inet: Family) -> None:
     sock, sender = inet.pair()
     got: list[bytes] = []
 
@@ -339,7 +344,7 @@ async def test_a_closed_one_stays_closed(inet: Family) -> None:
 # aclose
 
 
-async def test_what_is_left_counts_as_unread(engine: str, family: Family) -> None:
+async def test_what_is_left_counts_as_unread(engine: ReceiveEngine, family: Family) -> None:
     sock, sender = family.pair()
     receiver = PacketReceiver(sock, PacketBatchPool(2, 4, 100, engine))
     for data in numbers(9):
@@ -389,7 +394,7 @@ async def test_a_peer_that_goes_on_does_not_keep_it_from_closing() -> None:
 
 
 @on_linux
-async def test_every_packet_is_accounted_for(engine: str) -> None:
+async def test_every_packet_is_accounted_for(engine: ReceiveEngine) -> None:
     """Received, dropped, left unread, or dropped by the kernel: one of them, to the packet."""
     sock = await open_udp_socket("127.0.0.1", receive_buffer_size=20_000)
     got = 0
@@ -415,7 +420,9 @@ async def test_every_packet_is_accounted_for(engine: str) -> None:
 
 
 @pytest.mark.parametrize("overload", ["block", "drop_newest", "drop_oldest"])
-async def test_feed_drops_nothing_after_a_stop(overload: Any, engine: str, inet: Family) -> None:
+async def test_feed_drops_nothing_after_a_stop(
+    overload: Any, engine: ReceiveEngine, inet: Family
+) -> None:
     sock, sender = inet.pair()
     send, receive = create_memory_object_stream[PacketBatch](1)
     oldest = receive if overload == "drop_oldest" else None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from anyio_mmsg import PacketBatch
+from anyio_mmsg import PacketBatch, ReceiveEngine
 from anyio_mmsg.testing import Datagram, fill_batch
 
 from ..control.packets import ALL, LOOPBACK, Line
@@ -115,7 +115,7 @@ def twins(**arguments: Any) -> Iterator[Twins]:
     assert of(lambda: len(received)) == of(lambda: len(made))
 
 
-def test_packets_of_every_family(engine: str, family: Family) -> None:
+def test_packets_of_every_family(engine: ReceiveEngine, family: Family) -> None:
     receiver, senders = family.open(), [family.open(), family.open(), family.unbound()]
     if family.name != "unix":
         senders.pop()  # it would get a name when it sends
@@ -152,7 +152,7 @@ def with_times(batch: PacketBatch, given: list[dict[str, Any]]) -> list[Datagram
     ],
 )
 @pytest.mark.parametrize("ancillary", [True, False])
-def test_control_data(kind: str, ancillary: bool, engine: str) -> None:
+def test_control_data(kind: str, ancillary: bool, engine: ReceiveEngine) -> None:
     dice = random.Random(1)
     arguments = {"capacity": 7, "slot_size": 16, "ancillary": ancillary}
     with Line(kind, **ALL) as line, twins(**arguments, engine=engine) as both:
@@ -176,7 +176,7 @@ def test_control_data(kind: str, ancillary: bool, engine: str) -> None:
 
 @only_linux
 @pytest.mark.parametrize("asked", [[], ["timestamps"], ["ecn"], ["hop_limits", "destinations"]])
-def test_a_part_of_the_control_data(asked: list[str], engine: str) -> None:
+def test_a_part_of_the_control_data(asked: list[str], engine: ReceiveEngine) -> None:
     arguments = {"capacity": 4, "slot_size": 16, "ancillary": True}
     options = dict.fromkeys(asked, True)
     with Line("inet", **options) as line, twins(**arguments, engine=engine) as both:
@@ -195,7 +195,7 @@ def test_a_part_of_the_control_data(asked: list[str], engine: str) -> None:
 
 @only_linux
 @pytest.mark.parametrize("ancillary", [True, False])
-def test_trains(ancillary: bool, engine: str) -> None:
+def test_trains(ancillary: bool, engine: ReceiveEngine) -> None:
     dice = random.Random(2)
     options: dict[str, Any] = {"timestamps": True, "ecn": True} if ancillary else {}
     arguments = {"capacity": 5, "gro": True, "ancillary": ancillary}
@@ -255,7 +255,7 @@ def test_the_comparison_notices() -> None:
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets on this platform")
-def test_long_datagrams_of_unix_sockets(engine: str, tmp_path: Any) -> None:
+def test_long_datagrams_of_unix_sockets(engine: ReceiveEngine, tmp_path: Any) -> None:
     with Family("unix", tmp_path) as family, twins(slot_size=65_536, engine=engine) as both:
         receiver, sender = family.pair()
         for size in (65_535, 65_536, 100_000):

@@ -17,6 +17,8 @@ from anyio_mmsg import (
     Packet,
     PacketBatch,
     PacketBatchPool,
+    ReceiveEngine,
+    SendEngine,
     recv_mmsg,
     recv_mmsg_exact,
     recv_mmsg_nowait,
@@ -233,7 +235,7 @@ def test_filling_counts_packets_of_trains() -> None:
     assert batch.free == 0
 
 
-def test_scripted_and_real_packets_in_one_batch(engine: str, family: Family) -> None:
+def test_scripted_and_real_packets_in_one_batch(engine: ReceiveEngine, family: Family) -> None:
     receiver, sender = family.pair()
     batch = PacketBatch(8, engine=engine)
     for number in range(4):
@@ -288,7 +290,7 @@ def test_a_batch_that_is_being_filled_is_refused_to_signal_handlers(ancillary: b
 
 
 @pytest.mark.anyio
-async def test_sending_it_answers_its_senders(sending: str, family: Family) -> None:
+async def test_sending_it_answers_its_senders(sending: SendEngine, family: Family) -> None:
     one, other, server = family.open(), family.open(), family.open()
     names = [sock.getsockname() for sock in (one, other, one)]
     batch = make_batch(zip([b"1", b"2", b"3"], names))  # noqa: B905
@@ -308,7 +310,7 @@ async def test_sending_it_answers_its_senders(sending: str, family: Family) -> N
 @pytest.mark.skipif(sys.platform != "linux", reason="reply_from_destination needs Linux")
 @pytest.mark.parametrize("kind", ["inet", "mapped"])
 @pytest.mark.parametrize("host", ["127.0.0.7", "239.1.2.3", "255.255.255.255"])
-def test_answers_come_from_the_destination(host: str, kind: str, sending: str) -> None:
+def test_answers_come_from_the_destination(host: str, kind: str, sending: SendEngine) -> None:
     """From another address of the kernel's choice, if it is a group's."""
     if kind == "mapped" and not have_ipv6():
         pytest.skip("::1 can't be bound here")
@@ -332,7 +334,7 @@ def test_answers_come_from_the_destination(host: str, kind: str, sending: str) -
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets on this platform")
-def test_answers_read_from_the_other_end_of_a_pair(sending: str) -> None:
+def test_answers_read_from_the_other_end_of_a_pair(sending: SendEngine) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     theirs.setblocking(False)
     with ours, theirs, make_batch([(b"question", None)]) as batch:

@@ -20,17 +20,24 @@ from typing import Any
 
 import anyio
 
-from anyio_mmsg import BatchFullError, PacketBatch, recv_datagrams_nowait, recv_mmsg_nowait
+from anyio_mmsg import (
+    BatchFullError,
+    PacketBatch,
+    ReceiveEngine,
+    recv_datagrams_nowait,
+    recv_mmsg_nowait,
+)
 from anyio_mmsg._packets import compiled
 
-ENGINES = ["recvfrom_into", "recvmmsg"] if compiled else ["recvfrom_into"]
+ENGINES: list[ReceiveEngine] = ["recvfrom_into", "recvmmsg"] if compiled else ["recvfrom_into"]
 
 
 class Bench:
     """Sockets, and a batch with packets held; each step leaves it as it was."""
 
-    def __init__(self, engine: str, stack: contextlib.ExitStack, **options: Any) -> None:
-        self.engine, self.options = engine, options
+    def __init__(self, engine: ReceiveEngine, stack: contextlib.ExitStack, **options: Any) -> None:
+        self.engine: ReceiveEngine = engine
+        self.options = options
         self.receiver, self.sender = (stack.enter_context(open_one()) for _ in range(2))
         self.name = self.sender.getsockname()
         self.batch = self.new(8)

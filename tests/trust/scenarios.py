@@ -21,6 +21,7 @@ from anyio_mmsg import (
     PacketBatch,
     PacketBatchPool,
     PacketReceiver,
+    ReceiveEngine,
     SendResult,
     aclose_udp_socket,
     feed,
@@ -85,7 +86,7 @@ class Scenario:
 
 
 class AncillaryWorld(World):
-    def __init__(self, sockets: Sockets, engine: str) -> None:
+    def __init__(self, sockets: Sockets, engine: ReceiveEngine) -> None:
         ask_for(sockets.receiver, timestamps=True, destinations=True)
         super().__init__(sockets, engine)
         self.batch = PacketBatch(5, SLOT_SIZE, engine, ancillary=True)

@@ -21,7 +21,14 @@ from typing import Any
 import anyio
 
 import anyio_mmsg
-from anyio_mmsg import PacketBatch, SendResult, recv_mmsg_nowait, send_mmsg_nowait
+from anyio_mmsg import (
+    PacketBatch,
+    ReceiveEngine,
+    SendEngine,
+    SendResult,
+    recv_mmsg_nowait,
+    send_mmsg_nowait,
+)
 from anyio_mmsg._packets import compiled
 from anyio_mmsg._system.platform import Refused
 
@@ -77,7 +84,7 @@ def check_sent(sockets: Sockets, rng: random.Random, shim: Any, seed: int) -> No
     datas = [b"sent %d" % number * rng.randint(1, 3) for number in range(rng.randint(1, 12))]
     result = SendResult()
     packets = [(data, to) for data in datas]
-    engine = rng.choice(["sendto", "sendmmsg"] if compiled else ["sendto"])
+    engine: SendEngine = rng.choice(["sendto", "sendmmsg"] if compiled else ["sendto"])
     with point(rng):
         try:
             send_mmsg_nowait(
@@ -113,7 +120,7 @@ def one_life(seed: int, found: Sockets, shim: Any) -> int:
     """Let a batch live; return how many packets came."""
     rng = random.Random(seed)
     Refused.recvmmsg = Refused.sendmmsg = False
-    engine = rng.choice(["recvfrom_into", "auto"])
+    engine: ReceiveEngine = rng.choice(["recvfrom_into", "auto"])
     shim.shim_plan(0, 0, 0)
     world = Storm(found, engine, rng.choice([1, 2, 5, 16]))
     ancillary = rng.random() < 0.3

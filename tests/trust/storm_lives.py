@@ -18,6 +18,7 @@ from anyio_mmsg import (
     PacketBatch,
     PacketBatchPool,
     PacketReceiver,
+    ReceiveEngine,
     SendResult,
     recv_mmsg,
     recv_mmsg_exact,
@@ -43,7 +44,8 @@ def life_of_trains(seed: int, found: Sockets, shim: Any) -> int:
     sent: list[tuple[bytes, Any]] = []
     got: list[tuple[bytes, Any]] = []
     with Flow() as flow:
-        engine, ancillary = rng.choice(["recvfrom_into", "auto"]), rng.random() < 0.5
+        engine: ReceiveEngine = rng.choice(["recvfrom_into", "auto"])
+        ancillary = rng.random() < 0.5
         batch = PacketBatch(rng.choice([1, 2, 5]), engine=engine, gro=True, ancillary=ancillary)
 
         def receive() -> None:

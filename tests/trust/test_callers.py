@@ -17,6 +17,7 @@ from anyio_mmsg import (
     Packet,
     PacketBatch,
     PacketBatchPool,
+    ReceiveEngine,
     recv_mmsg_exact,
     recv_mmsg_nowait,
 )
@@ -27,7 +28,7 @@ from .world import SLOT_SIZE, World, sockets
 
 
 @pytest.fixture
-def world(engine: str) -> Iterator[World]:
+def world(engine: ReceiveEngine) -> Iterator[World]:
     with sockets() as found:
         world = World(found, engine)
         world.send(4)
@@ -210,7 +211,7 @@ class Liar(PacketBatch):
 
 
 @pytest.mark.parametrize("lie", [0, 1, 10**6])
-def test_a_subclass_that_lies(engine: str, inet: Family, lie: int) -> None:
+def test_a_subclass_that_lies(engine: ReceiveEngine, inet: Family, lie: int) -> None:
     receiver, sender = inet.pair()
     batch = Liar(3, 8, engine)
     batch.lie = lie
@@ -281,7 +282,7 @@ def test_a_weak_reference_s_callback_uses_the_batch(world: World) -> None:
     world.finish()
 
 
-def test_an_index_that_closes_the_batch(engine: str, inet: Family) -> None:
+def test_an_index_that_closes_the_batch(engine: ReceiveEngine, inet: Family) -> None:
     """Its slots may be lent again by then: no packet of that loan shows."""
     receiver, sender = inet.pair()
     pool = PacketBatchPool(1, engine=engine)
@@ -315,7 +316,7 @@ def test_a_spare_view_is_nobody_s(world: World) -> None:
     world.finish()
 
 
-def test_a_batch_without_init(engine: str, inet: Family) -> None:
+def test_a_batch_without_init(engine: ReceiveEngine, inet: Family) -> None:
     receiver, _ = inet.pair()
     batch = PacketBatch.__new__(PacketBatch)
     assert batch.closed
@@ -326,7 +327,7 @@ def test_a_batch_without_init(engine: str, inet: Family) -> None:
         recv_mmsg_nowait(receiver, batch)
 
 
-def test_init_again(engine: str, inet: Family) -> None:
+def test_init_again(engine: ReceiveEngine, inet: Family) -> None:
     """It is then another batch; views of the first one live on with its memory."""
     receiver, sender = inet.pair()
     batch = PacketBatch(2, 8, engine)

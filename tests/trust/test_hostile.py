@@ -20,6 +20,8 @@ from anyio_mmsg import (
     PacketBatch,
     PacketBatchPool,
     PacketReceiver,
+    ReceiveEngine,
+    SendEngine,
     feed,
     recv_mmsg,
     send_mmsg,
@@ -60,7 +62,9 @@ def forge(receiver: socket.socket, numbers: Iterator[int], count: int) -> None:
 
 
 @LINUX
-def test_forged_sources_are_told_apart_and_forgotten(receiver: socket.socket, engine: str) -> None:
+def test_forged_sources_are_told_apart_and_forgotten(
+    receiver: socket.socket, engine: ReceiveEngine
+) -> None:
     """Each packet comes from a sender that nobody has seen before; memory has a bound."""
     batch = PacketBatch(100, 60, engine)
     numbers = itertools.count(1)
@@ -84,7 +88,7 @@ def test_forged_sources_are_told_apart_and_forgotten(receiver: socket.socket, en
 
 
 @pytest.mark.skipif(not have_ipv6(), reason="::1 can't be bound here")
-def test_any_source_of_ipv6(engine: str) -> None:
+def test_any_source_of_ipv6(engine: ReceiveEngine) -> None:
     with ExitStack() as stack:
         receiver, *senders = (
             stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
@@ -115,7 +119,7 @@ async def test_answers_to_forged_sources_are_forgotten(receiver: socket.socket) 
 
 
 @LINUX
-def test_forged_control_data(receiver: socket.socket, engine: str) -> None:
+def test_forged_control_data(receiver: socket.socket, engine: ReceiveEngine) -> None:
     """Senders choose TTL and TOS, and the destination where there are many."""
     ask_for(receiver, timestamps=True, destinations=True, ecn=True, hop_limits=True)
     batch = PacketBatch(100, 20, engine, ancillary=True)
@@ -136,7 +140,9 @@ def test_forged_control_data(receiver: socket.socket, engine: str) -> None:
 # Sizes
 
 
-def test_the_largest_into_the_smallest_slots(receiver: socket.socket, engine: str) -> None:
+def test_the_largest_into_the_smallest_slots(
+    receiver: socket.socket, engine: ReceiveEngine
+) -> None:
     batch = PacketBatch(3, 1, engine)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for number in range(100):
@@ -151,7 +157,7 @@ def test_the_largest_into_the_smallest_slots(receiver: socket.socket, engine: st
 
 
 @pytest.mark.anyio
-async def test_a_flood_of_nothing(receiver: socket.socket, engine: str) -> None:
+async def test_a_flood_of_nothing(receiver: socket.socket, engine: ReceiveEngine) -> None:
     """Empty datagrams are data: each counts."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for _ in range(300):
@@ -196,7 +202,7 @@ STORMS = 50
 
 
 @pytest.mark.anyio
-async def test_errors_between_packets_of_a_receiver(inet: Family, engine: str) -> None:
+async def test_errors_between_packets_of_a_receiver(inet: Family, engine: ReceiveEngine) -> None:
     peer = Peer(inet)
     errors: list[int | None] = []
     receiver = PacketReceiver(
@@ -221,7 +227,7 @@ async def test_errors_between_packets_of_a_receiver(inet: Family, engine: str) -
 
 
 @pytest.mark.anyio
-async def test_errors_between_packets_of_recv_mmsg(inet: Family, engine: str) -> None:
+async def test_errors_between_packets_of_recv_mmsg(inet: Family, engine: ReceiveEngine) -> None:
     peer = Peer(inet)
     batch = PacketBatch(4, engine=engine)
     errors = 0
@@ -240,7 +246,7 @@ async def test_errors_between_packets_of_recv_mmsg(inet: Family, engine: str) ->
 
 
 @pytest.mark.anyio
-async def test_errors_between_packets_of_send_mmsg(inet: Family, sending: str) -> None:
+async def test_errors_between_packets_of_send_mmsg(inet: Family, sending: SendEngine) -> None:
     """An error that another packet left is the failure of the next one; all are handled.
 
     sendmmsg(2) forgets one that it meets after packets, so the packet is sent at the next try.
@@ -283,24 +289,24 @@ async def test_errors_for_ever_let_others_run() -> None:
 # Floods: other tasks get their turns
 
 LIMIT = 8
-Consume = Callable[[socket.socket, str, list[int]], Coroutine[Any, Any, None]]
+Consume = Callable[[socket.socket, ReceiveEngine, list[int]], Coroutine[Any, Any, None]]
 
 
-async def _by_recv_mmsg(sock: socket.socket, engine: str, seen: list[int]) -> None:
+async def _by_recv_mmsg(sock: socket.socket, engine: ReceiveEngine, seen: list[int]) -> None:
     batch = PacketBatch(LIMIT, engine=engine)
     while True:
         seen[0] += await recv_mmsg(sock, batch)
         batch.clear()
 
 
-async def _by_a_receiver(sock: socket.socket, engine: str, seen: list[int]) -> None:
+async def _by_a_receiver(sock: socket.socket, engine: ReceiveEngine, seen: list[int]) -> None:
     async for batch in PacketReceiver(sock, PacketBatchPool(3, LIMIT, engine=engine)):
         with batch:
             seen[0] += len(batch)
 
 
 def _by_feed(overload: Any) -> Consume:
-    async def consume(sock: socket.socket, engine: str, seen: list[int]) -> None:
+    async def consume(sock: socket.socket, engine: ReceiveEngine, seen: list[int]) -> None:
         receiver = PacketReceiver(sock, PacketBatchPool(3, LIMIT, engine=engine))
         send, receive = anyio.create_memory_object_stream[PacketBatch](1)
 
@@ -332,7 +338,7 @@ def _by_feed(overload: Any) -> Consume:
         pytest.param(_by_feed("drop_oldest"), id="drop_oldest"),
     ],
 )
-async def test_turns_during_a_flood(inet: Family, engine: str, consume: Consume) -> None:
+async def test_turns_during_a_flood(inet: Family, engine: ReceiveEngine, consume: Consume) -> None:
     """Between two turns of another task a few batches are read, however much there is."""
     receiver, sender = inet.pair()
     for _ in range(300):

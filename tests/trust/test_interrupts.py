@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from anyio_mmsg import PacketBatch, compiled, recv_mmsg_nowait
+from anyio_mmsg import PacketBatch, ReceiveEngine, compiled, recv_mmsg_nowait
 
 from ..interrupts import NEVER, BeforeOpcode, Interrupt, of_cpython
 from .world import Sockets, World, sockets
@@ -218,7 +218,7 @@ def account(world: World) -> None:
 @pytest.mark.parametrize("handler", HANDLERS)
 @pytest.mark.parametrize("name", STEPS)
 def test_at_every_bytecode(
-    engine: str, world_sockets: Sockets, name: str, handler: Callable[[World], object]
+    engine: ReceiveEngine, world_sockets: Sockets, name: str, handler: Callable[[World], object]
 ) -> None:
     step, setups = STEPS[name]
     for setup in setups:
@@ -242,7 +242,7 @@ def test_at_every_bytecode(
 
 @pytest.mark.parametrize("setup", [all_read_around_the_end, around_the_end])
 def test_one_interrupt_upon_another(
-    engine: str, world_sockets: Sockets, setup: Step, trust_rounds: int
+    engine: ReceiveEngine, world_sockets: Sockets, setup: Step, trust_rounds: int
 ) -> None:
     """What repairs an interrupted step is interrupted itself."""
     rng = random.Random(4)
@@ -267,7 +267,7 @@ def test_one_interrupt_upon_another(
             raise AssertionError(f"round {number}, at {places}") from error
 
 
-def test_development_mode(world_sockets: Sockets, engine: str, monkeypatch: Any) -> None:
+def test_development_mode(world_sockets: Sockets, engine: ReceiveEngine, monkeypatch: Any) -> None:
     """Released slots are overwritten there, but only what is released for good."""
     monkeypatch.setattr("anyio_mmsg._packets.batch.sys.flags", _DevelopmentMode)
     assert PacketBatch(2, engine=engine)._slots is not None

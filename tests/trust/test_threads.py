@@ -12,7 +12,7 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from anyio_mmsg import BatchFullError, PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import BatchFullError, PacketBatch, ReceiveEngine, recv_mmsg_nowait
 from anyio_mmsg._packets import compiled
 from anyio_mmsg._system.platform import why_no_batch_calls
 
@@ -76,7 +76,7 @@ def test_two_threads_fill_one_batch(trust_rounds: int) -> None:
         assert all("receiving into" in sentence for sentence in refused)
 
 
-def test_a_thread_closes_while_another_fills(engine: str, trust_rounds: int) -> None:
+def test_a_thread_closes_while_another_fills(engine: ReceiveEngine, trust_rounds: int) -> None:
     """Closing comes before or after a fill, or is refused.
 
     A receive that had begun may still put packets into the closed batch, where they go the way
@@ -107,7 +107,7 @@ def test_a_thread_closes_while_another_fills(engine: str, trust_rounds: int) -> 
                 world.check()
 
 
-def test_a_thread_reads_while_another_fills(engine: str, trust_rounds: int) -> None:
+def test_a_thread_reads_while_another_fills(engine: ReceiveEngine, trust_rounds: int) -> None:
     """Not recommended, but it must not crash, and shows no packet's bytes under another's name."""
     with sockets() as found:
         world = World(found, engine, 8)
@@ -143,7 +143,7 @@ def test_a_thread_reads_while_another_fills(engine: str, trust_rounds: int) -> N
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
-def test_forks_with_packets_held(engine: str) -> None:
+def test_forks_with_packets_held(engine: ReceiveEngine) -> None:
     """Each process has its copy of the ring, and its packets; one socket serves both."""
     with sockets() as found:
         world = World(found, engine)
@@ -237,7 +237,7 @@ def test_other_interpreters() -> None:
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
-def test_a_batch_made_here_and_used_there(engine: str) -> None:
+def test_a_batch_made_here_and_used_there(engine: ReceiveEngine) -> None:
     """A batch belongs to no thread, as long as one at a time uses it."""
     with sockets() as found:
         world = World(found, engine)
@@ -246,7 +246,7 @@ def test_a_batch_made_here_and_used_there(engine: str) -> None:
         world.finish()
 
 
-def test_batches_of_many_threads(engine: str, trust_rounds: int) -> None:
+def test_batches_of_many_threads(engine: ReceiveEngine, trust_rounds: int) -> None:
     """What they share (the remembered senders, the caches of addresses) bears it."""
 
     def use() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 import pytest
 
-from anyio_mmsg import BatchFullError, recv_mmsg_nowait
+from anyio_mmsg import BatchFullError, ReceiveEngine, recv_mmsg_nowait
 
 from ..interrupts import Interrupt
 from .test_interrupts import HANDLERS, ask_addresses, closes, read
@@ -78,7 +78,9 @@ class Timer:
 
 
 @pytest.mark.parametrize("handler", [handler for handler in HANDLERS if handler is not closes])
-def test_packets(engine: str, handler: Callable[[World], object], trust_rounds: int) -> None:
+def test_packets(
+    engine: ReceiveEngine, handler: Callable[[World], object], trust_rounds: int
+) -> None:
     rng = random.Random(6)
     with sockets() as found:
         world = World(found, engine, 16)
@@ -136,7 +138,7 @@ def failing_calls() -> Iterator[Callable[[], None]]:
         yield fail
 
 
-def test_errno(engine: str, trust_rounds: int) -> None:
+def test_errno(engine: ReceiveEngine, trust_rounds: int) -> None:
     """An empty socket is an empty socket, whatever errno a handler leaves."""
     with sockets() as found, failing_calls() as fail:
         world = World(found, engine, 4)

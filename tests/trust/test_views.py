@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from anyio_mmsg import Packet
+from anyio_mmsg import Packet, ReceiveEngine
 
 from .world import SLOT_SIZE, World, body, sockets
 
@@ -25,7 +25,7 @@ np = pytest.importorskip("numpy", reason="numpy is not installed (it has no buil
 
 
 @pytest.fixture
-def world(engine: str) -> Iterator[World]:
+def world(engine: ReceiveEngine) -> Iterator[World]:
     with sockets() as found:
         world = World(found, engine, 1)
         world.send(2)
@@ -151,7 +151,7 @@ DEVELOPMENT = """
 """
 
 
-def test_development_mode_shows_the_mistake(engine: str) -> None:
+def test_development_mode_shows_the_mistake(engine: ReceiveEngine) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", textwrap.dedent(DEVELOPMENT), engine],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

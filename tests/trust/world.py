@@ -16,7 +16,7 @@ from typing import Any
 
 import anyio
 
-from anyio_mmsg import BatchFullError, PacketBatch, recv_mmsg_nowait
+from anyio_mmsg import BatchFullError, PacketBatch, ReceiveEngine, recv_mmsg_nowait
 
 SLOT_SIZE = 48
 
@@ -65,7 +65,7 @@ class World:
         capacity: That of the batch.
     """
 
-    def __init__(self, sockets: Sockets, engine: str, capacity: int = 5) -> None:
+    def __init__(self, sockets: Sockets, engine: ReceiveEngine, capacity: int = 5) -> None:
         sockets.empty()
         self.sockets = sockets
         self.batch = PacketBatch(capacity, SLOT_SIZE, engine)

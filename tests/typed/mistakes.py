@@ -15,6 +15,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from anyio_mmsg import (
     Packet,
     PacketBatch,
+    PacketBatchPool,
     PacketReceiver,
     SendResult,
     feed,
@@ -44,6 +45,8 @@ async def receiving(sock: socket.socket, batch: PacketBatch) -> None:
     await recv_datagrams(sock, 64, 2048)  # type: ignore[call-arg]
     batch.columns().data = memoryview(b"")  # type: ignore[misc]
     PacketBatch(slot_size="1472")  # type: ignore[arg-type]
+    PacketBatch(engine="recvmsg")  # type: ignore[arg-type]
+    PacketBatchPool(engine="sendmmsg")  # type: ignore[arg-type]
     print(received)
 
 
@@ -76,6 +79,8 @@ async def sending(sock: socket.socket, batch: PacketBatch, result: SendResult) -
     await send_mmsg(sock, [(b"x", ("127.0.0.1", "1"))])  # type: ignore[list-item]
     await send_mmsg(sock, [(b"x", 9999)])  # type: ignore[list-item]
     await send_mmsg(sock, [(b"x", "127.0.0.1", 9999)])  # type: ignore[list-item]
+    await send_mmsg(sock, batch, engine="recvmmsg")  # type: ignore[arg-type]
+    await multi_target_send(sock, b"x", [], engine="")  # type: ignore[arg-type]
     await send_mmsg(sock, batch, True)  # type: ignore[call-arg]
     await multi_target_send(sock, [b"x"], [("127.0.0.1", 1)])  # type: ignore[arg-type]
     await multi_target_send(sock, b"x", ("127.0.0.1", 1))  # type: ignore[arg-type]
@@ -107,6 +112,7 @@ async def streams(
 async def protocols(sock: socket.socket) -> None:
     await serve_protocol(sock, asyncio.DatagramProtocol)  # type: ignore[arg-type]
     await serve_protocol(sock, asyncio.Protocol())  # type: ignore[arg-type]
+    await serve_protocol(sock, asyncio.DatagramProtocol(), send_engine="recvmmsg")  # type: ignore[arg-type]
     await serve_protocol(sock, asyncio.DatagramProtocol(), 64)  # type: ignore[call-arg]
     (await serve_protocol(sock, asyncio.DatagramProtocol())).close()  # type: ignore[attr-defined, func-returns-value]
 

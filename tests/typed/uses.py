@@ -34,7 +34,9 @@ from anyio_mmsg import (
     Packets,
     Payload,
     PoolStatistics,
+    ReceiveEngine,
     ReceiverStatistics,
+    SendEngine,
     SendFailure,
     SendOptions,
     SendResult,
@@ -294,6 +296,16 @@ class Echo(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         self.transport.sendto(data, addr)
+
+
+def engines(sock: socket.socket, receive: ReceiveEngine, send: SendEngine) -> None:
+    batch = PacketBatch(engine=receive)
+    assert_type(batch.engine, ReceiveEngine)
+    PacketBatchPool(2, engine=batch.engine).acquire_nowait().close()
+    send_mmsg_nowait(sock, [], engine=send)
+    batched_loop_factory(engine=receive, send_engine=send)
+    by_name: dict[str, ReceiveEngine] = {"portable": "recvfrom_into", "batch": "recvmmsg"}
+    PacketBatch(engine=by_name["portable"]).close()
 
 
 async def sleepless() -> None:

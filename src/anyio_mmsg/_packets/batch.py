@@ -6,7 +6,7 @@ import operator
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NoReturn, Protocol, SupportsIndex, cast, overload
+from typing import Literal, NoReturn, Protocol, SupportsIndex, cast, get_args, overload
 
 from .._arguments import whole_number
 from . import Packet, Slots
@@ -28,7 +28,9 @@ TRAIN_SIZE = 65_535
 """Bytes of a slot with ``gro=True``: the kernel coalesces packets up to the longest that an IP
 packet can be (65,535, RFC 791 section 3.1, RFC 8200 section 3), so that no train is ever cut."""
 
-ENGINES = ("auto", "recvfrom_into", "recvmmsg")
+ReceiveEngine = Literal["auto", "recvfrom_into", "recvmmsg"]
+
+ENGINES = get_args(ReceiveEngine)
 
 
 class BatchFullError(Exception):
@@ -118,7 +120,7 @@ class PacketBatch:
 
     capacity: int = argument(NUM_RCVMMSGS)
     slot_size: int = argument(PACKET_DATA_SIZE)
-    engine: str = argument("auto")
+    engine: ReceiveEngine = argument("auto")  # noqa: RUF009  # a descriptor, which is shared
     gro: bool = argument(False)
     ancillary: bool = argument(False)
     memory: object = memory_argument()
@@ -131,7 +133,7 @@ class PacketBatch:
         self,
         capacity: SupportsIndex = NUM_RCVMMSGS,
         slot_size: SupportsIndex = PACKET_DATA_SIZE,
-        engine: str = "auto",
+        engine: ReceiveEngine = "auto",
         gro: bool = False,
         ancillary: bool = False,
         memory: Memory | None = None,

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from .._arguments import whole_number
-from .._packets.batch import NUM_RCVMMSGS, new_slots
+from .._packets.batch import NUM_RCVMMSGS, ReceiveEngine, new_slots
 from .._receive.engine import check_engine
-from .._send.engine import check_sender
+from .._send.engine import SendEngine, check_sender
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,8 +19,8 @@ def batched_loop_factory(
     base: type[asyncio.AbstractEventLoop] | None = None,
     *,
     limit: SupportsIndex = NUM_RCVMMSGS,
-    engine: str = "auto",
-    send_engine: str = "auto",
+    engine: ReceiveEngine = "auto",
+    send_engine: SendEngine = "auto",
     gso: bool = False,
 ) -> Callable[[], asyncio.AbstractEventLoop]:
     """Return a factory of event loops whose `create_datagram_endpoint` works by batches.

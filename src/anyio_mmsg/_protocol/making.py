@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 from weakref import WeakSet
 
-from .._packets.batch import TRAIN_SIZE, new_slots
+from .._packets.batch import TRAIN_SIZE, ReceiveEngine, new_slots
 from .._packets.packet import Address
 from .._receive.engine import check_engine
+from .._send.engine import SendEngine
 from .._system.options import has_gro
 from .inbox import Inbox
 from .outbox import Outbox
@@ -31,8 +32,8 @@ class Way(NamedTuple):
     """How to receive and send; as for `serve_protocol`."""
 
     limit: int
-    engine: str
-    send_engine: str
+    engine: ReceiveEngine
+    send_engine: SendEngine
     gso: bool
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from anyio import WouldBlock
 
 from .._packets.packet import Address
-from .._send.engine import check_sender
+from .._send.engine import SendEngine, check_sender
 from .._send.functions import send_mmsg_nowait
 from .._send.result import UNUSABLE, SendResult, UnusableSocketError
 from .._system.error_queue import reports_errors
@@ -47,10 +47,10 @@ class Outbox:
         ValueError: `engine` is unknown, or unavailable here.
     """
 
-    def __init__(self, sock: socket.socket, engine: str, gso: bool) -> None:
+    def __init__(self, sock: socket.socket, engine: SendEngine, gso: bool) -> None:
         check_sender(engine)
         self._sock = sock
-        self._engine = engine
+        self._engine: SendEngine = engine
         self._gso = gso
         self._waiting: list[tuple[bytes, Address]] = []
         self._result: SendResult | None = None  # of a send that `_waiting` does not know yet

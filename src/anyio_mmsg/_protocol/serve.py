@@ -10,8 +10,9 @@ from anyio.abc import TaskStatus
 
 from .._arguments import whole_number
 from .._compat import asyncio_loop
-from .._packets.batch import NUM_RCVMMSGS
+from .._packets.batch import NUM_RCVMMSGS, ReceiveEngine
 from .._receive.usable import ensure_usable
+from .._send.engine import SendEngine
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,8 +23,8 @@ async def serve_protocol(
     protocol: asyncio.DatagramProtocol,
     *,
     limit: SupportsIndex = NUM_RCVMMSGS,
-    engine: str = "auto",
-    send_engine: str = "auto",
+    engine: ReceiveEngine = "auto",
+    send_engine: SendEngine = "auto",
     gso: bool = False,
     task_status: TaskStatus[asyncio.DatagramTransport] = TASK_STATUS_IGNORED,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, Literal, NoReturn, Protocol, cast, get_args
 
 from .._packets.batch import PacketBatch
 from .._system.addresses import ADDRESSES
@@ -35,7 +35,9 @@ from .outgoing import (
 from .result import Progress, SendFailure, SendResult
 from .sendto import Sendto
 
-SENDERS = ("auto", "sendto", "sendmmsg")
+SendEngine = Literal["auto", "sendto", "sendmmsg"]
+
+SENDERS = get_args(SendEngine)
 
 
 class Sender(Protocol):

@@ -21,6 +21,7 @@ from .._system.platform import Refused, Shortcut, type_of
 from .ancillary import Controls
 from .engine import (
     USUAL,
+    SendEngine,
     Sender,
     check_sender,
     fall_back,
@@ -46,7 +47,7 @@ async def send_mmsg(
     reply_from_destination: bool = False,
     source: str | None = None,
     ecn: int | None = None,
-    engine: str = "auto",
+    engine: SendEngine = "auto",
     result: SendResult | None = None,
 ) -> SendResult:
     """Send packets, in order, as many as the socket takes in a call.
@@ -154,7 +155,7 @@ async def multi_target_send(
     *,
     source: str | None = None,
     ecn: int | None = None,
-    engine: str = "auto",
+    engine: SendEngine = "auto",
     result: SendResult | None = None,
 ) -> SendResult:
     """Send one payload to many addresses.
@@ -190,7 +191,7 @@ def send_mmsg_nowait(
     reply_from_destination: bool = False,
     source: str | None = None,
     ecn: int | None = None,
-    engine: str = "auto",
+    engine: SendEngine = "auto",
     result: SendResult | None = None,
 ) -> SendResult:
     """Send as many packets as the socket's buffer has room for: `send_mmsg` without the waiting.

@@ -31,6 +31,7 @@ from .._packets.batch import (
     NUM_RCVMMSGS,
     PACKET_DATA_SIZE,
     PacketBatch,
+    ReceiveEngine,
     new_slots,
     settle,
 )
@@ -189,7 +190,7 @@ class PacketBatchPool:
         size: int = 8,
         capacity: int = NUM_RCVMMSGS,
         slot_size: int = PACKET_DATA_SIZE,
-        engine: str = "auto",
+        engine: ReceiveEngine = "auto",
         gro: bool = False,
         ancillary: bool = False,
     ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 
+from anyio_mmsg import ReceiveEngine
 from anyio_mmsg._system.memory import socket_memory
 
 from .channel import PYTHON, Channel
@@ -104,13 +105,13 @@ class Round:
         self,
         processes: Sequence[Process],
         seconds: float,
-        engine: str,
+        engine: ReceiveEngine,
         seed: str,
         ports: dict[str, int],
     ) -> None:
         self._processes = processes
         self.seconds = seconds
-        self.engine = engine
+        self.engine: ReceiveEngine = engine
         self.seed = seed
         self.ports = ports
 
