@@ -23,6 +23,7 @@ WINGS = [
     "_arguments",
     "_compat",
     "_build",
+    "_log",
     "_compiled",
     "_load",
     "_packets",

@@ -24,7 +24,7 @@ from .._packets.memory import paged
 from .._packets.packet import Address
 from .._system.control import CONTROL_SIZE, segment_of
 from .._system.options import has_gro
-from .._system.platform import MSG_DONTWAIT, ON_WINDOWS, Recvmmsg, Refused, family_of
+from .._system.platform import MSG_DONTWAIT, ON_WINDOWS, Recvmmsg, Refused, family_of, give_up
 from .engine import batch_engine
 from .functions import conclude, raise_deferred, wait_for_packet
 from .outlook import Outlook, inode_of, outlook_for
@@ -204,7 +204,7 @@ def _by_slots(
         else:
             spares.append(spare)
     if engine.refused:
-        Refused.recvmmsg = True
+        give_up("recvmmsg")
         if not record:
             _receive(sock, outlook, limit, most, record)
 

@@ -23,7 +23,7 @@ from .._packets import Slots
 from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, is_busy, settle
 from .._system.error_queue import errors_pending
 from .._system.options import has_gro
-from .._system.platform import Refused, again, family_of, ready, refill
+from .._system.platform import again, family_of, give_up, ready, refill
 from .engine import Reader, check_engine, engine_for, filler_of
 from .errors import (
     as_reported,
@@ -217,14 +217,18 @@ def _finish(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook, tak
     """Do the rest of `drain`, after a read that gave `taken` packets."""
     filler = filler_of(slots)
     engine: Any = filler.engine
-    if taken and engine.cut:  # by a train, perhaps, if somebody has switched UDP_GRO on since then
+    cut = taken and engine.cut
+    if cut:  # by a train, perhaps, if somebody has switched UDP_GRO on since then
         filler.checked = filler.known = None
     if engine.refused:
-        Refused.recvmmsg = True
+        give_up("recvmmsg")
         engine_for(slots, sock)
         if not taken:
             return drain(sock, slots, limit, outlook)
     conclude(sock, outlook, engine, taken)
+    if cut and outlook.report_cut is not None:
+        report, outlook.report_cut = outlook.report_cut, None
+        report(sock, slots)
     return taken
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from weakref import ref
 
+from .._packets import Slots
 from .._system.platform import inode_of as inode_of
 
 
@@ -27,6 +29,7 @@ class Outlook:
             read finds nothing.
         struck: The last read met an error, and packets may be queued: the next read is to find
             them in spite of further errors.
+        report_cut: Called once, with the socket and the slots, after a read that cut a packet.
         unreturned: Datagrams that `recv_datagrams` has read but, interrupted, did not return.
         home: The inode of the socket that `unreturned` came from, and the process; None: unknown.
     """
@@ -39,6 +42,7 @@ class Outlook:
         "more",
         "options",
         "receive_calls",
+        "report_cut",
         "reports_errors",
         "sock",
         "struck",
@@ -52,6 +56,7 @@ class Outlook:
         self.more = self.woken = self.reports_errors = self.struck = False
         self.options = object()
         self.receive_calls = self.empty_calls = 0
+        self.report_cut: Callable[[socket.socket, Slots], object] | None = None
         self.unreturned: list[Any] = []
         self.home: tuple[int, int] | None = None
         self._error: OSError | None = None

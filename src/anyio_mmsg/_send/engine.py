@@ -14,6 +14,7 @@ from .._system.platform import (
     Refused,
     Sendmmsg,
     Shortcut,
+    give_up,
     why_no_batch_calls,
 )
 from .ancillary import Controls, pack
@@ -246,7 +247,7 @@ def fan_sender_of(
 
 def fall_back(sock: socket.socket, sender: Any) -> Sender:
     """Return a `Sendto` for the rest of a `Sendmmsg`, and use no `Sendmmsg` from now on."""
-    Refused.sendmmsg = True
+    give_up("sendmmsg")
     datas, sockaddrs = sender.rest()
     columns = Columns(datas, list(map(ADDRESSES.__getitem__, sockaddrs)))
     packed = sender.controls

@@ -8,6 +8,7 @@ import warnings
 from typing import Literal
 
 from .._arguments import whole_number
+from .._log import SYSTEM
 from .._system.platform import ON_LINUX
 
 # Options of Linux that Python does not name (asm-generic/socket.h).
@@ -30,7 +31,7 @@ def check_buffer_size(which: Literal["receive", "send"], size: int | None) -> No
 
 
 def set_buffer_size(sock: socket.socket, which: Literal["receive", "send"], size: int) -> None:
-    """Set the size of a buffer, and warn if fewer bytes were granted.
+    """Set the size of a buffer, and warn, and log it, if fewer bytes were granted.
 
     The warning points to the caller of the caller's caller.
     """
@@ -44,10 +45,13 @@ def set_buffer_size(sock: socket.socket, which: Literal["receive", "send"], size
             sock.setsockopt(socket.SOL_SOCKET, force, size)
         granted = sock.getsockopt(socket.SOL_SOCKET, option) // factor
     if granted < size:
-        how = f"sysctl -w {limit}={size}" if ON_LINUX else "the system's limit on socket buffers"
-        warnings.warn(
-            f"the system granted a {which} buffer of {granted:,} bytes instead of {size:,}, and "
-            f"packets that find no room {_FULL[which]}. Raise it: {how}",
-            RuntimeWarning,
-            stacklevel=4,
+        remedy = (
+            f"sysctl -w {limit}={size}" if ON_LINUX else "the system's limit on socket buffers"
         )
+        message = (
+            f"the system granted a {which} buffer of {granted:,} bytes instead of {size:,}, and "
+            f"packets that find no room {_FULL[which]}. Raise it: {remedy}"
+        )
+        if SYSTEM.hasHandlers():  # else Python would print it here, and as a warning
+            SYSTEM.warning(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=4)

@@ -19,6 +19,7 @@ from .._system.error_queue import errors_pending
 from .._system.memory import Discarded, SocketMemory
 from .attributes import socket_attributes
 from .readiness import Readiness, Reads, readiness_for
+from .reports import report_cut
 
 _PORTS: WeakKeyDictionary[socket.socket, ref[SocketPort]] = WeakKeyDictionary()
 """The port of each socket that a receiver owns: the last one, if it had several."""
@@ -114,6 +115,7 @@ class SocketPort:
         self._owner = ref(owner)
         self._readiness: Readiness | None = None  # until the first wait, which knows the loop
         self.outlook = outlook_for(sock)
+        self.outlook.report_cut = report_cut
         self.drain: Callable[[Slots, int], int] = partial(drain, sock, outlook=self.outlook)
         _PORTS[sock] = ref(self)
 

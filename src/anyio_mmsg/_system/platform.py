@@ -6,9 +6,10 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from .._load import module, why_not_compiled
+from .._log import SYSTEM
 
 ON_LINUX = sys.platform == "linux"
 ON_WINDOWS = sys.platform == "win32"
@@ -89,6 +90,17 @@ class Refused:
 
     recvmmsg = False
     sendmmsg = False
+
+
+def give_up(call: Literal["recvmmsg", "sendmmsg"]) -> None:
+    """Note that the system has refused a call twice, and report it once."""
+    if not getattr(Refused, call):
+        setattr(Refused, call, True)
+        SYSTEM.warning(
+            "the system refuses %s(2): from now on each packet costs a system call. If a sandbox "
+            "forbids it (seccomp, in containers and systemd units), allow it there",
+            call,
+        )
 
 
 def why_no_batch_calls() -> str:

@@ -1,0 +1,131 @@
+"""What is reported through `logging`: what, how often, and with which remedy."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+
+import anyio
+import pytest
+
+from anyio_mmsg import PacketBatchPool, PacketReceiver, configure_udp_socket
+
+from ..helpers import Family, ScriptedSocket
+
+pytestmark = pytest.mark.anyio
+
+
+def reports(caplog: pytest.LogCaptureFixture, name: str) -> list[str]:
+    """Return what was logged under that name, all of it warnings; and nothing under others."""
+    records = [record for record in caplog.records if record.name.startswith("anyio_mmsg")]
+    assert {(record.name, record.levelno) for record in records} <= {(name, logging.WARNING)}
+    return [record.getMessage() for record in records]
+
+
+async def receive(receiver: PacketReceiver, batches: int) -> None:
+    for _ in range(batches):
+        with await receiver.receive():
+            pass
+
+
+async def test_the_first_cut_packet_is_reported_once_a_receiver(
+    engine: str, family: Family, caplog: pytest.LogCaptureFixture
+) -> None:
+    sock, sender = family.pair()
+    pool = PacketBatchPool(2, capacity=1, slot_size=8, engine=engine)
+    async with PacketReceiver(sock, pool) as receiver:
+        for size in (8, 1300, 9, 2000):
+            sender.send(bytes(size))
+        with anyio.fail_after(5):
+            await receive(receiver, 1)
+            assert reports(caplog, "anyio_mmsg.receiver") == []
+            await receive(receiver, 3)
+        assert receiver.statistics().truncated == 3
+        (report,) = reports(caplog, "anyio_mmsg.receiver")
+        assert report.startswith(
+            f"the receiver at {sock.getsockname()!r} has cut a packet of 1,300"
+        )
+        assert "to the 8 bytes of a slot" in report
+        assert "PacketBatchPool(slot_size=1300)" in report
+        again = PacketReceiver(sock, pool)
+        sender.send(bytes(9))
+        with anyio.fail_after(5):
+            await receive(again, 1)
+        assert len(reports(caplog, "anyio_mmsg.receiver")) == 2
+
+
+async def test_a_cut_packet_behind_others_and_before_an_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The error is the next call's, as always."""
+    sock = ScriptedSocket(b"1", b"123456789", ConnectionRefusedError(111, "refused"), b"2")
+    pool = PacketBatchPool(2, slot_size=4, engine="recvfrom_into")
+    async with PacketReceiver(sock, pool, errors="raise") as receiver:
+        with anyio.fail_after(5):
+            with await receiver.receive() as batch:
+                assert batch.truncated() == [False, True]
+            with pytest.raises(ConnectionRefusedError):
+                await receiver.receive()
+    assert len(reports(caplog, "anyio_mmsg.receiver")) == 1
+
+
+async def test_a_handler_that_fails_loses_no_packet(
+    engine: str, inet: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an interrupt may have it fail anywhere."""
+
+    class Fails(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("no room for a log")
+
+    sock, sender = inet.pair()
+    logger = logging.getLogger("anyio_mmsg.receiver")
+    monkeypatch.setattr(logger, "handlers", [Fails()])
+    async with PacketReceiver(sock, PacketBatchPool(2, slot_size=4, engine=engine)) as receiver:
+        sender.send(b"12345")
+        with anyio.fail_after(5):
+            with pytest.raises(RuntimeError, match="no room for a log"):
+                await receiver.receive()
+            with await receiver.receive() as batch:
+                assert batch.payloads() == [b"1234"]
+
+
+def test_a_smaller_buffer(
+    inet: Family, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "anyio_mmsg._stream.buffers._BUFFERS",
+        {"receive": (socket.SO_RCVBUF, socket.SO_RCVLOWAT, "net.core.rmem_max")},
+    )
+    with pytest.warns(RuntimeWarning, match="the system granted a receive buffer"):
+        configure_udp_socket(inet.open(), receive_buffer_size=1 << 29)
+    (report,) = reports(caplog, "anyio_mmsg.system")
+    assert "instead of 536,870,912, and packets that find no room are lost" in report
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="net.core.rmem_max is Linux's")
+def test_a_program_that_logs_nothing_is_not_told_twice() -> None:
+    program = """
+import socket
+from anyio_mmsg import configure_udp_socket
+from anyio_mmsg._stream import buffers
+buffers._BUFFERS = {"receive": (socket.SO_RCVBUF, socket.SO_RCVLOWAT, "net.core.rmem_max")}
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    sock.setblocking(False)
+    configure_udp_socket(sock, receive_buffer_size=1 << 29)
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("the system granted a receive buffer") == 1
+
+
+def test_no_handler_is_installed() -> None:
+    program = """
+import anyio_mmsg, logging
+for name in (None, "anyio_mmsg", "anyio_mmsg.system", "anyio_mmsg.receiver"):
+    assert logging.getLogger(name).handlers == [], name
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
