@@ -47,7 +47,8 @@ async def interrupt_everywhere(what: str, engine: ReceiveEngine, inet: Family) -
         for number in range(7):
             sender.send(b"%d" % number)
         if what == "linger":
-            one._pace.saw_batch([1], 1)
+            assert one._linger is not None
+            one._linger._pace.saw_batch([1], 1)
         got: list[bytes] = []
         if what == "drain":
             one.stop()

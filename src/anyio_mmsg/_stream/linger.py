@@ -1,4 +1,4 @@
-"""How long a receiver may sleep while it lingers for a fuller batch.
+"""Lingering for a fuller batch: how long a receiver may sleep meanwhile, and how it waits.
 
 Waiting for the socket wakes the task for each packet, which costs more than the packet. Sleeping
 first, and then taking what has come, wakes it once a slice. That needs to know how fast packets
@@ -9,8 +9,15 @@ from __future__ import annotations
 
 import math
 import socket
+import time
+from typing import Protocol
 
+import anyio
+
+from .._compat import checkpoint
+from .._packets.batch import PacketBatch
 from .._system.memory import socket_memory
+from .port import Port, Prospect
 
 TIMER_RESOLUTION = 0.001
 """Seconds. The event loops wait with epoll_wait(2), which counts milliseconds and is given the
@@ -94,3 +101,91 @@ def _half_of_the_buffer(sock: socket.socket) -> float:
     memory = socket_memory(sock)
     size = memory.size if memory else sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
     return size / 2
+
+
+class Fills(Protocol):
+    """What fills batches. A receiver does."""
+
+    _port: Port
+    _outlook: Prospect
+    _limit: int
+
+    @property
+    def stopped(self) -> bool: ...
+    @property
+    def closed(self) -> bool: ...
+
+    def _read(self) -> int:
+        """Read what there is into the batch that is being filled; return how many packets."""
+        ...
+
+    def _missing(self, batch: PacketBatch) -> int:
+        """Return how many messages more a batch may have."""
+        ...
+
+
+class Linger:
+    """How one receiver lingers.
+
+    Args:
+        seconds: For a batch.
+        sock: The socket that is received from.
+    """
+
+    def __init__(self, seconds: float, sock: socket.socket) -> None:
+        self._seconds = seconds
+        self._pace = Pace(seconds, sock)
+        self._since: float | None = None  # when it began for a batch, if that was cancelled
+        self._scope: anyio.CancelScope | None = None  # that a task sleeps in
+
+    def end(self) -> None:
+        """Wake a task that lingers. In the event loop's thread."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def fill_up(self, receiver: Fills, batch: PacketBatch) -> None:
+        """Receive more, until the batch is full or the time is over, or after a call of `end`."""
+        # Below `TIMER_RESOLUTION` nobody sleeps, and a test's clock, which only advances while
+        # all tasks sleep, would stand still.
+        clock = time.monotonic if self._seconds < TIMER_RESOLUTION else anyio.current_time
+        began = self._since
+        if began is None:
+            began = self._since = clock()
+        deadline = began + self._seconds
+        try:
+            if self._seconds < TIMER_RESOLUTION:
+                while clock() < deadline and not receiver.stopped:
+                    receiver._read()
+                    if receiver._missing(batch) <= 0:
+                        break
+                    await checkpoint()
+            else:
+                try:
+                    with anyio.CancelScope(deadline=deadline) as scope:
+                        self._scope = scope
+                        await self._fill_in_slices(receiver, batch, deadline)
+                finally:
+                    self._scope = None
+                if scope.cancelled_caught and not receiver.closed:
+                    receiver._read()  # what came in the last slice
+                self._pace.saw_batch(batch.sizes(), anyio.current_time() - began)
+        except OSError as error:
+            receiver._port.defer_error(error)  # after packets: the next call's
+        self._since = None
+
+    async def _fill_in_slices(self, receiver: Fills, batch: PacketBatch, deadline: float) -> None:
+        while (missing := receiver._missing(batch)) > 0 and not receiver.stopped:
+            now = anyio.current_time()
+            # If trains stay as long:
+            packets = missing * len(batch) / (receiver._limit - missing)
+            pause = min(self._pace.pause(packets), deadline - now)
+            if pause > 0:
+                await anyio.sleep(pause)
+                if taken := receiver._read():
+                    self._pace.saw_slice(batch.sizes()[-taken:], anyio.current_time() - now)
+                    continue
+            if receiver._outlook.more:
+                await checkpoint()
+                receiver._read()
+            else:
+                await receiver._port.wait()

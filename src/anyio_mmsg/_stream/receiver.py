@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from .._compat import RunSoon, checkpoint, run_soon
 from .._packets.batch import PacketBatch, settle
 from .._receive.usable import ensure_usable
 from .._system.options import has_control_data, has_gro
-from .linger import TIMER_RESOLUTION, Pace, check_linger
+from .linger import Linger, check_linger
 from .pool import PacketBatchPool, count_dropped, watch
 from .port import Port, SocketPort
 from .statistics import NOTHING, Counters, Received, ReceiverStatistics, plus
@@ -83,7 +82,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         if pool is None:
             pool = PacketBatchPool(gro=has_gro(sock), ancillary=has_control_data(sock))
         self._begin(SocketPort(sock, self), pool, limit, errors, on_error, count_unread)
-        self._linger, self._pace = linger, Pace(linger, sock)
+        self._linger: Linger | None = Linger(linger, sock) if linger else None
 
     def _begin(
         self,
@@ -102,8 +101,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             limit = whole_number("limit", limit, 1, "give the number of packets, at least 1")
         self._limit = min(limit or pool.capacity, pool.capacity)
         self._spare = pool.capacity - self._limit  # slots of a batch that stay free
-        self._port, self._linger = port, 0.0
-        self._since: float | None = None  # when lingering for the batch that is filled began
+        self._port = port
+        self._linger = None
         self._count_unread, self._outlook = count_unread, port.outlook
         self._counters = Counters(port)
         self._pass_over = pass_over(errors, self._counters.error, on_error)
@@ -115,9 +114,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         # The sums over batches, and the batch that is being filled, which stays here when a
         # `receive` is cancelled. One store both counts a batch and lets go of it.
         self._progress: tuple[Received, PacketBatch | None] = (NOTHING, None)
-        # The scope that a task in `receive` sleeps in: for a batch of the pool, or lingering.
+        # The scope that a task in `receive` sleeps in for a batch of the pool.
         self._wait_for_batch: anyio.CancelScope | None = None
-        self._lingering: anyio.CancelScope | None = None
         self._run_soon: RunSoon | None = None
 
     def __repr__(self) -> str:
@@ -204,7 +202,6 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             elif settle(batch._slots):  # of a call that was cancelled
                 await checkpoint()
                 break
-            self._since = None
             if self._stopped:
                 await self._read_the_rest(batch)
             else:
@@ -225,7 +222,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             empty_waits += 1
             await self._port.back_off(empty_waits)
         if self._linger and self._missing(batch) > 0 and not self._stopped:
-            await self._fill_up(batch)
+            await self._linger.fill_up(self, batch)
+            self._ensure_open()
         return self._hand_out(batch)
 
     async def _wait_for_a_batch(self) -> PacketBatch | None:
@@ -266,57 +264,13 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._progress = plus(self._progress[0], slots.tally(), slots.free <= self._spare), None
         return batch
 
+    def _end_wait_for_batch(self) -> None:
+        if self._wait_for_batch is not None:
+            self._wait_for_batch.cancel()
+
     def _missing(self, batch: PacketBatch) -> int:
         """Return how many messages more a batch may have."""
         return batch._slots.free - self._spare
-
-    # Lingering
-
-    async def _fill_up(self, batch: PacketBatch) -> None:
-        """Receive more, until the batch is full or the time is over, or after a `_look`."""
-        # Below `TIMER_RESOLUTION` nobody sleeps, and a test's clock, which only advances while
-        # all tasks sleep, would stand still.
-        clock = time.monotonic if self._linger < TIMER_RESOLUTION else anyio.current_time
-        began = self._since  # by a call that was cancelled, unless it is None
-        if began is None:
-            began = self._since = clock()
-        deadline = began + self._linger
-        try:
-            if self._linger < TIMER_RESOLUTION:
-                while clock() < deadline and not self._stopped:
-                    self._read()
-                    if self._missing(batch) <= 0:
-                        break
-                    await checkpoint()
-            else:
-                try:
-                    with anyio.CancelScope(deadline=deadline) as scope:
-                        self._lingering = scope
-                        await self._fill_in_slices(batch, deadline)
-                finally:
-                    self._lingering = None
-                if scope.cancelled_caught and not self._closed:
-                    self._read()  # what came in the last slice
-                self._pace.saw_batch(batch.sizes(), anyio.current_time() - began)
-        except OSError as error:
-            self._port.defer_error(error)  # after packets: the next call's
-        self._ensure_open()
-
-    async def _fill_in_slices(self, batch: PacketBatch, deadline: float) -> None:
-        while (missing := self._missing(batch)) > 0 and not self._stopped:
-            now = anyio.current_time()
-            packets = missing * len(batch) / (self._limit - missing)  # if trains stay as long
-            pause = min(self._pace.pause(packets), deadline - now)
-            if pause > 0:
-                await anyio.sleep(pause)
-                if taken := self._read():
-                    self._pace.saw_slice(batch.sizes()[-taken:], anyio.current_time() - now)
-                    continue
-            if self._outlook.more:
-                await checkpoint()
-                self._read()
-            else:
-                await self._port.wait()
 
     # The end
 
@@ -344,9 +298,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def _look(self) -> None:
         """Wake a task in `receive`, so that it looks what has changed."""
         self._port.wake()
-        _cancel(self._lingering)
+        if self._linger is not None:
+            self._linger.end()
         if self._returned:
-            _cancel(self._wait_for_batch)
+            self._end_wait_for_batch()
 
     async def _read_the_rest(self, batch: PacketBatch) -> None:
         """Read what had arrived when `stop` was called; raise EndOfStream if that is all."""
@@ -404,7 +359,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             self._counters.ask_the_kernel()
             self._port.close()
         self._look()
-        _cancel(self._wait_for_batch)
+        self._end_wait_for_batch()
         if not self._is_receiving():
             self._drop_batches()
         await checkpoint()
@@ -442,8 +397,3 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         """The attributes of `anyio.abc.SocketAttribute` that the socket has."""
         return self._port.attributes()
-
-
-def _cancel(scope: anyio.CancelScope | None) -> None:
-    if scope is not None:
-        scope.cancel()
