@@ -46,7 +46,7 @@ def _specs(
 
 
 HTTP3: list[Http3Spec] = [
-    *_specs(EXAMPLE, "examples/http3_server.py", "ours", LOOPS),
+    *_specs(EXAMPLE, "examples/programs/http3_server.py", "ours", LOOPS),
     *_specs(
         BATCHED, "aioquic.asyncio.serve by batched_loop_factory", "ours", ("asyncio", "uvloop")
     ),

@@ -33,7 +33,7 @@ Respond: TypeAlias = "Callable[[bytes | memoryview], bytes | None]"
 """Makes a reply of a request; None: there is none."""
 
 BATCH = 256
-"""Requests that ours answers at a time, at most: as examples/dns_server does by default."""
+"""Requests that ours answers at a time, at most: as the DNS server does by default."""
 
 LINGER = 0.005  # seconds
 

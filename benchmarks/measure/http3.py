@@ -142,7 +142,7 @@ def run(context: Context) -> Result:
     result.tables = [table]
     result.goals = [
         Goal(
-            "bulk over HTTP/3 by examples/http3_server.py",
+            "bulk over HTTP/3 by examples/programs/http3_server.py",
             "`aioquic.asyncio.serve`",
             loop,
             1.15,

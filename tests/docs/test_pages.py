@@ -72,7 +72,11 @@ def test_the_house_is_drawn_as_it_is() -> None:
         ("", "[p](performance.md#receiving)", "[p](/performance.md#receiving)"),
         ("", "[c](../CHANGELOG.md)", "[c](/changelog.md)"),
         ("", "[r](../README.md#sending)", "[r](/index.md#sending)"),
-        ("", "[e](../examples/echo.py)", "[e](/../examples/echo.py)"),
+        (
+            "",
+            "[e](../examples/programs/echo_server.py)",
+            "[e](/../examples/programs/echo_server.py)",
+        ),
         ("", "[e](../examples) [`e`](../examples)", "`e` `e`"),
         ("", "![p](../benchmarks/results/echo.svg)", "![p](/../benchmarks/results/echo.svg)"),
         ("", "[x](https://example.org/) [y](#here)", "[x](https://example.org/) [y](#here)"),

@@ -46,7 +46,7 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="GRO and contro
 def test_the_first_two_shell_blocks_are_the_commands() -> None:
     """Which .ci/run executes."""
     first, second, *_ = [block.text for block in blocks("README.md") if block.language == "sh"]
-    assert first.endswith(".venv/bin/python examples/loopback.py\n")
+    assert first.endswith(".venv/bin/python examples/programs/loopback.py\n")
     assert second.endswith(".venv/bin/python -m pytest\n")
 
 

@@ -24,6 +24,7 @@ import pytest
 from tests.helpers import have_ipv6
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+PROGRAMS = EXAMPLES / "programs"
 DEADLINE = 60  # seconds for a program; all of them end within a few, on a machine at rest
 # Bytes for 500 small packets: Linux grants twice as many, and charges 768 for each. More than that
 # may be forbidden (net.core.rmem_max), and would be warned of.
@@ -60,7 +61,7 @@ each_signal = pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def load(name: str) -> Any:
     """Import a module of the examples. Any: type checkers don't look for modules there."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXAMPLES)
+        patch.syspath_prepend(PROGRAMS)
         return importlib.import_module(name)
 
 
@@ -123,7 +124,7 @@ def running(
     """Run an example; kill it at the end of the block, or at the deadline."""
     with killed_in_time(
         subprocess.Popen(
-            [sys.executable, "-W", "error", str(EXAMPLES / name), *options],
+            [sys.executable, "-W", "error", str(PROGRAMS / name), *options],
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,

@@ -9,19 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from .helpers import EXAMPLES, running
+from .helpers import EXAMPLES, PROGRAMS, running
 
 FILES = sorted(EXAMPLES.rglob("*.py"))
-PROGRAMS = sorted(EXAMPLES.glob("*.py"))
+PROGRAM_FILES = sorted(PROGRAMS.glob("*.py"))
 each_file = pytest.mark.parametrize(
     "path", FILES, ids=lambda path: str(path.relative_to(EXAMPLES))
 )
 
 
-@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", PROGRAM_FILES, ids=lambda path: path.name)
 def test_the_commands_in_the_first_lines_are_understood(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
-    commands = re.findall(rf"^ +python examples/{re.escape(path.name)}(.*)$", docstring, re.M)
+    commands = re.findall(
+        rf"^ +python examples/programs/{re.escape(path.name)}(.*)$", docstring, re.M
+    )
     assert commands
     for options in commands:
         with running(path.name, *shlex.split(options), "--help") as program:

@@ -25,7 +25,7 @@ from .dns_helpers import APEX, HEAD, NAMES, TO_WWW, A, lines, message, question
 from .helpers import (
     BUFFER,
     DEADLINE,
-    EXAMPLES,
+    PROGRAMS,
     client,
     each_backend,
     each_host,
@@ -266,7 +266,7 @@ def test_server_tells_what_is_wrong_with_a_zone_file(tmp_path: Path) -> None:
     path = tmp_path / "z.zone"
     path.write_text(HEAD + "a DNAME b\n")
     failed = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / "dns_server.py"), "--zone", str(path)],
+        [sys.executable, "-W", "error", str(PROGRAMS / "dns_server.py"), "--zone", str(path)],
         capture_output=True,
         encoding="utf-8",
         timeout=DEADLINE,

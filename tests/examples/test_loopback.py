@@ -13,7 +13,7 @@ import pytest
 
 from anyio_mmsg import ReceiveEngine
 
-from .helpers import DEADLINE, EXAMPLES, each_backend, read_terminal, running, without_signals
+from .helpers import DEADLINE, PROGRAMS, each_backend, read_terminal, running, without_signals
 
 
 def table(lines: list[str]) -> dict[str, tuple[int, ...]]:
@@ -75,7 +75,7 @@ def test_loopback_tells_what_went_wrong(fault: str, lost: range, corrupt: range)
             f"import sys, loopback; loopback.PATIENCE = 0.2; {fault}; sys.exit(loopback.main())",
             *("--packets", "5000", "--backend", "asyncio"),
         ],
-        cwd=EXAMPLES,
+        cwd=PROGRAMS,
         capture_output=True,
         encoding="utf-8",
         timeout=DEADLINE,

@@ -17,7 +17,7 @@ import pytest
 
 from ..errors.test_network import MTU, World
 from ..send.test_network import MISSING, own_network
-from .helpers import EXAMPLES, each_backend, each_host, load, only_linux, running
+from .helpers import PROGRAMS, each_backend, each_host, load, only_linux, running
 
 pytestmark = only_linux
 
@@ -78,7 +78,7 @@ def test_behind_a_router(version: str) -> None:
 
 def traced(target: str, status: int, *options: str) -> list[list[Any]]:
     """Run the program; return what it reports of each hop."""
-    command = [sys.executable, "-W", "error", str(EXAMPLES / "traceroute.py"), target, "--json"]
+    command = [sys.executable, "-W", "error", str(PROGRAMS / "traceroute.py"), target, "--json"]
     command += ["--timeout", "20", "--queries", "2", "--hops", "4", *options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.stderr, done.returncode) == ("", status), done

@@ -16,8 +16,8 @@ from typing import Any
 from . import load
 
 # Whose branches guide the search. The targets' own would only distract it.
-INSTRUMENTED = ["anyio_mmsg", "asyncio_task_group", "dns_answers", "dns_server", "latency"]
-INSTRUMENTED += ["loopback", "shared", "trio_nursery"]
+INSTRUMENTED = ["anyio_mmsg", "statsd_server", "dns_answers", "dns_server", "latency"]
+INSTRUMENTED += ["loopback", "shared", "syslog_collector"]
 
 
 TARGET = "ANYIO_MMSG_FUZZ_TARGET"

@@ -17,7 +17,7 @@ SOURCE = "192.0.2.7"
 
 def syslog(data: bytes) -> None:
     """Any datagram: a message or none, and a line that a terminal only shows."""
-    example = load("trio_nursery")
+    example = load("syslog_collector")
     message = example.parse(data, SOURCE)
     text = data.decode("utf-8", "backslashreplace").rstrip("\r\n\0")
     if message is None:
@@ -43,7 +43,7 @@ def syslog(data: bytes) -> None:
 
 def statsd(data: bytes) -> None:
     """Any datagrams, cut or not: all that is counted is finite, and fits in its room."""
-    example = load("asyncio_task_group")
+    example = load("statsd_server")
     first, *packets = data.split(b"\xff\xfe")
     room = 1000 + 50 * len(first[:100])
     metrics, apart = example.Metrics(room=room), example.Metrics(room=room)

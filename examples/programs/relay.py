@@ -1,8 +1,8 @@
 """A relay: each datagram that arrives at one UDP port goes on to many destinations.
 
     python -m pip install -e '.[trio]'
-    python examples/relay.py --port 5000 --to 127.0.0.1:5001 --to 127.0.0.1:5002
-    python examples/relay.py --host ::1 --port 5000 --to '[::1]:5001' --backend trio --interval 1
+    python examples/programs/relay.py --port 5000 --to 127.0.0.1:5001 --to 127.0.0.1:5002
+    python examples/programs/relay.py --host ::1 --port 5000 --to '[::1]:5001' --backend trio
 
 Watch it from other terminals:
 

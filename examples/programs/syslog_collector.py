@@ -1,7 +1,7 @@
 r"""A syslog collector on Trio: prints each message it receives, and a summary now and then.
 
     python -m pip install -e '.[trio]'
-    python examples/trio_nursery.py --host 127.0.0.1 --port 5514
+    python examples/programs/syslog_collector.py --host 127.0.0.1 --port 5514
 
 Feed it from another terminal, with the `logger` command of Linux:
 

@@ -1,7 +1,7 @@
 """Collect NetFlow v5 from routers and probes, and append it to Parquet files.
 
     python -m pip install -e . numpy pyarrow
-    python examples/netflow.py --host 0.0.0.0 --port 2055 --out flows
+    python examples/programs/netflow.py --host 0.0.0.0 --port 2055 --out flows
     softflowd -i eth0 -n 192.0.2.7:2055 -v 5
     duckdb -c "select destination, sum(octets) from 'flows/*.parquet' group by all order by 2 desc"
 

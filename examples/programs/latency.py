@@ -1,10 +1,10 @@
 """Measure how long datagrams take: to this machine, and then to this program.
 
     python -m pip install -e '.[trio]' rich
-    python examples/latency.py
-    python examples/latency.py loopback --packets 20000 --rate 5000
-    python examples/latency.py receive --host 0.0.0.0 --port 9999
-    python examples/latency.py send 192.0.2.7 9999 --rate 100
+    python examples/programs/latency.py
+    python examples/programs/latency.py loopback --packets 20000 --rate 5000
+    python examples/programs/latency.py receive --host 0.0.0.0 --port 9999
+    python examples/programs/latency.py send 192.0.2.7 9999 --rate 100
 
 The sender puts a sequence number and its clock into each datagram. The receiver (Linux) compares
 that with the kernel's timestamp of the arrival: the one-way delay. Beside it stands how long the

@@ -1,8 +1,8 @@
 """Send packets to yourself over loopback, and check that each one arrives unharmed.
 
     python -m pip install -e '.[trio]'
-    python examples/loopback.py
-    python examples/loopback.py --packets 1000000 --backend trio --engine recvfrom_into
+    python examples/programs/loopback.py
+    python examples/programs/loopback.py --packets 1000000 --backend trio --engine recvfrom_into
 
 It feeds itself: a sender and a receiver in one nursery, on asyncio, then on Trio, then on uvloop
 if that is installed. Ctrl-C or SIGTERM stops the sender; packets on their way still arrive, and

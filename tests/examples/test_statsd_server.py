@@ -1,4 +1,4 @@
-"""asyncio_task_group.py, the statsd server: fed by a real client, and by what the field sends."""
+"""statsd_server.py: fed by a real client, and by what the field sends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ each_loop = pytest.mark.parametrize(
 def test_statsd_from_the_statsd_client(host: str, loop: list[str]) -> None:
     statsd = pytest.importorskip("statsd", reason="the statsd client is not installed")
     options = ["--host", host, "--port", "0", "--interval", "3600", *loop]
-    with running("asyncio_task_group.py", *options) as program:
+    with running("statsd_server.py", *options) as program:
         listening, port = program.address()
         client = statsd.StatsClient(host, port, prefix="web", ipv6=":" in host)
         client.incr("hits", 5)
@@ -82,7 +82,7 @@ def test_statsd_counts_bad_lines_and_survives_them(loop: list[str]) -> None:
         b"a:1|c|#x:2|c", b"a: 1|c", b"_e{5,4}:title|text", b"_sc|name|0", b"\x1b[2J",
     ]  # fmt: skip
     options = ["--port", "0", "--interval", "3600", *loop]
-    with running("asyncio_task_group.py", *options) as program:
+    with running("statsd_server.py", *options) as program:
         send_all(program.address(), [*bad, *good])
         heading, counter, *lines = program.stop()
     assert re.sub(r"\d+\.\d s", "time", heading) == (
@@ -99,7 +99,7 @@ def test_statsd_counts_bad_lines_and_survives_them(loop: list[str]) -> None:
 
 def report_of(*payloads: bytes) -> list[str]:
     """Return a report, without times and rates, which are anybody's guess."""
-    example = load("asyncio_task_group")
+    example = load("statsd_server")
     metrics = example.Metrics()
     with make_batch(payloads, slot_size=example.SLOT_SIZE) as batch:
         for packet in batch:
@@ -165,7 +165,7 @@ def test_statsd_does_not_count_the_last_line_of_a_truncated_packet(
     end: bytes, counted: int
 ) -> None:
     """At each place near the end where the slot may cut it: what counts is what was sent."""
-    size = load("asyncio_task_group").SLOT_SIZE
+    size = load("statsd_server").SLOT_SIZE
     payloads = []
     for cut in range(1, len(end) + 1):
         start = b"a:1|c\n".ljust(size - cut, b"\n") + end
@@ -202,7 +202,7 @@ def test_statsd_finite_input_makes_finite_reports() -> None:
 @pytest.mark.parametrize("kind", ["c", "g", "ms", "s"])
 def test_statsd_memory_has_a_bound(kind: str) -> None:
     """New names, and new members and values of one name, up to a room of a megabyte."""
-    metrics = load("asyncio_task_group").Metrics(room=2**20)
+    metrics = load("statsd_server").Metrics(room=2**20)
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
@@ -229,7 +229,7 @@ def test_statsd_memory_has_a_bound(kind: str) -> None:
 @each_loop
 @each_signal
 def test_statsd_counts_what_waits_when_it_is_stopped(how: signal.Signals, loop: list[str]) -> None:
-    with running("asyncio_task_group.py", "--port", "0", "--interval", "3600", *loop) as program:
+    with running("statsd_server.py", "--port", "0", "--interval", "3600", *loop) as program:
         address = program.address()
         with program.held():
             send_all(address, [b"hits:1|c"] * 500)
@@ -242,7 +242,7 @@ def test_statsd_counts_what_waits_when_it_is_stopped(how: signal.Signals, loop: 
 @without_signals
 @each_loop
 def test_statsd_says_what_a_second_signal_leaves(loop: list[str]) -> None:
-    with running("asyncio_task_group.py", "--port", "0", "--interval", "3600", *loop) as program:
+    with running("statsd_server.py", "--port", "0", "--interval", "3600", *loop) as program:
         address = program.address()
         with program.held():
             send_all(address, [b"hits:1|c"] * 500)
@@ -256,7 +256,7 @@ def test_statsd_says_what_a_second_signal_leaves(loop: list[str]) -> None:
 @without_signals
 @each_loop
 def test_statsd_reports_at_each_interval_and_keeps_gauges(loop: list[str]) -> None:
-    with running("asyncio_task_group.py", "--port", "0", "--interval", "0.05", *loop) as program:
+    with running("statsd_server.py", "--port", "0", "--interval", "0.05", *loop) as program:
         send_all(program.address(), [b"hits:1|c\nqueue:4|g\nload:3|ms\nusers:x|s\nbad"])
         program.line_with("1 bad lines")
         assert program.line().startswith("counter hits 1 (")

@@ -1,4 +1,4 @@
-"""What the examples share. Each file in the folder above is a program; these are none.
+"""What the programs share. Each file in the folder above is a program; these are none.
 
 Python finds this package because it is in the folder of the script that is run.
 """

@@ -1,10 +1,10 @@
 """Watch a UDP port or a multicast group: rates, drops, the top senders.
 
     python -m pip install -e '.[trio]' rich
-    python examples/udp_top.py --port 9999
-    python examples/udp_top.py --port 5000 --group 239.1.2.3 --interface eth0
-    python examples/udp_top.py --port 5000 --group 232.1.2.3 --source 192.0.2.1 --source 192.0.2.2
-    python examples/udp_top.py --port 9999 --gro
+    python examples/programs/udp_top.py --port 9999
+    python examples/programs/udp_top.py --port 5000 --group 239.1.2.3 --interface eth0
+    python examples/programs/udp_top.py --port 5000 --group 232.1.2.3 --source 192.0.2.1
+    python examples/programs/udp_top.py --port 9999 --gro
 
 It shows packets and bits per second (of payload), what the kernel dropped, how full batches are,
 and the top senders, by address, or with `--ports` by address and port. On a terminal the picture

@@ -1,4 +1,4 @@
-"""echo.py, asked by real clients, its books checked."""
+"""echo_server.py, asked by real clients, its books checked."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SEEN = " # packets .*, # bytes, # batches: "
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_echo_sends_everything_back(how: signal.Signals, host: str, backend: str) -> None:
     options = ["--host", host, "--port", "0", "--backend", backend]
-    with running("echo.py", *options) as program, client(host) as sock:
+    with running("echo_server.py", *options) as program, client(host) as sock:
         sock.connect(program.address())
         payloads = payloads_up_to(LARGEST[host])
         for payload in payloads:
@@ -68,7 +68,7 @@ def test_echo_sends_everything_back(how: signal.Signals, host: str, backend: str
 @each_signal
 def test_echo_answers_what_waits_when_it_is_stopped(how: signal.Signals, backend: str) -> None:
     options = ["--port", "0", "--backend", backend, "--buffer", BUFFER]
-    with running("echo.py", *options) as program, client("127.0.0.1") as sock:
+    with running("echo_server.py", *options) as program, client("127.0.0.1") as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_000_000)
         sock.connect(program.address())
         with program.held():
@@ -84,7 +84,7 @@ def test_echo_answers_what_waits_when_it_is_stopped(how: signal.Signals, backend
 @each_host
 def test_echo_to_netcat(host: str, backend: str) -> None:
     options = ["--host", host, "--port", "0", "--backend", backend]
-    with running("echo.py", *options) as program:
+    with running("echo_server.py", *options) as program:
         address = program.address()
         with command("nc", "-u", address[0], str(address[1])) as nc:
             assert nc.process.stdin is not None
@@ -104,7 +104,7 @@ def test_echo_to_socat(host: str, backend: str, tmp_path: Path) -> None:
     payload = random.Random(7).randbytes(size)
     (tmp_path / "payload").write_bytes(payload)  # of a pipe it may read a part
     options = ["--host", host, "--port", "0", "--backend", backend]
-    with running("echo.py", *options) as program, (tmp_path / "payload").open("rb") as file:
+    with running("echo_server.py", *options) as program, (tmp_path / "payload").open("rb") as file:
         where = "UDP6:[{}]:{}" if ":" in host else "UDP4:{}:{}"
         target = where.format(*program.address()) + ",shut-null,null-eof"
         socat = subprocess.run(
@@ -123,7 +123,10 @@ def test_echo_to_socat(host: str, backend: str, tmp_path: Path) -> None:
 @only_linux
 @each_backend
 def test_echo_does_not_answer_its_like(backend: str) -> None:
-    with running("echo.py", "--port", "0", "--backend", backend) as program, ExitStack() as stack:
+    with (
+        running("echo_server.py", "--port", "0", "--backend", backend) as program,
+        ExitStack() as stack,
+    ):
         address = program.address()
         like = stack.enter_context(client("127.0.0.2", address[1]))
         sock = stack.enter_context(client("127.0.0.1"))
@@ -137,7 +140,10 @@ def test_echo_does_not_answer_its_like(backend: str) -> None:
 
 @each_backend
 def test_echo_does_not_answer_well_known_ports(backend: str) -> None:
-    with running("echo.py", "--port", "0", "--backend", backend) as program, ExitStack() as stack:
+    with (
+        running("echo_server.py", "--port", "0", "--backend", backend) as program,
+        ExitStack() as stack,
+    ):
         address = program.address()
         try:
             chargen = stack.enter_context(client("127.0.0.1", 19))
@@ -157,7 +163,10 @@ def test_echo_does_not_answer_well_known_ports(backend: str) -> None:
 @each_backend
 def test_echo_counts_what_the_system_refuses(backend: str) -> None:
     """A sender who forged port 0 can't be answered; those before and after it can."""
-    with running("echo.py", "--port", "0", "--backend", backend) as program, ExitStack() as stack:
+    with (
+        running("echo_server.py", "--port", "0", "--backend", backend) as program,
+        ExitStack() as stack,
+    ):
         address = program.address()
         kind = (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
         try:
@@ -181,7 +190,7 @@ def test_echo_counts_what_the_system_refuses(backend: str) -> None:
 def test_echo_accounts_for_each_packet_of_a_flood(backend: str) -> None:
     """The sender never reads, and it is stopped in the middle."""
     options = ["--port", "0", "--backend", backend, "--interval", "0.02"]
-    with running("echo.py", *options) as program:
+    with running("echo_server.py", *options) as program:
         address = program.address()
         done = threading.Event()
 

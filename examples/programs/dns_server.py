@@ -1,8 +1,8 @@
 """A DNS server: answers for one zone, from a zone file, over UDP in batches.
 
     python -m pip install -e '.[trio]' dnspython
-    python examples/dns_server.py --port 5353
-    python examples/dns_server.py --host 0.0.0.0 --port 5353 --zone my.zone --backend trio
+    python examples/programs/dns_server.py --port 5353
+    python examples/programs/dns_server.py --host 0.0.0.0 --port 5353 --zone my.zone --backend trio
 
 Ask it from another terminal:
 

@@ -1,9 +1,9 @@
 """The way of packets to a host, all hops at once, by what the routers on it report. Linux only.
 
     python -m pip install -e '.[trio]'
-    python examples/traceroute.py example.org
-    python examples/traceroute.py --family 6 --hops 20 --queries 1 --timeout 1 2001:db8::1
-    python examples/traceroute.py --size 1472 --json --backend trio 192.0.2.1
+    python examples/programs/traceroute.py example.org
+    python examples/programs/traceroute.py --family 6 --hops 20 --queries 1 --timeout 1 2001:db8::1
+    python examples/programs/traceroute.py --size 1472 --json --backend trio 192.0.2.1
 
 It needs no privileges. Each probe is a UDP packet with a hop limit and a port of its own, and one
 `send_mmsg` call sends all of them. Routers where a probe's hops are used up report that by ICMP,

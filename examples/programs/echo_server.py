@@ -1,8 +1,8 @@
 """An echo server (RFC 862) over UDP: each datagram goes back to its sender, a batch at a time.
 
     python -m pip install -e '.[trio]'
-    python examples/echo.py --port 7777
-    python examples/echo.py --host ::1 --port 0 --backend trio --interval 1
+    python examples/programs/echo_server.py --port 7777
+    python examples/programs/echo_server.py --host ::1 --port 0 --backend trio --interval 1
 
 Talk to it from another terminal:
 

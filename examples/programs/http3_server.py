@@ -1,8 +1,8 @@
 """An HTTP/3 server for static files, on Trio and asyncio by the same code.
 
     python -m pip install -e '.[trio]' "aioquic>=1.7"
-    python examples/http3_server.py --port 4433 --folder . --self-signed /tmp/server.pem
-    python examples/http3_server.py --certificate server.pem --key server.key --backend trio
+    python examples/programs/http3_server.py --port 4433 --folder . --self-signed /tmp/server.pem
+    python examples/programs/http3_server.py --certificate my.pem --key my.key --backend trio
 
 `--self-signed` writes a new certificate for localhost, 127.0.0.1 and ::1 to that file, for clients
 to trust. With niquests, for instance, which has to be told that there is nothing but HTTP/3:

@@ -1,7 +1,7 @@
 """A statsd server on asyncio: adds up the metrics it receives, and prints a report now and then.
 
     python -m pip install -e .
-    python examples/asyncio_task_group.py --host 127.0.0.1 --port 8125 --interval 10
+    python examples/programs/statsd_server.py --host 127.0.0.1 --port 8125 --interval 10
 
 Feed it from another terminal, with any statsd client or by hand:
 

@@ -1,8 +1,8 @@
 """Capture the stream of a converter card into one array, and say what is missing, and why.
 
     python -m pip install -e . numpy matplotlib
-    python examples/adc_capture.py --packets 20000 --out capture.npy --png spectrum.png
-    python examples/adc_capture.py --host 192.168.33.30 --port 4098 --packets 600000 --idle 5
+    python examples/programs/adc_capture.py --packets 20000 --out capture.npy --png spectrum.png
+    python examples/programs/adc_capture.py --host 192.168.33.30 --packets 600000 --idle 5
 
 It reads what TI's DCA1000 sends of a radar: datagrams of 1,466 bytes with a sequence number from 1
 on, the number of bytes sent before it, and 728 samples of 16 bits; up to 706 Mbit/s, some 60,000

@@ -1,8 +1,8 @@
 """From UDP into a log that survives: each packet becomes a message in NATS JetStream.
 
     python -m pip install -e . "nats-py>=2.6"
-    python examples/to_jetstream.py --port 9999 --servers nats://127.0.0.1:4222 --stream udp
-    python examples/to_jetstream.py --port 9999 --pack --batch 256 --in-flight 32
+    python examples/programs/to_jetstream.py --port 9999 --servers nats://127.0.0.1 --stream udp
+    python examples/programs/to_jetstream.py --port 9999 --pack --batch 256 --in-flight 32
 
 It needs a server with JetStream, such as `nats-server -js`, and makes the stream if there is none
 of that name. Watch it from other terminals, the second one with the `nats` command line:

@@ -1,8 +1,8 @@
 """A port shared by processes, one for each core: the kernel gives each its share of the senders.
 
     python -m pip install -e '.[trio]' rich
-    python examples/reuseport_workers.py --host 127.0.0.1 --port 9999
-    python examples/reuseport_workers.py --port 9999 --workers 4 --pin --backend trio
+    python examples/programs/reuseport_workers.py --host 127.0.0.1 --port 9999
+    python examples/programs/reuseport_workers.py --port 9999 --workers 4 --pin --backend trio
 
 Each worker is a process with an event loop and a socket of its own, all bound to one port by
 SO_REUSEPORT. By default Linux chooses the socket by a hash of both ends' addresses and ports, so

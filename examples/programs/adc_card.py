@@ -1,8 +1,8 @@
 """Stand in for a converter card: send numbered packets of samples, with faults on demand.
 
     python -m pip install -e . numpy
-    python examples/adc_card.py 127.0.0.1 4098 --packets 20000 --mbit 706
-    python examples/adc_card.py 127.0.0.1 4098 --packets 1000 --gaps 5 --repeats 5 --swaps 20
+    python examples/programs/adc_card.py 127.0.0.1 4098 --packets 20000 --mbit 706
+    python examples/programs/adc_card.py 127.0.0.1 4098 --packets 1000 --gaps 5 --swaps 20
 
 It sends what `adc_capture.py` reads: a sine wave in packets of TI's DCA1000. A gap leaves a packet
 out, a repeat sends one again, a swap exchanges two neighbours; which ones is the same in each run.

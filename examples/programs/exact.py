@@ -1,8 +1,8 @@
 """Ask for an exact number of packets, with a deadline, and see what a timeout leaves behind.
 
     python -m pip install -e '.[trio]'
-    python examples/exact.py
-    python examples/exact.py --backend trio --deadline 2
+    python examples/programs/exact.py
+    python examples/programs/exact.py --backend trio --deadline 2
 
 It feeds itself: a task sends packets over loopback, first as many as are asked for, then too few.
 `--backend` is asyncio, trio or uvloop. Ctrl-C or SIGTERM cancels the call that waits, and the

@@ -1,8 +1,8 @@
 """Receive, queue, work: a receiver, a memory stream and workers in one nursery, watched live.
 
     python -m pip install -e '.[trio]' rich
-    python examples/pipeline.py --demo 20000 --work 400 --overload drop_oldest
-    python examples/pipeline.py --host 127.0.0.1 --port 9999 --workers 8 --overload block
+    python examples/programs/pipeline.py --demo 20000 --work 400 --overload drop_oldest
+    python examples/programs/pipeline.py --host 127.0.0.1 --port 9999 --workers 8 --overload block
 
 `--demo 20000` feeds it with 20,000 packets a second. `--work 400` lets the workers wait 400
 microseconds for each packet, as they would for a database. With the numbers above they can work

@@ -1,4 +1,4 @@
-"""trio_nursery.py, the syslog collector: fed by real clients, and by what the field sends."""
+"""syslog_collector.py: fed by real clients, and by what the field sends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ without_logger = pytest.mark.skipif(
 @without_logger
 @each_host
 def test_syslog_from_the_logger_command(host: str) -> None:
-    with running("trio_nursery.py", "--host", host, "--port", "0") as program:
+    with running("syslog_collector.py", "--host", host, "--port", "0") as program:
         listening, port = program.address()
         assert listening == host
         # What can be given to a program depends on the locale.
@@ -125,7 +125,7 @@ def test_syslog_reads_what_the_rfcs_show_and_survives_the_rest() -> None:
         (b"<13>1 yesterday - - - - -", "malformed, from 127.0.0.1: b'<13>1 yesterday - - - - -'"),
         (b"", "malformed, from 127.0.0.1: b''"),
     ]
-    with running("trio_nursery.py", "--port", "0") as program:
+    with running("syslog_collector.py", "--port", "0") as program:
         address = program.address()
         send_all(address, [payload for payload, _ in cases])
         for _, expected in cases:
@@ -225,7 +225,7 @@ BSD_TIME = "Oct  1 10:00:00"
 def test_syslog_splits_bsd_messages(
     timestamp: str, rest: str, host: str | None, app: str, procid: str, text: str
 ) -> None:
-    message = load("trio_nursery").parse(f"<13>{timestamp} {rest}".encode(), SOURCE)
+    message = load("syslog_collector").parse(f"<13>{timestamp} {rest}".encode(), SOURCE)
     assert message.timestamp == timestamp
     assert message.host == (host or SOURCE)
     assert (message.app, message.procid, message.text) == (app, procid, text)
@@ -247,14 +247,14 @@ def test_syslog_splits_bsd_messages(
     ],
 )
 def test_syslog_without_a_timestamp(rest: str, app: str, procid: str, text: str) -> None:
-    message = load("trio_nursery").parse(f"<13>{rest}".encode(), SOURCE)
+    message = load("syslog_collector").parse(f"<13>{rest}".encode(), SOURCE)
     assert (message.timestamp, message.host) == ("-", SOURCE)
     assert (message.app, message.procid, message.text) == (app, procid, text)
 
 
 @pytest.mark.parametrize("start", ["<13>Oct  1 10:00:00: ", "<13> Oct  1 10:00:00 "])
 def test_syslog_of_network_equipment(start: str) -> None:
-    message = load("trio_nursery").parse(f"{start}%SYS-5-CONFIG_I: text".encode(), SOURCE)
+    message = load("syslog_collector").parse(f"{start}%SYS-5-CONFIG_I: text".encode(), SOURCE)
     assert (message.timestamp, message.host) == (BSD_TIME, SOURCE)
     assert (message.app, message.text) == ("%SYS-5-CONFIG_I", "text")
 
@@ -262,7 +262,7 @@ def test_syslog_of_network_equipment(start: str) -> None:
 def test_syslog_rfc5424_of_docker() -> None:
     name = f"{'service' * 9}/1f2e3d4c5b6a"  # longer than the RFC's 48 characters
     line = f"<30>1 2026-10-01T10:00:00.123456+02:00 - {name} 1234 {name} - text"
-    message = load("trio_nursery").parse(line.encode(), SOURCE)
+    message = load("syslog_collector").parse(line.encode(), SOURCE)
     assert (message.host, message.app, message.procid) == (SOURCE, name, "1234")
     assert (message.msgid, message.text) == (name, "text")
 
@@ -270,7 +270,7 @@ def test_syslog_rfc5424_of_docker() -> None:
 def test_syslog_tells_devices_apart_that_name_no_host(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    example = load("trio_nursery")
+    example = load("syslog_collector")
     statistics, packets = example.Statistics(), []
     for host, start in ((2, f"{BSD_TIME} "), (3, f"{BSD_TIME} "), (4, ""), (5, "1 - - ")):
         text = "app 1 - - text" if start.startswith("1") else "app[1]: text"
@@ -287,7 +287,7 @@ def test_syslog_tells_devices_apart_that_name_no_host(
 
 @each_signal
 def test_syslog_prints_what_waits_when_it_is_stopped(how: signal.Signals) -> None:
-    with running("trio_nursery.py", "--port", "0") as program:
+    with running("syslog_collector.py", "--port", "0") as program:
         address = program.address()
         with program.held():
             send_all(address, [b"<13>%d" % number for number in range(500)])
@@ -298,7 +298,7 @@ def test_syslog_prints_what_waits_when_it_is_stopped(how: signal.Signals) -> Non
 
 
 def test_syslog_says_what_a_second_signal_leaves() -> None:
-    with running("trio_nursery.py", "--port", "0") as program:
+    with running("syslog_collector.py", "--port", "0") as program:
         address = program.address()
         with program.held():
             send_all(address, [b"<13>x"] * 500)
@@ -312,7 +312,7 @@ def test_syslog_says_what_a_second_signal_leaves() -> None:
 
 
 def test_syslog_prints_a_summary_at_each_interval() -> None:
-    with running("trio_nursery.py", "--port", "0", "--interval", "0.05") as program:
+    with running("syslog_collector.py", "--port", "0", "--interval", "0.05") as program:
         send_all(program.address(), [b"<11>one", b"two"])
         program.line_with("-- 1 messages (1 err), 1 malformed, 0 truncated")
         assert program.stop()[-1] == "-- 1 messages (1 err), 1 malformed, 0 truncated"
