@@ -42,6 +42,8 @@ PAGES_ABOVE = {
     "SECURITY.md": "security.md",
 }
 
+PAGES_OF_FIGURES = {"performance", "soak", "trust"}
+
 project = "anyio-mmsg"
 author = OWNER["AUTHOR"]
 copyright = author  # noqa: A001  # as Sphinx names it
@@ -227,6 +229,25 @@ def _resolve(app: Sphinx, env: Any, node: Any, shown: Any) -> Any:
     return None
 
 
+def _stack(app: Sphinx, doctree: Any, docname: str) -> None:
+    """Have tables of words stack the cells of a row on a phone, where they don't fit side by side.
+
+    `_static/site.css` does that. It also hides elsewhere the headings that a cell gets here if a
+    row has several to tell apart. Tables of figures stay as they are, and scroll.
+    """
+    nodes = pkgutil.resolve_name("docutils.nodes")  # here: tests run this file without Sphinx
+
+    if docname in PAGES_OF_FIGURES:
+        return
+    for table in doctree.findall(nodes.table):
+        table["classes"].append("words")
+        headings = [entry.astext() for head in table.findall(nodes.thead) for entry in head[0]]
+        for row in (row for body in table.findall(nodes.tbody) for row in body):
+            for heading, entry in zip(headings[1:], row[1:], strict=True):
+                if len(headings) > 2 and len(entry):
+                    entry[0].insert(0, nodes.inline("", f"{heading}: ", classes=["heading"]))
+
+
 def _accept(app: Sphinx, env: Any, node: Any, shown: Any) -> Any:
     """Accept parameters, and names of others that exist, without a link.
 
@@ -262,5 +283,6 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", _read)
     app.connect("autodoc-process-docstring", _correct)
     app.connect("autodoc-process-signature", _name_aliases)
+    app.connect("doctree-resolved", _stack)
     app.connect("missing-reference", _resolve, priority=400)
     app.connect("missing-reference", _accept, priority=600)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,3 +95,29 @@ def test_links_become_links_of_the_site(
     convert = conf["with_links_of_the_site"]
     monkeypatch.setitem(convert.__globals__, "REPOSITORY", repository)
     assert convert(text, ROOT / "docs" / "performance.md") == shown
+
+
+@pytest.mark.parametrize(
+    ("page", "columns", "shown"),
+    [
+        ("overview", 2, ["a0", "a1"]),
+        ("overview", 3, ["a0", "h1: a1", "h2: a2"]),
+        ("performance", 3, ["a0", "a1", "a2"]),
+    ],
+)
+def test_cells_that_a_phone_stacks_have_headings(
+    page: str, columns: int, shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = pytest.importorskip("docutils.nodes", reason="the site needs the group 'docs'")
+
+    def row(letter: str) -> Any:
+        texts = [f"{letter}{column}" for column in range(columns)]
+        return nodes.row("", *(nodes.entry("", nodes.paragraph("", text)) for text in texts))
+
+    body = nodes.tbody("", row("a"))
+    table = nodes.table("", nodes.tgroup("", nodes.thead("", row("h")), body))
+    monkeypatch.setenv("ANYIO_MMSG_COMPILED", "0")
+    conf = runpy.run_path(str(ROOT / "docs" / "conf.py"))
+    conf["_stack"](None, nodes.section("", table), page)
+    assert [entry.astext() for entry in body[0]] == shown
+    assert table["classes"] == (["words"] if page == "overview" else [])
