@@ -10,7 +10,7 @@ import sys
 import anyio
 import pytest
 
-from anyio_mmsg import PacketBatchPool, PacketReceiver, configure_udp_socket
+from anyio_mmsg import PacketBatchPool, PacketReceiver, ReceiveEngine, configure_udp_socket
 
 from ..helpers import Family, ScriptedSocket
 
@@ -31,7 +31,7 @@ async def receive(receiver: PacketReceiver, batches: int) -> None:
 
 
 async def test_the_first_cut_packet_is_reported_once_a_receiver(
-    engine: str, family: Family, caplog: pytest.LogCaptureFixture
+    engine: ReceiveEngine, family: Family, caplog: pytest.LogCaptureFixture
 ) -> None:
     sock, sender = family.pair()
     pool = PacketBatchPool(2, capacity=1, slot_size=8, engine=engine)
@@ -72,7 +72,7 @@ async def test_a_cut_packet_behind_others_and_before_an_error(
 
 
 async def test_a_handler_that_fails_loses_no_packet(
-    engine: str, inet: Family, monkeypatch: pytest.MonkeyPatch
+    engine: ReceiveEngine, inet: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As an interrupt may have it fail anywhere."""
 
