@@ -32,6 +32,7 @@ __all__ = [
     "checkpoint",
     "checkpoint_if_cancelled",
     "hides_cancellation",
+    "loop_clock",
     "notify_closing",
     "run_soon",
     "wait_socket_readable",
@@ -107,6 +108,13 @@ def asyncio_loop() -> asyncio.AbstractEventLoop | None:
 RunSoon: TypeAlias = Callable[[Callable[[], object]], None]
 """Has an event loop call a function soon. May be called from anywhere: a signal handler, a
 finalizer, another thread. Does nothing where the loop is over."""
+
+
+def loop_clock() -> Callable[[], float]:
+    """Return the clock of the running event loop, which its callbacks may ask too."""
+    loop = asyncio_loop()
+    clock: Callable[[], float] = sys.modules["trio"].current_time if loop is None else loop.time
+    return clock
 
 
 def run_soon() -> RunSoon:

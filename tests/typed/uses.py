@@ -271,6 +271,8 @@ async def streams(sock: socket.socket, overload: OverloadPolicy) -> None:
         as_stream: ObjectReceiveStream[PacketBatch] = receiver
         assert_type(await as_stream.receive(), PacketBatch)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, receiver.stop)
+        with receiver.stop_on(signal.SIGINT, signal.SIGTERM, grace=8) as scope:
+            assert_type(scope, anyio.CancelScope)
         assert_type(receiver.pool, PacketBatchPool)
         assert_type(receiver.extra(SocketAttribute.local_port), int)
         async for batch in receiver:

@@ -6,6 +6,7 @@ import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import anyio
@@ -20,6 +21,7 @@ from .._system.options import has_control_data, has_gro
 from .linger import Linger, check_linger
 from .pool import PacketBatchPool, count_dropped, watch
 from .port import Port, SocketPort
+from .signals import StopOnSignals
 from .statistics import NOTHING, Counters, Received, ReceiverStatistics, plus
 from .transient import pass_over
 
@@ -289,6 +291,30 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             self._stopped = True
         if self._run_soon is not None:  # a task waits, or did
             self._run_soon(self._look)
+
+    def stop_on(
+        self, *signals: int, grace: float | None = None
+    ) -> AbstractContextManager[anyio.CancelScope]:
+        """Return a context manager in whose block the first of these signals calls `stop`.
+
+        ``with receiver.stop_on(signal.SIGINT, signal.SIGTERM):`` around what receives, and what
+        works on its packets. From the second signal on, and after the block, signals do what they
+        did before: a second Ctrl-C raises KeyboardInterrupt. Blocks of several receivers may be
+        nested; the first signal then stops all of them.
+
+        Args:
+            signals: Numbers of signals, such as `signal.SIGTERM`.
+            grace: Seconds from the signal on in which the block may end. Then it is cancelled,
+                as by the `anyio.CancelScope` that the context manager returns. None: no limit.
+
+        Raises:
+            TypeError: One of `signals` is not an int, or `grace` not a number.
+            ValueError: There is no signal, or `grace` is negative.
+            RuntimeError: At the beginning of the block: this is not the main thread, which alone
+                can handle signals, or a signal's handler is not Python's.
+            OSError: Likewise: a signal that can't be handled, such as `signal.SIGKILL`.
+        """
+        return StopOnSignals(self.stop, signals, grace)
 
     @property
     def stopped(self) -> bool:
