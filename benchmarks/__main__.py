@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from . import machine, report
+from . import machine, report, summary
 from .children import Children
 from .measure import (
     burst,
@@ -48,7 +48,7 @@ BENCHMARKS: dict[str, Callable[[Context], Result]] = {
     "memory": memory.run,
 }
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "docs" / "performance.md", ROOT / "README.md")
+PAGES = (ROOT / "docs" / "performance.md", ROOT / "README.md", ROOT / "docs" / "index.md")
 WIDTH = 200
 """Columns of a table that does not go to a terminal."""
 
@@ -186,6 +186,7 @@ def write_report(options: argparse.Namespace, console: Console) -> None:
 
     results = report.read_results(options.out, list(BENCHMARKS))
     found = report.blocks(results, report.read_results(options.other, list(BENCHMARKS)))
+    found |= summary.blocks(results)
     for page in options.page or PAGES:
         page.write_text(report.fill(page.read_text("utf-8"), found), encoding="utf-8")
         console.print(f"wrote {page}")

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("rich", reason="the benchmarks need the group 'bench'")
 
 from benchmarks import __main__ as main
-from benchmarks import report
+from benchmarks import report, summary
 from benchmarks.result import (
     Context,
     Figures,
@@ -278,3 +278,56 @@ def test_what_fails_does_not_stop_the_others(
     assert "receive failed: a child has ended" in printed
     assert "dns can't run here: it needs a thing" in printed
     assert [path.name for path in tmp_path.iterdir()] == ["memory.json"]
+
+
+def low_rates(**percent: float) -> Result:
+    rows = [
+        Row(
+            f"echo-{key.replace('_', '-')}",
+            key,
+            key.rpartition("_")[2],
+            "ours",
+            {"CPU, %": only(cpu)},
+        )
+        for key, cpu in percent.items()
+    ]
+    table = Table("lowrate-10000", "Low rates", "", "lower", ["CPU, %", "p50, us"], rows)
+    return Result("lowrate", "Low rates", [], [table], [], {}, False, MACHINE)
+
+
+def test_the_summary_has_what_was_measured() -> None:
+    result = low_rates(stream_asyncio=20, stream_trio=11, naive_trio=10, protocol_asyncio=16)
+    assert summary.grid([result]).rows == [
+        ["CPU at 10,000 a second, `PacketReceiver`", "six-line recvfrom loop", "", "", "1.10"],
+        ["CPU at 10,000 a second, `PacketReceiver`", "`DatagramProtocol`", "1.25", "", ""],
+    ]
+    line = summary.now_and_then([result])
+    assert line.startswith("- *A packet now and then")
+    assert "1.10 (Trio) times the CPU of the six" in line
+    assert "1.25 (asyncio) times that of an" in line
+    assert max(map(len, line.splitlines())) <= 118
+
+
+def test_the_summary_of_rates_is_of_costs() -> None:
+    rows = [
+        Row(f"echo-{who}-uvloop", who, "uvloop", "ours", {"packets/s": only(rate)})
+        for who, rate in (("ours", 200.0), ("naive", 100.0))
+    ]
+    table = Table("echo-512", "Echo", "", "higher", ["packets/s"], rows)
+    result = Result("echo", "Echo", [], [table], [], {}, False, MACHINE)
+    assert summary.grid([result]).rows == [
+        ["an echo server under load", "six-line recvfrom loop", "", "0.50", ""]
+    ]
+
+
+def test_a_summary_of_nothing() -> None:
+    assert summary.grid([]).rows == []
+    assert summary.now_and_then([]) == report.PLACEHOLDER
+
+
+def test_what_is_compared_is_measured() -> None:
+    """By the names of tables and rows, in the results that there are."""
+    results = report.read_results(main.ROOT / "benchmarks" / "results", list(main.BENCHMARKS))
+    tables = [table for result in results for table in result.tables]
+    for comparison in summary.COMPARISONS:
+        assert summary.ratio(comparison, "asyncio", tables), comparison
