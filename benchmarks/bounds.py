@@ -110,7 +110,7 @@ RATIOS: tuple[Ratio, ...] = (
         "recv-ours",
         "recv-recvfrom",
         (1.5,),
-        (1.67,),
+        (1.34,),
     ),
     Ratio(
         "one packet by `recv_datagrams_nowait`",

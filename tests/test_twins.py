@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from typing import Any
 
 import pytest
 
 from anyio_mmsg import _load
+from anyio_mmsg._receive.engine import FillerFields
+from anyio_mmsg._receive.outlook import OutlookFields
 
 from . import twins
 
@@ -125,6 +128,16 @@ def test_what_help_shows(name: str) -> None:
             assert parameters(there) == parameters(thing)
         shown.add(member)
     assert shown
+
+
+@needs_module
+@pytest.mark.parametrize("twin", [OutlookFields, FillerFields])
+def test_fields(twin: Any) -> None:
+    base = getattr(_load.module, twin.__name__, None)
+    if base is None:
+        pytest.skip(f"{twin.__name__} is of Linux")
+    kept = [name for name in vars(base) if inspect.ismemberdescriptor(vars(base)[name])]
+    assert sorted(kept) == sorted(twin.__slots__)
 
 
 def parameters(function: object) -> list[tuple[str, object]]:

@@ -1,13 +1,15 @@
 # What the C files give to the Python ones. What each name promises is said in its plain twin.
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, SupportsIndex, final
+from weakref import ref
 
 from .._packets.batch import PacketBatch
 from .._packets.packet import Control
 from .._packets.packet import Packet as Packet
 from .._packets.slots import Slots as Slots
+from .._receive.engine import Engine
 from .._receive.outlook import Outlook
 from .._send.result import SendResult
 
@@ -20,6 +22,23 @@ def ready(
     cls: type[PacketBatch], sock: socket.socket, batch: PacketBatch, limit: SupportsIndex, /
 ) -> Outlook | None: ...
 def refill(slots: Slots, sock: socket.socket, limit: int, /) -> int | None: ...
+
+class OutlookFields:
+    sock: ref[socket.socket]
+    more: bool
+    woken: bool
+    reports_errors: bool
+    struck: bool
+    options: object
+    receive_calls: int
+    unreturned: list[Any]
+    _error: OSError | None
+
+class FillerFields:
+    task: Awaitable[None] | None
+    engine: Engine | None
+    checked: object
+    known: Outlook | None
 
 @final
 class Recvmmsg:

@@ -1,20 +1,17 @@
 /* A receive that is like the last one: by the same socket into the same ring, with nothing left over
  * from before. One step here replaces the checks of _receive/functions.py. If anything has
  * changed, the receive is left to that file, which is the reference.
- *
- * `Filler.known` is what Python has found out: a tuple of a weak reference to the socket, its
- * Outlook, the engine, and the Outlook's `options` at that time.
  */
 
 #include "compiled.h"
 
 #ifdef __linux__
 
-/* A receive that is like the last one, so far: all borrowed but `slots` and `known`. */
+/* A receive that is like the last one, so far. All is NULL or owned, as a thread may change what they
+ * were read from while the GIL is released. */
 typedef struct {
     Slots *slots;
-    PyObject *known;
-    PyObject *outlook;
+    Outlook *outlook;
     Recvmmsg *engine;
 } Again;
 
@@ -22,80 +19,66 @@ static void
 drop(Again *again)
 {
     Py_XDECREF(again->slots);
-    Py_XDECREF(again->known);
+    Py_XDECREF(again->outlook);
+    Py_XDECREF(again->engine);
 }
 
-/* Whether an attribute is an object; -1 and an error. */
 static int
-has(PyObject *thing, PyObject *name, PyObject *wanted)
+is_none(PyObject *thing)
 {
-    PyObject *value = PyObject_GetAttr(thing, name);
-    Py_XDECREF(value); /* compared only */
-    return value == NULL ? -1 : value == wanted;
+    return thing == NULL || thing == Py_None;
 }
 
 static int
 refers_to(PyObject *reference, PyObject *thing)
 {
+    if (reference == NULL || !PyWeakref_Check(reference)) {
+        return 0;
+    }
 #if PY_VERSION_HEX >= 0x030D0000
     PyObject *found = NULL;
-    int alive = PyWeakref_GetRef(reference, &found);
-    Py_XDECREF(found); /* compared only, and the caller has `thing` */
-    return alive < 0 ? -1 : found == thing;
+    (void)PyWeakref_GetRef(reference, &found); /* fails for what is no reference */
+    Py_XDECREF(found);                         /* compared only, and the caller has `thing` */
+    return found == thing;
 #else
     return thing != Py_None && PyWeakref_GetObject(reference) == thing; /* None if it is dead */
 #endif
 }
 
-/* Whether a ring was filled from this socket before, and nothing is left over: 1, with `again`
- * filled in, to be dropped by the caller; 0; or -1 and an error. */
+/* Whether a ring was filled from this socket before, and nothing is left over: with `again` filled in,
+ * to be dropped by the caller in any case. */
 static int
-look(State *state, PyObject *slots, PyObject *sock, Again *again)
+look(State *state, PyObject *ring, PyObject *sock, Again *again)
 {
-    PyObject *filler, *options;
-    int yes;
+    Slots *slots = (Slots *)ring;
+    Filler *filler;
+    Outlook *outlook;
+    Recvmmsg *engine;
     memset(again, 0, sizeof(*again));
-    if (Py_TYPE(slots) != state->slots || ((Slots *)slots)->reading) {
+    if (Py_TYPE(ring) != state->slots || slots->reading || is_none(slots->filler)
+        || !PyObject_TypeCheck(slots->filler, state->filler)) {
+        return 0;
+    }
+    filler = (Filler *)slots->filler;
+    if (!is_none(filler->task) || is_none(filler->known) || is_none(filler->engine)
+        || !PyObject_TypeCheck(filler->known, state->outlook)
+        || Py_TYPE(filler->engine) != state->recvmmsg) {
+        return 0;
+    }
+    outlook = (Outlook *)filler->known;
+    engine = (Recvmmsg *)filler->engine;
+    if (engine->refused || engine->memory != slots->memory || engine->capacity != slots->capacity
+        || filler->checked != outlook->options || !is_none(outlook->error)
+        || outlook->reports_errors || outlook->struck || !refers_to(outlook->sock, sock)) {
         return 0;
     }
     again->slots = (Slots *)Py_NewRef(slots);
-    filler = again->slots->filler;
-    if (filler == NULL || filler == Py_None) {
-        return 0;
-    }
-    Py_INCREF(filler);
-    yes = has(filler, state->names.task, Py_None);
-    if (yes > 0) {
-        again->known = PyObject_GetAttr(filler, state->names.known);
-        yes = again->known == NULL ? -1 : 1;
-    }
-    Py_DECREF(filler);
-    if (yes <= 0 || !PyTuple_CheckExact(again->known) || PyTuple_GET_SIZE(again->known) != 4) {
-        return Py_MIN(yes, 0);
-    }
-    again->outlook = PyTuple_GET_ITEM(again->known, 1);
-    again->engine = (Recvmmsg *)PyTuple_GET_ITEM(again->known, 2);
-    options = PyTuple_GET_ITEM(again->known, 3);
-    if (Py_TYPE(again->engine) != state->recvmmsg || again->engine->refused
-        || again->engine->memory != again->slots->memory
-        || again->engine->capacity != again->slots->capacity
-        || !PyWeakref_Check(PyTuple_GET_ITEM(again->known, 0))) {
-        return 0;
-    }
-    yes = refers_to(PyTuple_GET_ITEM(again->known, 0), sock);
-    if (yes > 0) {
-        yes = has(again->outlook, state->names.options, options);
-    }
-    if (yes > 0) {
-        yes = has(again->outlook, state->names.error, Py_None);
-    }
-    if (yes > 0) {
-        yes = has(again->outlook, state->names.reports_errors, Py_False);
-    }
-    return yes;
+    again->outlook = (Outlook *)Py_NewRef(outlook);
+    again->engine = (Recvmmsg *)Py_NewRef(engine);
+    return 1;
 }
 
-/* Whether a socket is open and nonblocking, and a batch has room: as `look`. */
+/* Whether a socket is open and nonblocking, and a batch has room: as `look`; or -1 and an error. */
 static int
 look_closely(State *state, PyObject *const *args, Py_ssize_t nargs, Again *again,
              Py_ssize_t *limit, int *fd)
@@ -117,8 +100,8 @@ look_closely(State *state, PyObject *const *args, Py_ssize_t nargs, Again *again
     }
     yes = *limit < 1 ? 0 : look(state, slots, args[1], again);
     Py_DECREF(slots);
-    if (yes <= 0) {
-        return yes;
+    if (!yes) {
+        return 0;
     }
     if (descriptor_of(state, args[1], fd) < 0) {
         return -1;
@@ -132,45 +115,21 @@ look_closely(State *state, PyObject *const *args, Py_ssize_t nargs, Again *again
     return yes && again->slots->tail - again->slots->head < again->slots->capacity;
 }
 
-/* Take note of a read that gave packets, as `conclude` in _receive/functions.py does. */
-static int
-account(State *state, const Again *again)
-{
-    PyObject *calls = PyObject_GetAttr(again->outlook, state->names.receive_calls), *sum = NULL;
-    int done = -1;
-    if (calls != NULL && PyLong_CheckExact(calls)) {
-        sum = PyLong_FromLongLong(PyLong_AsLongLong(calls) + 1);
-    }
-    if (sum != NULL) {
-        done = PyObject_SetAttr(again->outlook, state->names.receive_calls, sum);
-    }
-    Py_XDECREF(calls);
-    Py_XDECREF(sum);
-    if (done == 0) {
-        done = PyObject_SetAttr(again->outlook, state->names.more,
-                                again->engine->dry ? Py_False : Py_True);
-    }
-    if (done == 0) {
-        done = PyObject_SetAttr(again->outlook, state->names.woken, Py_False);
-    }
-    return done;
-}
-
 /* Read: how many packets, and all is done; or ~packets, if that is left to `_finish` there. */
 static PyObject *
-fill(State *state, const Again *again, int fd, Py_ssize_t limit)
+fill(const Again *again, int fd, Py_ssize_t limit)
 {
     Py_ssize_t packets = 0;
-    Recvmmsg *engine = again->engine; /* kept by `known` */
+    Recvmmsg *engine = again->engine;
     if (recvmmsg_read(engine, again->slots, fd, limit, &packets) < 0) {
         return NULL;
     }
     if (packets == 0 || engine->error != Py_None || engine->cut || engine->refused) {
         return PyLong_FromSsize_t(~packets);
     }
-    if (account(state, again) < 0) {
-        return NULL;
-    }
+    again->outlook->receive_calls++; /* as `conclude` does there */
+    again->outlook->more = !engine->dry;
+    again->outlook->woken = 0;
     return PyLong_FromSsize_t(packets);
 }
 
@@ -178,16 +137,12 @@ fill(State *state, const Again *again, int fd, Py_ssize_t limit)
 static PyObject *
 again_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    State *state = PyModule_GetState(module);
     Again again;
     Py_ssize_t limit;
-    int fd, yes = look_closely(state, args, nargs, &again, &limit, &fd);
+    int fd, yes = look_closely(PyModule_GetState(module), args, nargs, &again, &limit, &fd);
     PyObject *packets = NULL;
-    if (yes > 0) {
-        packets = fill(state, &again, fd, limit);
-    }
-    else if (yes == 0) {
-        packets = Py_NewRef(Py_None);
+    if (yes >= 0) {
+        packets = yes ? fill(&again, fd, limit) : Py_NewRef(Py_None);
     }
     drop(&again);
     return packets;
@@ -197,11 +152,13 @@ again_receive(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 static PyObject *
 again_ready(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
 {
-    State *state = PyModule_GetState(module);
     Again again;
     Py_ssize_t limit;
-    int fd, yes = look_closely(state, args, nargs, &again, &limit, &fd);
-    PyObject *outlook = yes < 0 ? NULL : Py_NewRef(yes > 0 ? again.outlook : Py_None);
+    int fd, yes = look_closely(PyModule_GetState(module), args, nargs, &again, &limit, &fd);
+    PyObject *outlook = NULL;
+    if (yes >= 0) {
+        outlook = Py_NewRef(yes ? (PyObject *)again.outlook : Py_None);
+    }
     drop(&again);
     return outlook;
 }
@@ -213,7 +170,7 @@ again_refill(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     State *state = PyModule_GetState(module);
     Again again;
     Py_ssize_t limit;
-    int fd, yes;
+    int fd;
     PyObject *packets = NULL;
     if (nargs != 3) {
         return PyErr_Format(PyExc_TypeError, "fill takes slots, a socket and a limit");
@@ -222,12 +179,11 @@ again_refill(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     if (limit == -1 && PyErr_Occurred()) {
         return NULL;
     }
-    yes = look(state, args[0], args[1], &again);
-    if (yes > 0 && descriptor_of(state, args[1], &fd) == 0) {
-        packets = fill(state, &again, fd, limit);
-    }
-    else if (yes == 0) {
+    if (!look(state, args[0], args[1], &again)) {
         packets = Py_NewRef(Py_None);
+    }
+    else if (descriptor_of(state, args[1], &fd) == 0) {
+        packets = fill(&again, fd, limit);
     }
     drop(&again);
     return packets;

@@ -55,8 +55,7 @@ typedef struct {
 
 /* Names of attributes that again.c asks for, interned. */
 typedef struct {
-    PyObject *slots, *task, *known, *options, *error, *reports_errors, *gettimeout;
-    PyObject *receive_calls, *more, *woken;
+    PyObject *slots, *gettimeout;
 } Names;
 
 /* Of one module object, that is of one interpreter. Nothing here is static: subinterpreters have
@@ -69,6 +68,8 @@ typedef struct {
     PyTypeObject *slots;     /* Slots */
     PyTypeObject *recvmmsg;  /* Recvmmsg, Linux only */
     PyTypeObject *sendmmsg;  /* Sendmmsg, Linux only */
+    PyTypeObject *outlook;   /* OutlookFields, Linux only */
+    PyTypeObject *filler;    /* FillerFields, Linux only */
     PyObject *release;       /* memoryview.release, the method */
     PyObject *fileno;        /* "fileno" */
     Names names;
@@ -180,6 +181,26 @@ typedef struct {
     char dry;        /* whether the last fill took all packets, or ended by an error */
     char ancillary;  /* whether packets give their control data */
 } Recvmmsg;
+
+/* The base of `Outlook` in _receive/outlook.py: what is known of a socket. Each is owned. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *sock;       /* a weak reference */
+    PyObject *options;    /* compared only */
+    PyObject *error;      /* an OSError, or None */
+    PyObject *unreturned; /* a list */
+    long long receive_calls;
+    char more, woken, reports_errors, struck;
+} Outlook;
+
+/* The base of `Filler` in _receive/engine.py: what the receive functions keep with a ring. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *task;    /* a coroutine, or None */
+    PyObject *engine;  /* or None */
+    PyObject *checked; /* the `options` of an Outlook, or None */
+    PyObject *known;   /* an Outlook, or None */
+} Filler;
 
 static inline Py_ssize_t
 slot_of(const Slots *self, long long number)
@@ -305,6 +326,8 @@ PyObject *slots_timestamps(Slots *self, PyObject *ignored);
 /* The address of an AF_INET or AF_INET6 sockaddr: a new reference, or NULL and an error; NULL
  * without one for another family, and for one that is cut short. Runs no Python. */
 PyObject *inet_address(const unsigned char *raw, uint32_t length);
+/* kept.c */
+int kept_add_types(PyObject *module, State *state);
 /* again.c */
 int again_add_functions(PyObject *module);
 /* recvmmsg.c */

@@ -5,6 +5,7 @@
  *   handout.c      what consumers get for a slot, and its end           every platform
  *   datagrams.c    copies of packets as bytes, with their senders       every platform
  *   columns.c      packets as arrays                                    every platform
+ *   kept.c         what receives leave for the next one, as fields      Linux
  *   again.c        a receive that is like the last one                  Linux
  *   recvmmsg.c     Recvmmsg: fills slots by recvmmsg(2)                 Linux
  *   address.c      addresses of senders, decoded                        Linux
@@ -62,10 +63,7 @@ descriptor_of(const State *state, PyObject *sock, int *fd)
 #define TEXT(macro) TEXT_OF(macro)
 
 /* As `Names` has them. */
-static const char *const names[] = {
-    "_slots",         "task",       "known",         "options", "_error",
-    "reports_errors", "gettimeout", "receive_calls", "more",    "woken",
-};
+static const char *const names[] = {"_slots", "gettimeout"};
 #define NAMES ((Py_ssize_t)(sizeof(names) / sizeof(*names)))
 _Static_assert(sizeof(Names) == sizeof(PyObject *) * sizeof(names) / sizeof(*names), "names");
 
@@ -102,8 +100,8 @@ compiled_exec(PyObject *module)
         return -1;
     }
 #ifdef __linux__
-    if (again_add_functions(module) < 0 || recvmmsg_add_types(module, state) < 0
-        || sendmmsg_add_types(module, state) < 0) {
+    if (again_add_functions(module) < 0 || kept_add_types(module, state) < 0
+        || recvmmsg_add_types(module, state) < 0 || sendmmsg_add_types(module, state) < 0) {
         return -1;
     }
 #endif
@@ -120,6 +118,8 @@ compiled_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->slots);
     Py_VISIT(state->recvmmsg);
     Py_VISIT(state->sendmmsg);
+    Py_VISIT(state->outlook);
+    Py_VISIT(state->filler);
     Py_VISIT(state->release);
     return 0;
 }
@@ -138,6 +138,8 @@ compiled_clear(PyObject *module)
     Py_CLEAR(state->slots);
     Py_CLEAR(state->recvmmsg);
     Py_CLEAR(state->sendmmsg);
+    Py_CLEAR(state->outlook);
+    Py_CLEAR(state->filler);
     Py_CLEAR(state->release);
     Py_CLEAR(state->fileno);
     for (i = 0; i < NAMES; i++) {

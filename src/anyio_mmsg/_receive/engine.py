@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anyio import BusyResourceError
 
+from .._load import module
 from .._packets import Slots
 from .._system.addresses import ADDRESSES
 from .._system.control import CONTROLS
@@ -19,6 +20,7 @@ from .._system.platform import (
     family_of,
     why_no_batch_calls,
 )
+from .outlook import Outlook
 from .recvfrom_into import RecvfromInto
 
 
@@ -111,7 +113,23 @@ class DatagramReader(Reader, Protocol):
         ...
 
 
-class Filler:
+class FillerFields:
+    """What C reads of a `Filler`; the twin is in _compiled/kept.c."""
+
+    __slots__ = ("checked", "engine", "known", "task")
+
+    task: Awaitable[None] | None
+    engine: Engine | None
+    checked: object
+    known: Outlook | None
+
+
+_Fields = FillerFields
+if not TYPE_CHECKING:
+    _Fields = getattr(module, "FillerFields", FillerFields)
+
+
+class Filler(_Fields):
     """What the receive functions keep with the slots of one ring, as `Slots.filler`.
 
     Attributes:
@@ -119,18 +137,15 @@ class Filler:
         engine: The engine that fills them, None before the first fill.
         engines: The one engine of each kind.
         checked: The last socket that was checked for them, by its `Outlook.options`.
-        known: What the compiled module need not ask again, see _compiled/again.c: a weak
-            reference to that socket, its `Outlook`, the engine, the options. Or None.
+        known: The `Outlook` of the socket that `engine` filled them from last, if nothing was
+            amiss; or None. The compiled module need not ask again, see _compiled/again.c.
     """
 
-    __slots__ = ("checked", "engine", "engines", "known", "task")
+    __slots__ = ("engines",)
 
     def __init__(self) -> None:
-        self.task: Awaitable[None] | None = None
-        self.engine: Engine | None = None
+        self.task = self.engine = self.checked = self.known = None
         self.engines: dict[object, Engine] = {}
-        self.checked: object = None
-        self.known: tuple[object, ...] | None = None
 
     def busy(self, slots: Slots) -> bool:
         """See `anyio_mmsg._packets.batch.Filler`.

@@ -209,7 +209,7 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
         filler.checked = outlook.options
     taken = _finish(sock, slots, limit, outlook, engine.fill(slots, sock, limit))
     if filler.checked is outlook.options:
-        filler.known = outlook.sock, outlook, filler.engine, outlook.options
+        filler.known = outlook
     return taken
 
 

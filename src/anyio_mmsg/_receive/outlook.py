@@ -5,14 +5,46 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from .._load import module
 from .._packets import Slots
 from .._system.platform import inode_of as inode_of
 
 
-class Outlook:
+class OutlookFields:
+    """What C reads of an `Outlook`; the twin is in _compiled/kept.c."""
+
+    __slots__ = (
+        "_error",
+        "more",
+        "options",
+        "receive_calls",
+        "reports_errors",
+        "sock",
+        "struck",
+        "unreturned",
+        "woken",
+    )
+
+    sock: ref[socket.socket]
+    more: bool
+    woken: bool
+    reports_errors: bool
+    struck: bool
+    options: object
+    receive_calls: int
+    unreturned: list[Any]
+    _error: OSError | None
+
+
+_Fields = OutlookFields
+if not TYPE_CHECKING:
+    _Fields = getattr(module, "OutlookFields", OutlookFields)
+
+
+class Outlook(_Fields):
     """What is known of one socket.
 
     Attributes:
@@ -34,21 +66,7 @@ class Outlook:
         home: The inode of the socket that `unreturned` came from, and the process; None: unknown.
     """
 
-    __slots__ = (
-        "_error",
-        "_inode",
-        "empty_calls",
-        "home",
-        "more",
-        "options",
-        "receive_calls",
-        "report_cut",
-        "reports_errors",
-        "sock",
-        "struck",
-        "unreturned",
-        "woken",
-    )
+    __slots__ = ("_inode", "empty_calls", "home", "report_cut")
 
     def __init__(self, sock: socket.socket) -> None:
         # Forgets this object with the socket, by C functions alone: no interrupt comes between.
@@ -57,9 +75,9 @@ class Outlook:
         self.options = object()
         self.receive_calls = self.empty_calls = 0
         self.report_cut: Callable[[socket.socket, Slots], object] | None = None
-        self.unreturned: list[Any] = []
+        self.unreturned = []
         self.home: tuple[int, int] | None = None
-        self._error: OSError | None = None
+        self._error = None
         self._inode = 0
 
     def defer_error(self, sock: socket.socket, error: OSError) -> None:
