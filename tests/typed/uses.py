@@ -175,6 +175,16 @@ def packets(packet: Packet) -> tuple[str, int]:
     return packet.address
 
 
+def contents(packet: Packet, batch: PacketBatch, wanted: bytes) -> list[str]:
+    if bytes(packet.data) == wanted or bytes(packet.data[:4]) in {b"ping", b"pong"}:
+        return [str(packet.data, "utf-8")]
+    if [bytes(data) for data in batch.payloads()] == [wanted]:
+        return []
+    if packet.timestamp is not None:
+        return [f"{packet.timestamp / 1e9}"]
+    return bytes(packet.data).decode().split()
+
+
 def other_families(packet: Packet) -> str | bytes | None:
     inet6: Any = packet.address
     _, _, flowinfo, scope_id = inet6
