@@ -46,7 +46,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-stream",
         "wake-naive",
         (0.6, 0.75, 1.3),
-        (0.66, 1.0, 1.65),
+        (0.66, 0.88, 1.66),
     ),
     Ratio(
         "`recv_mmsg`, a packet a wake",
@@ -70,7 +70,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-served",
         "wake-naive",
         None,
-        (0.15, 0.25),
+        (0.15, 0.07),
     ),
     Ratio(
         "`PacketReceiver` with a pool, 64 a wake",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import anyio
 import pytest
 
 from anyio_mmsg import PacketBatch, PacketReceiver, aclose_udp_socket, recv_mmsg, send_mmsg
+from anyio_mmsg._stream import closing, port, readiness, registration
+from anyio_mmsg._system import beacon
 
 from ..helpers import Family, assert_others_run
+from ..interrupts import Interrupt, every_bytecode, interrupt, unreported
 
 pytestmark = pytest.mark.anyio
 
@@ -56,7 +60,7 @@ async def test_a_new_socket_very_likely_with_its_number_works(inet: Family) -> N
 
 
 async def test_a_receiver_is_woken_and_lets_go_of_the_address_too(inet: Family) -> None:
-    """It waits for a second descriptor of the socket, which would keep the address in use."""
+    """But on Linux it has a second descriptor of the socket, which keeps the address in use."""
     sock = inet.open()
     address = sock.getsockname()
     receiver = PacketReceiver(sock)
@@ -74,6 +78,41 @@ async def test_a_receiver_is_woken_and_lets_go_of_the_address_too(inet: Family) 
             await receiver.receive()
     inet.unbound().bind(address)
     await receiver.aclose()
+
+
+@pytest.mark.thorough
+async def test_interrupted_and_called_again(inet: Family) -> None:
+    """Wherever an interrupt comes, the second call closes the socket and wakes its receiver."""
+    with unreported():  # an interrupt may keep the checkpoint from starting
+        await interrupt_everywhere(inet)
+
+
+async def interrupt_everywhere(inet: Family) -> None:
+    points = 0
+    modules = [closing, port, readiness, registration, beacon]
+    closes = aclose_udp_socket.__code__  # not what the woken task does meanwhile
+    for point in every_bytecode(interrupt, within=modules, under=closes):
+        sock = inet.open()
+        receiver = PacketReceiver(sock)
+        woken: list[bool] = []
+
+        async def receive(receiver: PacketReceiver, woken: list[bool]) -> None:
+            with pytest.raises(anyio.ClosedResourceError):
+                await receiver.receive()
+            woken.append(True)
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(receive, receiver, woken)
+                await anyio.wait_all_tasks_blocked()
+                with point, contextlib.suppress(Interrupt):
+                    await aclose_udp_socket(sock)
+                await aclose_udp_socket(sock)
+        assert woken, point.where
+        assert sock.fileno() == -1
+        await receiver.aclose()
+        points += point.reached
+    assert points > 20
 
 
 async def test_a_checkpoint_that_closes_even_if_cancelled(

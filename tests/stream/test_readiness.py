@@ -63,6 +63,19 @@ async def test_a_packet_now_and_then_costs_one_read(engine: ReceiveEngine, famil
     assert seen.empty_calls <= 1  # by `stop`
 
 
+def counted_calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Return a list that gets an item for each call by a loop of asyncio's kind."""
+    calls: list[bool] = []
+    real = readiness._Reader._readable
+
+    def counted(self: Any) -> None:
+        calls.append(True)
+        real(self)
+
+    monkeypatch.setattr(readiness._Reader, "_readable", counted)
+    return calls
+
+
 def descriptors() -> set[int]:
     """The numbers that are in use, of those that sockets of tests may have."""
     found = set()
@@ -148,17 +161,33 @@ async def test_a_number_that_the_loop_still_knows(inet: Family) -> None:
             assert await take(receiver) == [b"y"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it has a second descriptor")
+@pytest.mark.parametrize("state", ["has waited", "waits"])
+async def test_a_socket_that_somebody_else_closes_frees_its_port(state: str, inet: Family) -> None:
+    sock, sender = inet.pair()
+    address = sock.getsockname()
+    receiver = PacketReceiver(sock)
+    sender.send(b"x")
+    assert await take(receiver) == [b"x"]
+    async with anyio.create_task_group() as tasks:
+        if state == "waits":
+            tasks.start_soon(receiver.receive)
+            await wait_all_tasks_blocked()
+        sock.close()
+        other = inet.unbound()
+        other.bind(address)
+        tasks.cancel_scope.cancel()
+    async with PacketReceiver(other) as fresh:
+        sender.send(b"y")
+        assert await take(fresh) == [b"y"]
+    with pytest.raises(anyio.ClosedResourceError):
+        await take(receiver)
+
+
 async def test_a_slow_consumer_does_not_keep_the_loop_busy(
     inet: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[bool] = []
-    real = readiness._Reader._readable
-
-    def counted(self: Any) -> None:
-        calls.append(True)
-        real(self)
-
-    monkeypatch.setattr(readiness._Reader, "_readable", counted)
+    calls = counted_calls(monkeypatch)
     sock, sender = inet.pair()
     async with PacketReceiver(sock) as receiver:
         for number in range(3):
@@ -195,6 +224,47 @@ async def test_a_child_process_does_not_make_its_parent_deaf(end: str, inet: Fam
         for data in (b"y", b"z"):
             sender.send(data)
             assert await take(receiver) == [data]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("end", ["drop", "close"])
+async def test_a_parent_that_ends_before_its_child(
+    end: str, inet: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the child keeps open does not call the parent's loop, which has no reader any more."""
+    sock, sender = inet.pair()
+    receiver = PacketReceiver(sock, count_unread=False)
+    sender.send(b"x")
+    assert await take(receiver) == [b"x"]
+    ours, childs = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(childs)
+        os.read(ours, 1)  # until the parent closes the other end
+        os._exit(0)
+    try:
+        calls = counted_calls(monkeypatch)
+        if end == "close":
+            await receiver.aclose()
+        del receiver
+        gc.collect(0)
+        await some_turns()
+        calls.clear()
+        sender.send(b"to the child's copy of the socket")
+        await some_turns()
+        assert len(calls) <= 1
+        with inet.unbound() as other:
+            other.bind(("127.0.0.1", 0))
+            sender.connect(other.getsockname())
+            async with PacketReceiver(other) as receiver:
+                for data in (b"y", b"z"):
+                    sender.send(data)
+                    assert await take(receiver) == [data]
+    finally:
+        os.close(childs)
+        os.close(ours)
+        os.waitpid(child, 0)  # noqa: ASYNC222  # it ends at once
 
 
 @each_loop

@@ -149,9 +149,6 @@ class _Hand(Watch):
     def note_event(self, brought_something: bool) -> None:
         pass
 
-    def after_event(self) -> None:
-        pass
-
     def soon(self, function: Callable[[], None]) -> None:
         self.soon_calls.append(function)
         self._notify()

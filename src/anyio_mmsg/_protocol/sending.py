@@ -181,7 +181,6 @@ class SendingTransport(asyncio.Transport, asyncio.DatagramTransport):
 
     def _write_on(self) -> None:
         """Send the rest. The loop calls this when the socket is writable."""
-        self._watch.after_event()
         size = self._outbox.size
         self._send()
         if not self._watch.reads:  # else reading sees to it

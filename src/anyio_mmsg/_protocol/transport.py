@@ -180,7 +180,6 @@ class BatchTransport(SendingTransport):
 
     def _read(self) -> None:
         """Hand one batch over. The loop calls this when the socket is readable."""
-        self._watch.after_event()
         if self._closing or self._reading_paused:
             return
         try:

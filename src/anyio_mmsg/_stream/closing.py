@@ -31,5 +31,5 @@ async def aclose_udp_socket(sock: socket.socket) -> None:
     if sock.fileno() >= 0:
         notify_closing(sock)
         sock.close()
-        let_receiver_go(sock)
+    let_receiver_go(sock)  # again, if an interrupt has kept an earlier call from it
     await checkpoint()

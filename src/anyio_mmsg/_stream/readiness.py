@@ -5,18 +5,15 @@ task two turns of the loop later. A receiver owns its socket. So on loops that h
 its reader is registered once, and the loop's callback reads at once. Trio has no `add_reader`:
 there the wait is Trio's own. Any other loop gets AnyIO's wait.
 
-The loop watches a second descriptor of the socket, which nobody else has. So it disturbs no other
-wait for the same socket. And if somebody else closes the socket, the loop does not mistake the
-next socket with the same number for it, which would leave that one deaf.
+The loop watches a descriptor that nobody else has, see `anyio_mmsg._system.beacon`. So it
+disturbs no other wait for the same socket.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from collections.abc import Awaitable
-from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
@@ -30,6 +27,8 @@ from .._compat import (
     run_soon,
     wait_socket_readable,
 )
+from .._system.beacon import beacon_of
+from .registration import Registration
 
 if TYPE_CHECKING:
     import asyncio
@@ -84,21 +83,6 @@ class Readiness(Protocol):
         ...
 
 
-class _Descriptor:
-    """A second descriptor of a socket, closed with this object."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.number = socket.dup(sock.fileno())
-
-    def close(self) -> None:
-        """Close it, once."""
-        number, self.number = self.number, -1
-        if number >= 0:
-            socket.close(number)
-
-    __del__ = close
-
-
 def readiness_for(sock: socket.socket, owner: ref[Reads]) -> Readiness:
     """Return what waits for a socket in the running event loop."""
     loop = asyncio_loop()
@@ -106,7 +90,7 @@ def readiness_for(sock: socket.socket, owner: ref[Reads]) -> Readiness:
         return _TrioWait(sock, owner)
     reader = _Reader(loop, sock, owner)
     try:
-        reader.register()
+        reader.begin()
     except NotImplementedError:  # a loop for Windows' completion ports
         return _AnyioWait(sock, owner)
     return reader
@@ -118,40 +102,27 @@ class _Reader:
     The loop is level-triggered. So a callback that finds nobody waiting unregisters, or a slow
     consumer would have the loop spin; the next wait registers again.
 
-    uvloop forgets a reader at POLLERR, which nothing reports (libuv's `uv__poll_io`). So each
-    wait registers anew there, which makes no system call where nothing was forgotten.
-
-    The loop keeps this object alive; this object refers to its owner weakly. A forked child has
-    the same epoll instance as its parent. Unregistering there would unregister the parent's
-    reader too, so a child unregisters nothing.
+    The loop keeps this object alive; this object refers to its owner weakly.
     """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, owner: ref[Reads]
     ) -> None:
         self._loop = loop
-        self._own = _Descriptor(sock)
-        self._fd = self._own.number
+        self._registration = Registration(loop, sock)
+        self._registered = False  # for certain
         self._owner = owner
-        self._context = copy_context()  # whoever registers later, callbacks run in copies of this
-        import asyncio  # here, so that programs on Trio do without it
-
-        self._forgets = not isinstance(loop, asyncio.BaseEventLoop)
         self._hides = hides_cancellation()
-        # Whether the loop certainly has the reader; and whether it may have it, as an interrupt
-        # can come between registering and noting that.
-        self._registered = self._may_be = False
         self._future: asyncio.Future[None] | None = None  # of the task that waits
         self._run_soon: RunSoon = run_soon()
-        self._process = os.getpid()
 
     def wait(self) -> Awaitable[object]:
         """See `Readiness`, as for all below."""
         loop = self._loop
         if asyncio_loop() is not loop:
             raise RuntimeError(_ANOTHER_LOOP)
-        if not self._registered or self._forgets:
-            self.register()
+        if not self._registered:
+            self.begin()
         if self._hides:
             return self._wait_unless_cancelled()
         self._future = future = loop.create_future()
@@ -166,27 +137,20 @@ class _Reader:
         self._future = future = self._loop.create_future()
         await future
 
-    def register(self) -> None:
-        """Have the loop call us when the socket is readable."""
-        self._may_be = True
-        try:
-            self._context.run(self._loop.add_reader, self._fd, self._readable)
-        except RuntimeError:  # uvloop has closed its handle, and keeps it until it is removed
-            self._loop.remove_reader(self._fd)
-            self._context.run(self._loop.add_reader, self._fd, self._readable)
+    def begin(self) -> None:
+        """Have the loop call us while the socket is readable."""
+        self._registration.watch(self._readable)
         self._registered = True
 
-    def _unregister(self) -> None:
-        if self._may_be and self._process == os.getpid():
-            self._registered = False
-            self._loop.remove_reader(self._fd)
-            self._may_be = False
+    def _pause(self) -> None:
+        self._registered = False
+        self._registration.watch(None)
 
     def _readable(self) -> None:
         """The loop calls this."""
         future, owner = self._future, self._owner()
         if future is None or owner is None or future.done():
-            self._unregister()
+            self._pause()
             if owner is not None:
                 owner._expect_more()
             return
@@ -211,14 +175,13 @@ class _Reader:
             future.set_result(None)
 
     def close(self) -> None:
+        self._registered = False
+        self._registration.close()
         if not self._loop.is_closed():
-            self._unregister()
             self.wake()
-        self._own.close()
 
     def abandon(self) -> None:
-        if self._may_be:
-            self._run_soon(self.close)  # the descriptor lives until then
+        self._run_soon(self.close)  # the descriptor lives until then
 
 
 class _TrioWait:
@@ -235,8 +198,7 @@ class _TrioWait:
         self._ended = trio.ClosedResourceError
         self._token = trio.lowlevel.current_trio_token
         self._loop = self._token()
-        self._own = _Descriptor(sock)
-        self._fd = self._own.number
+        self._beacon = beacon_of(sock)
         self._waits = False  # perhaps not any more
 
     async def wait(self) -> None:
@@ -244,7 +206,7 @@ class _TrioWait:
             raise RuntimeError(_ANOTHER_LOOP)
         self._waits = True
         try:
-            await self._wait_readable(self._fd)
+            await self._wait_readable(self._beacon.number)
         except self._ended:
             return  # by `wake`
         finally:
@@ -254,15 +216,16 @@ class _TrioWait:
             owner._read_woken()
 
     def wake(self) -> None:
-        if self._waits:
-            self._notify(self._fd)
+        number = self._beacon.number
+        if self._waits and number >= 0:  # else the number may be somebody else's
+            self._notify(number)
 
     def close(self) -> None:
         self.wake()
-        self._own.close()
+        self._beacon.close()
 
     def abandon(self) -> None:
-        self._own.close()  # nobody waits, or the owner would live
+        self._beacon.close()  # nobody waits, or the owner would live
 
 
 class _AnyioWait:

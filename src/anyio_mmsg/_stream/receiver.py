@@ -38,8 +38,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     socket at once: what had not been received counts as `ReceiverStatistics.unread`, and a loop
     in another task ends with `anyio.ClosedResourceError`.
 
-    The receiver owns the socket, and belongs to one event loop. It has a second descriptor of the
-    socket from its first wait on, until it is closed or collected.
+    The receiver owns the socket, and belongs to one event loop. From its first wait on, until it
+    is closed or collected, it has a descriptor of its own: on Linux an epoll instance, elsewhere a
+    second one of the socket.
 
     Args:
         sock: A bound or connected datagram socket, nonblocking, as `open_udp_socket` gives it.
