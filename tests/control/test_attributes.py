@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import time
 from typing import Any
 
 import pytest
 
 from anyio_mmsg import Packet, PacketBatch, ReceiveEngine, recv_mmsg_nowait
+from anyio_mmsg._system.control import SOL_IP, SOL_IPV6
 
 from .packets import ALL, LOOPBACK, OPTIONS, Line
 
@@ -54,6 +57,33 @@ def test_all_together(kind: str, batch: PacketBatch) -> None:
         assert times.format == "q"
         assert batch.addresses() == [line.name] * 8
         assert batch.payloads() == [b"%d" % turn for turn in range(8)]
+
+
+# By level, all that comes with a fixed size, beside what `ALL` asks for: linux/in.h, linux/in6.h,
+# asm-generic/socket.h. No kernel knows all of them.
+MORE = {
+    socket.SOL_SOCKET: {
+        37: 1 << 3 | 1 << 4,
+        40: 1,
+        75: 1,
+        82: 1,
+    },  # TIMESTAMPING, RXQ_OVFL, ...
+    SOL_IP: dict.fromkeys((20, 23, 25), 1),  # ORIGDSTADDR, CHECKSUM, RECVFRAGSIZE
+    SOL_IPV6: dict.fromkeys((2, 8, 11, 74, 77), 1),  # 2292PKTINFO, 2292HOPLIMIT, FLOWINFO, ...
+}
+
+
+def test_there_is_room_for_every_option(kind: str, batch: PacketBatch) -> None:
+    with Line(kind, **ALL) as line:
+        for level, options in MORE.items():
+            for option, value in options.items():
+                with contextlib.suppress(OSError):
+                    line.receiver.setsockopt(level, option, value)
+        line.send(b"x", hops=9, tos=3)
+        assert recv_mmsg_nowait(line.receiver, batch) == 1
+        packet = batch[0]
+        assert is_timestamp(packet.timestamp)
+        assert said(packet) == (line.shown(line.hosts[0]), LOOPBACK, 3, 9)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

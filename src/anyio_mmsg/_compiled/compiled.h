@@ -31,9 +31,13 @@
 /* In `wire_sizes`: the message was longer than its slot, and its length is unknown. */
 #define UNKNOWN_WIRE_SIZE UINT32_MAX
 
-/* Bytes of a slot's control data. Measured: segment size, timestamp, destination, ECN and hop
- * limit take 176 on a dual-stack socket; the rest is for options that an inherited socket brings. */
-#define CONTROL_SIZE 256
+/* Bytes of a slot's control data: 472, and a few so that slots begin in different cache lines. With
+ * every option of a fixed size on, IPv6 brings most, in bytes with the headers: of the socket 200
+ * (SO_TIMESTAMPNS 32, SO_TIMESTAMPING 64, its PKTINFO 32, RXQ_OVFL, RCVMARK and RCVPRIORITY 24
+ * each), UDP_GRO 24, of IPv6 248 (PKTINFO in two forms 80, HOPLIMIT in two forms, TCLASS, FLOWINFO
+ * and RECVFRAGSIZE 24 each, ORIGDSTADDR 48). IPv4 on a dual-stack socket brings 424. What senders
+ * put into extension headers or IP options comes after all that. */
+#define CONTROL_SIZE 480
 
 /* Senders that are remembered with their decoded address; a power of two. The number is that of
  * the caches in _system/addresses.py. An entry is overwritten by the next sender with its hash,

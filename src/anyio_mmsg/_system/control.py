@@ -19,7 +19,7 @@ SOL_UDP, UDP_GRO = 17, 104
 SOL_IP, IP_TOS, IP_TTL, IP_PKTINFO = 0, 1, 2, 8
 SOL_IPV6, IPV6_PKTINFO, IPV6_HOPLIMIT, IPV6_TCLASS = 41, 50, 52, 67
 
-CONTROL_SIZE = 256
+CONTROL_SIZE = 480
 """Bytes of a slot's control data, as in _compiled/compiled.h, which says why."""
 
 CACHE_SIZE = 4096

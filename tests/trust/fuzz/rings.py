@@ -20,7 +20,7 @@ from anyio_mmsg._packets.slots import LOST
 from anyio_mmsg._packets.slots import Slots as PlainSlots
 from anyio_mmsg._receive.recvfrom_into import RecvfromInto
 from anyio_mmsg._system.addresses import ADDRESSES
-from anyio_mmsg._system.control import CONTROLS
+from anyio_mmsg._system.control import CONTROL_SIZE, CONTROLS
 from anyio_mmsg._system.sockaddr import FAMILIES, decode_sockaddr
 from anyio_mmsg._system.stamps import arrival_of, hardware_of
 
@@ -289,7 +289,7 @@ def read_message(reader: Reader, slot_size: int) -> Message:
             control += content + bytes(-len(content) % 8)
     else:
         control = reader.block()
-    control = control[:256]
+    control = control[:CONTROL_SIZE]
     control_size = reader.number(4) if kind & 4 else len(control)
     if kind & 16:
         control_size = min(control_size, len(control), reader.number(1))
