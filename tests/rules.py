@@ -30,7 +30,7 @@ WINGS = [
     "_system",
     "_receive",
 ]
-WINGS += ["_send", "_stream", "_protocol", "testing", "__init__", "__main__"]
+WINGS += ["_send", "_stream", "_protocol", "testing", "__init__", "_tools", "__main__"]
 
 # The doors: private names that modules of other wings may use; whose they are, and for whom.
 DOORS = {
@@ -51,6 +51,10 @@ UNWANTED = {
     "_packets": {"anyio", "asyncio", "socket"},  # the ring knows no socket
     "_system": {"anyio", "asyncio"},
 }
+# What only an extra of the package installs, and who may import it.
+EXTRA = {"_tools": {"rich"}}
+# The wings that are programs: they may start tasks, in a nursery of their own.
+PROGRAMS = {"_tools", "__main__"}
 # Public, but for their names: methods of a namedtuple; modules.
 NO_REACH = {"_asdict", "_fields", "_make", "_replace", *WINGS, *sys.stdlib_module_names}
 MOST_LINES = {".py": 450, ".c": 500, ".h": 500}
@@ -100,7 +104,8 @@ def imports(module: str, tree: ast.Module, sources: Sources) -> tuple[set[str], 
             base = here[: len(here) - (node.level - 1)]
             names = [node.module] if node.module else [alias.name for alias in node.names]
             # In the package's own folder a name is a module; in a wing's it is the wing's.
-            ours |= {(base or [name])[0].partition(".")[0] for name in names if name}
+            wings = {(base or [name])[0].partition(".")[0] for name in names if name}
+            ours |= {name if name in WINGS or node.module else "__init__" for name in wings}
         elif isinstance(node, ast.ImportFrom):
             others.add((node.module or "").partition(".")[0])
         elif isinstance(node, ast.Import):
@@ -110,13 +115,14 @@ def imports(module: str, tree: ast.Module, sources: Sources) -> tuple[set[str], 
 
 def wrong_imports(sources: Sources) -> list[str]:
     """Return imports from below, and of packages that are not wanted there."""
-    allowed = set(sys.stdlib_module_names) - {"ctypes"} | {"anyio", "exceptiongroup", "sniffio"}
+    usual = set(sys.stdlib_module_names) - {"ctypes"} | {"anyio", "exceptiongroup", "sniffio"}
     found = []
     for module, tree in trees(sources):
         wing = wing_of(module)
         ours, others = imports(module, tree, sources)
         above = WINGS[: WINGS.index(wing) + 1] if wing in WINGS else []
         found += [f"{module} imports from {name}" for name in sorted(ours - set(above))]
+        allowed = usual | EXTRA.get(wing, set())
         unwanted = others - allowed | others & UNWANTED.get(wing, set())
         found += [f"{module} imports {name}" for name in sorted(unwanted)]
     return found
@@ -297,7 +303,8 @@ def starters_of_tasks(sources: Sources) -> list[str]:
     return [
         module
         for module, tree in trees(sources)
-        if STARTING
+        if wing_of(module) not in PROGRAMS
+        and STARTING
         & {
             name
             for node in ast.walk(tree)

@@ -49,7 +49,7 @@ import socket
 import anyio
 import anyio_mmsg
 from anyio_mmsg import PacketBatch, recv_mmsg_nowait, send_mmsg_nowait
-from anyio_mmsg.__main__ import compiled
+from anyio_mmsg._tools.report import compiled
 
 print(compiled())
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

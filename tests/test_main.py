@@ -15,8 +15,8 @@ from anyio import fail_after
 
 import anyio_mmsg
 from anyio_mmsg import SendFailure, SendResult
-from anyio_mmsg import __main__ as program
 from anyio_mmsg._system.platform import ON_LINUX, Refused, why_no_batch_calls
+from anyio_mmsg._tools import report as program
 
 from .helpers import have_ipv6
 

@@ -67,6 +67,19 @@ def test_few_private_names_cross_wings() -> None:
         ),
         (
             rules.wrong_imports,
+            "_stream.pool",
+            "from .. import PacketBatch",
+            "_stream.pool imports from __init__",
+        ),
+        (
+            rules.wrong_imports,
+            "testing",
+            "from .._tools import top",
+            "testing imports from _tools",
+        ),
+        (rules.wrong_imports, "__main__", "import rich.live", "__main__ imports rich"),
+        (
+            rules.wrong_imports,
             "_packets",
             "from .._system import memory",
             "_packets imports from _system",

@@ -11,7 +11,7 @@ from pathlib import Path
 from .blocks import ROOT, Block, blocks, blocks_named_by, every_page, python_blocks
 
 # What the fences of a page may say, so that no Python hides under another name.
-LANGUAGES = {"python", "sh", "", "text", "toml", "ini", "c"}
+LANGUAGES = {"python", "sh", "", "text", "toml", "ini", "c", "json"}
 DIRECTIVES = re.compile(
     r"\{(toctree|grid|eval-rst|auto[a-z]+|include|image|figure|note|warning)\}.*"
 )
@@ -83,7 +83,7 @@ def test_shell_blocks_name_what_exists(page: Path) -> None:
                     assert spec.origin is not None, following
                     folder = Path(spec.origin).parent
                     source += "".join(
-                        path.read_text(encoding="utf-8") for path in folder.glob("*.py")
+                        path.read_text(encoding="utf-8") for path in folder.rglob("*.py")
                     )
                 if source and word.startswith("--"):
                     assert f'"{word.partition("=")[0]}"' in source, f"{block}: {word}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
+import json
 import os
 import random
 import re
@@ -21,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers import have_ipv6
+from tests.helpers import have_ipv6, without_trio
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 PROGRAMS = EXAMPLES / "programs"
@@ -52,7 +54,12 @@ without_terminals = pytest.mark.skipif(
 without_nc = pytest.mark.skipif(shutil.which("nc") is None, reason="nc is not installed")
 only_linux = pytest.mark.skipif(not LINUX, reason="other systems lack it, or behave differently")
 each_backend = pytest.mark.parametrize(
-    "backend", ["asyncio", "trio", pytest.param("uvloop", marks=without_uvloop)]
+    "backend",
+    [
+        "asyncio",
+        pytest.param("trio", marks=without_trio),
+        pytest.param("uvloop", marks=without_uvloop),
+    ],
 )
 each_host = pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=without_ipv6)])
 each_signal = pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -121,10 +128,18 @@ class Program:
 def running(
     name: str, *options: str, stdout: int = subprocess.PIPE, stdin: int | None = None
 ) -> Iterator[Program]:
-    """Run an example; kill it at the end of the block, or at the deadline."""
+    """Run an example or a command; kill it at the end of the block, or at the deadline.
+
+    Args:
+        name: An example's file, seen from its folder, or a command of ``python -m anyio_mmsg``.
+        options: What follows on the command line.
+        stdout: Where its output goes.
+        stdin: Where its input comes from.
+    """
+    what = [str(PROGRAMS / name)] if name.endswith(".py") else ["-m", "anyio_mmsg", name]
     with killed_in_time(
         subprocess.Popen(
-            [sys.executable, "-W", "error", str(PROGRAMS / name), *options],
+            [sys.executable, "-W", "error", *what, *options],
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
@@ -225,6 +240,27 @@ def read_terminal(terminal: FileIO) -> str:
 def without_escapes(output: str) -> str:
     """Return what a terminal shows, without colours and cursor movements."""
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", output)
+
+
+def drawn(table: Any, columns: int) -> str:
+    """Return a table of rich as a terminal of so many columns shows it."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=columns, record=True)
+    console.print(table)
+    return console.export_text()
+
+
+def documents(name: str, *options: str) -> list[dict[str, Any]]:
+    """Run a command that ends by itself; return its lines of JSON."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "anyio_mmsg", name, *options, "--json"],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=DEADLINE,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def terminal_output(

@@ -24,6 +24,8 @@ from anyio_mmsg._packets.slots import Slots as PlainSlots
 from anyio_mmsg._receive import recvfrom_into
 from anyio_mmsg._system import addresses, control, sockaddr, stamps
 from anyio_mmsg._system.platform import why_no_batch_calls
+from anyio_mmsg._tools import probes, sequence_numbers
+from anyio_mmsg._tools.spread import Spread
 
 from ..examples.helpers import load as example
 from .fuzz import CORPUS, corpus, load
@@ -138,9 +140,9 @@ FAULTS: list[tuple[str, Callable[[], Any], str, Any]] = [
     ("statsd", lambda: example("statsd_server").Metrics, "take_room", lambda *given: True),
     ("dns", lambda: example("dns_answers.answerer"), "refuse", lambda wire, rcode: wire),
     ("dns", lambda: example("dns_answers.wire"), "LARGEST_SIZE", 9000),
-    ("latency", lambda: example("latency"), "MAGIC", b"lat2"),
-    ("latency", lambda: example("shared.sequence_numbers"), "SENDERS", 0),
-    ("latency", lambda: example("shared.spread").Spread, "quantile", lambda self, share: share),
+    ("latency", lambda: probes, "MAGIC", b"lat2"),
+    ("latency", lambda: sequence_numbers, "SENDERS", 0),
+    ("latency", lambda: Spread, "quantile", lambda self, share: share),
     ("loopback", lambda: example("loopback"), "read_packet", lambda data: 5),
 ]
 

@@ -16,15 +16,11 @@ from .reporting import (
     print_at_intervals,
     show_at_intervals,
 )
-from .sequence_numbers import SequenceNumbers
-from .spread import Spread, text_of
 from .stopping import stop_on_signal
 
 __all__ = [
     "Look",
     "Rate",
-    "SequenceNumbers",
-    "Spread",
     "add_backend_option",
     "announce",
     "escape_what_cannot_be_printed",
@@ -34,5 +30,4 @@ __all__ = [
     "run_on",
     "show_at_intervals",
     "stop_on_signal",
-    "text_of",
 ]

@@ -1,4 +1,4 @@
-"""Targets: what the examples read from the network."""
+"""Targets: what the examples and the commands read from the network."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import math
 import re
 from collections.abc import Callable
 from typing import Any
+
+from anyio_mmsg._tools.meter import Meter
+from anyio_mmsg._tools.probes import read_probe
+from anyio_mmsg._tools.spread import Spread
 
 from ...examples.helpers import load
 
@@ -145,15 +149,14 @@ def query_of(data: bytes) -> list[Any]:
 
 def latency(data: bytes) -> None:
     """Any datagrams, of 28 bytes or others, with any timestamps: counted, and shown."""
-    example = load("latency")
-    meter = example.Meter(0.0)
+    meter = Meter(0.0)
     datagrams: list[tuple[memoryview, int | None]] = []
     at = 0
     while at < len(data):
         size, stamp = data[at] % 40, int.from_bytes(data[at + 1 : at + 6], "big")
         body = data[at + 6 : at + 6 + size]
         if size & 1:  # of ours
-            body = example.MAGIC + body
+            body = b"lat1" + body
         datagrams.append((memoryview(body), stamp << 20 if stamp % 4 else None))
         at += 6 + size
     known = [datagram for datagram, _ in datagrams if len(datagram) >= 28]
@@ -161,7 +164,7 @@ def latency(data: bytes) -> None:
     meter.count(datagrams, 2**60)
     assert meter.packets == len(known)
     assert meter.packets + meter.foreign == len(datagrams)
-    probes = [example.read_probe(datagram) for datagram in known]
+    probes = [probe for datagram in known if (probe := read_probe(datagram))]
     for probe, datagram in zip(probes, known, strict=True):
         assert probe.pack(28) == datagram[:28]
     numbers: dict[int, set[int]] = {}
@@ -171,7 +174,7 @@ def latency(data: bytes) -> None:
         missing = sum(max(seen) - min(seen) + 1 - len(seen) for seen in numbers.values())
         assert meter.numbers.missing() == missing
     assert len(meter.numbers._senders) <= 64
-    total = example.Spread()
+    total = Spread()
     for spread in meter.recent:
         total.merge(spread)
         texts = spread.texts()

@@ -38,11 +38,17 @@ class Spread:
                 return max(self.least, value)
         return math.nan
 
-    def texts(self) -> list[str]:
-        """Return minimum, p50, p99 and maximum, to be shown."""
+    def figures(self) -> dict[str, float] | None:
+        """Return minimum, p50, p99 and maximum, in ns; None if no time was counted."""
         if not self.counts:
-            return ["-"] * 4
-        return list(map(text_of, (self.least, self.quantile(0.5), self.quantile(0.99), self.most)))
+            return None
+        median, high = self.quantile(0.5), self.quantile(0.99)
+        return {"min": self.least, "p50": median, "p99": high, "max": self.most}
+
+    def texts(self) -> list[str]:
+        """Return the same, to be shown."""
+        figures = self.figures()
+        return ["-"] * 4 if figures is None else list(map(text_of, figures.values()))
 
 
 def text_of(nanoseconds: float) -> str:

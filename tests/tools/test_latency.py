@@ -1,4 +1,4 @@
-"""latency.py, run as a user would, and its parts; what a clock decides is not asserted."""
+"""The command latency as a user runs it, and its parts; what a clock decides is not asserted."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
-from .helpers import (
+from anyio_mmsg import PacketReceiver
+from anyio_mmsg._tools.meter import Counts, Look, Meter
+from anyio_mmsg._tools.probes import Probe, read_probe
+from anyio_mmsg._tools.sequence_numbers import SequenceNumbers
+from anyio_mmsg._tools.spread import Spread, text_of
+
+from ..examples.helpers import (
     BUFFER,
     DEADLINE,
     Program,
     client,
+    documents,
+    drawn,
     each_backend,
     each_host,
     each_signal,
-    load,
     numbers,
     only_linux,
     running,
@@ -30,8 +36,6 @@ from .helpers import (
 )
 
 pytestmark = without_signals
-latency = load("latency")
-shared = load("shared")
 COUNTS = "# packets, # lost, dropped by kernel #"
 TIME = r"-?[0-9.,]+ (us|ms|s)"
 
@@ -39,9 +43,7 @@ TIME = r"-?[0-9.,]+ (us|ms|s)"
 @contextmanager
 def receiving(*options: str, backend: str = "asyncio") -> Iterator[Program]:
     """The receiver, at any free port."""
-    with running(
-        "latency.py", "receive", "--port", "0", "--backend", backend, *options
-    ) as program:
+    with running("latency", "receive", "--port", "0", "--backend", backend, *options) as program:
         yield program
 
 
@@ -57,7 +59,7 @@ def assert_table(lines: list[str]) -> None:
 @each_backend
 def test_latency_over_loopback(backend: str) -> None:
     options = ["--packets", "300", "--rate", "3000", "--backend", backend]
-    with running("latency.py", *options) as program:
+    with running("latency", *options) as program:
         program.address()
         lines = program.end()
     sent = next(number for number, line in enumerate(lines) if line.startswith("sent "))
@@ -73,7 +75,7 @@ def test_latency_over_loopback(backend: str) -> None:
 @each_signal
 def test_latency_over_loopback_stops(how: signal.Signals, backend: str) -> None:
     options = ["loopback", "--packets", "1000000000", "--interval", "0.02", "--backend", backend]
-    with running("latency.py", *options) as program:
+    with running("latency", *options) as program:
         program.address()
         while numbers(program.line(), "in all # packets, # lost")[0] == 0:
             pass
@@ -91,7 +93,7 @@ def test_latency_from_one_process_to_another(host: str, backend: str) -> None:
     with receiving(*options, backend=backend) as program:
         port = str(program.address()[1])
         options = ["--packets", "100", "--rate", "1000", "--size", "1232", "--backend", backend]
-        with running("latency.py", "send", host, port, *options) as sender:
+        with running("latency", "send", host, port, *options) as sender:
             assert sender.end() == ["sent 100, refused 0"]
         while numbers(line := program.line(), "in all # packets, # lost") != (100, 0):
             pass
@@ -110,7 +112,7 @@ def test_latency_counts_what_waits_when_it_is_stopped(how: signal.Signals, backe
         address = program.address()
         with program.held():
             for number in (5, 6, 9, 7, 2):
-                sock.sendto(latency.Probe(1, number, 1).pack(64), address)
+                sock.sendto(Probe(1, number, 1).pack(64), address)
             sock.sendto(b"something else", address)
             program.process.send_signal(how)
         lines = program.end()
@@ -133,8 +135,9 @@ def test_latency_sends_until_it_is_stopped(backend: str) -> None:
     with client("127.0.0.1") as sock:
         port = str(sock.getsockname()[1])
         options = ["--rate", "1000", "--size", "28", "--backend", backend]
-        with running("latency.py", "send", "127.0.0.1", port, *options) as program:
-            probes = [latency.read_probe(memoryview(sock.recv(99))) for _ in range(20)]
+        with running("latency", "send", "127.0.0.1", port, *options) as program:
+            data = [memoryview(sock.recv(99)) for _ in range(20)]
+            probes = [probe for datagram in data if (probe := read_probe(datagram))]
             program.stop()
     assert [probe.number for probe in probes] == list(range(20))
     assert len({probe.sender for probe in probes}) == 1
@@ -143,27 +146,28 @@ def test_latency_sends_until_it_is_stopped(backend: str) -> None:
 def test_latency_counts_what_nobody_takes() -> None:
     with client("127.0.0.1") as sock:
         port = str(sock.getsockname()[1])
-    with running("latency.py", "send", "127.0.0.1", port, "--packets", "20") as program:
+    with running("latency", "send", "127.0.0.1", port, "--packets", "20") as program:
         (line,) = program.end()
     sent, refused = numbers(line, "sent #, refused #")
     assert sent + refused == 20
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "words"),
     [
-        ["--rate", "0"],
-        ["--rate", "nan"],
-        ["--packets", "0"],
-        ["--size", "27"],
-        ["--size", "1233"],
+        (["--rate", "0"], "--rate: 0 is not above 0"),
+        (["--rate", "nan"], "--rate: nan is not above 0"),
+        (["--packets", "0"], "--packets: 0 is not 1 to "),
+        (["--packets", "many"], "--packets: invalid number value: 'many'"),
+        (["--size", "27"], "--size: 27 is not 28 to 1232"),
+        (["--size", "1233"], "--size: 1233 is not 28 to 1232"),
     ],
 )
-def test_latency_refuses_numbers_that_make_no_sense(options: list[str]) -> None:
-    with running("latency.py", "send", "127.0.0.1", "9", *options) as program:
+def test_latency_refuses_numbers_that_make_no_sense(options: list[str], words: str) -> None:
+    with running("latency", "send", "127.0.0.1", "9", *options) as program:
         output, errors = program.process.communicate(timeout=DEADLINE)
     assert (program.process.returncode, output) == (2, "")
-    assert "--rate and --packets are above 0, --size 28 to 1232" in errors
+    assert words in errors.splitlines()[-1]
 
 
 @only_linux
@@ -171,30 +175,73 @@ def test_latency_refuses_numbers_that_make_no_sense(options: list[str]) -> None:
 @without_rich
 def test_latency_on_a_terminal() -> None:
     options = ["receive", "--host", "127.0.0.1", "--port", "0", "--interval", "0.05"]
-    output = terminal_output("latency.py", *options, payload=latency.Probe(1, 7, 1).pack(28))
-    assert "then in the socket, now" in output
-    assert "one-way delay, in all" in output
+    output = terminal_output("latency", *options, payload=Probe(1, 7, 1).pack(28))
+    assert "one-way delay" in output
+    assert "then in the socket" in output
     assert "Ctrl-C quits" in output
+
+
+@without_rich
+@pytest.mark.parametrize("columns", [40, 80])
+def test_latency_fits_a_narrow_terminal(columns: int) -> None:
+    """Nothing is cut, and each name stands above its figures."""
+    times = Spread()
+    times.add([-9_990_000, 5_000_000, 999_900])
+    look = Look(1.0, Counts(12_345), Counts(9_876_543, 1_234), (times, times), (times, times))
+    text = drawn(look.table(), columns)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "12,345 packets/s, 9,876,543 in all, 1,234" in " ".join(lines)
+    figures = "-9.99 ms 999.4 us 4.98 ms 5.00 ms"
+    for name in ("one-way delay", "then in the socket"):
+        first = lines.index(name)
+        assert lines[first + 1] == "min p50 p99 max"
+        assert lines[first + 2] == f"now {figures}"
+        assert lines[first + 3] == f"all {figures}"
+
+
+@only_linux
+@each_backend
+def test_latency_as_json(backend: str) -> None:
+    options = ["--packets", "300", "--rate", "3000", "--interval", "0.02", "--backend", backend]
+    *intervals, whole = documents("latency", *options)
+    assert {document["kind"] for document in intervals} == {"interval"}
+    assert (whole["kind"], whole["sent"], whole["refused"]) == ("summary", 300, 0)
+    assert whole["packets"] + whole["dropped_by_kernel"] == 300
+    assert whole["foreign"] == 0
+    assert sum(document["packets"] for document in intervals) <= whole["packets"]
+    for name in ("delay_ns", "in_socket_ns"):
+        figures = whole[name]
+        assert list(figures) == ["min", "p50", "p99", "max"]
+        assert list(figures.values()) == sorted(figures.values())
+        assert all(document[name] is None for document in intervals if not document["packets"])
+
+
+def test_what_latency_sends_as_json() -> None:
+    with client("127.0.0.1") as sock:
+        to = map(str, sock.getsockname())
+        (whole,) = documents("latency", "send", *to, "--packets", "3")
+    assert (whole["kind"], whole["sent"], whole["refused"]) == ("summary", 3, 0)
 
 
 # Its parts
 
 
 def test_a_probe_can_be_read_back() -> None:
-    probe = latency.Probe(2**64 - 1, 3, 2**63)
-    assert latency.read_probe(memoryview(probe.pack(28))) == probe
-    assert latency.read_probe(memoryview(probe.pack(1232))) == probe
+    probe = Probe(2**64 - 1, 3, 2**63)
+    assert read_probe(memoryview(probe.pack(28))) == probe
+    assert read_probe(memoryview(probe.pack(1232))) == probe
     assert len(probe.pack(1232)) == 1232
 
 
 @pytest.mark.parametrize("data", [b"", b"lat1", b"lat1" + bytes(23), b"lat2" + bytes(24)])
 def test_what_is_not_a_probe_is_known(data: bytes) -> None:
-    assert latency.read_probe(memoryview(data)) is None
+    assert read_probe(memoryview(data)) is None
 
 
 def test_a_meter_counts() -> None:
-    meter = latency.Meter(0.0)
-    data = [memoryview(latency.Probe(1, number, 1_000_000).pack(28)) for number in (0, 1, 3)]
+    meter = Meter(0.0)
+    data = [memoryview(Probe(1, number, 1_000_000).pack(28)) for number in (0, 1, 3)]
     meter.count(zip(data, [1_010_000, 999_000, None], strict=True), 1_050_000)
     meter.count([(memoryview(b"else"), 5)], 1_050_000)
     delay, wait = meter.recent
@@ -204,13 +251,13 @@ def test_a_meter_counts() -> None:
 
 @pytest.mark.anyio
 async def test_a_meter_says_so_if_clocks_differ(capsys: pytest.CaptureFixture[str]) -> None:
-    meter = latency.Meter(0.0)
-    data = memoryview(latency.Probe(1, 0, 9_000_000).pack(28))
+    meter = Meter(0.0)
+    data = memoryview(Probe(1, 0, 9_000_000).pack(28))
     meter.count([(data, 1_000_000)], 1_010_000)
     with client("127.0.0.1") as sock:
         sock.setblocking(False)
-        async with latency.PacketReceiver(sock) as receiver:
-            meter.summarize(receiver.statistics())
+        async with PacketReceiver(sock) as receiver:
+            print(meter.whole().summary(receiver.statistics()))
     *_, delay, wait, last = capsys.readouterr().out.splitlines()
     assert delay.split("  ")[-1].strip() == "-8.00 ms"
     assert wait.split("  ")[-1].strip() == "10.0 us"
@@ -219,9 +266,9 @@ async def test_a_meter_says_so_if_clocks_differ(capsys: pytest.CaptureFixture[st
 
 def test_quantiles_are_within_two_percent() -> None:
     times = [random.Random(n).randrange(-(10**6), 10 ** (3 + n % 7)) for n in range(5000)]
-    spread = shared.Spread()
+    spread = Spread()
     for start in range(0, 5000, 100):
-        part = shared.Spread()
+        part = Spread()
         part.add(times[start : start + 100])
         spread.merge(part)
     times.sort()
@@ -233,7 +280,7 @@ def test_quantiles_are_within_two_percent() -> None:
 
 
 def test_a_spread_of_few_times() -> None:
-    spread = shared.Spread()
+    spread = Spread()
     spread.add([])
     assert spread.texts() == ["-"] * 4
     spread.add([1_999])
@@ -252,11 +299,11 @@ def test_a_spread_of_few_times() -> None:
     ],
 )
 def test_times_have_a_unit_that_suits(time: float, text: str) -> None:
-    assert shared.text_of(time) == text
+    assert text_of(time) == text
 
 
 def test_missing_numbers_are_counted_of_each_sender() -> None:
-    seen: Any = shared.SequenceNumbers()
+    seen = SequenceNumbers()
     assert seen.missing() == 0
     for sender in range(200):  # more than are remembered
         for number in random.Random(sender).sample([10, 11, 13, 16], 4):

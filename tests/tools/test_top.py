@@ -1,25 +1,29 @@
-"""udp_top.py, run as a user would: fed, stopped, its counts checked."""
+"""The command top, run as a user would: fed, stopped, its counts checked."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
+import json
 import signal
 import socket
 from typing import Any
 
 import pytest
 
+from anyio_mmsg import ReceiverStatistics
+from anyio_mmsg._tools.interval import Interval
+from anyio_mmsg._tools.monitor import Monitor
+from anyio_mmsg._tools.senders import TopSenders
 from anyio_mmsg.testing import ScriptedReceiver
 
-from .helpers import (
+from ..examples.helpers import (
     BUFFER,
     LINUX,
     client,
+    drawn,
     each_backend,
     each_host,
     each_signal,
-    load,
     numbers,
     only_linux,
     running,
@@ -39,9 +43,9 @@ TOP_LINE = "in all # packets, # dropped by kernel"
 
 @each_backend
 @each_host
-def test_udp_top_counts(host: str, backend: str) -> None:
+def test_top_counts(host: str, backend: str) -> None:
     options = ["--port", "0", "--host", host, "--interval", "0.02", "--backend", backend]
-    with running("udp_top.py", *options) as program:
+    with running("top", *options) as program:
         address = program.address()
         send_all(address, [b"x" * size for size in range(50)] + [b"x" * 9999])
         if LINUX:
@@ -57,9 +61,9 @@ def test_udp_top_counts(host: str, backend: str) -> None:
 
 @each_backend
 @each_signal
-def test_udp_top_counts_what_waits_when_it_is_stopped(how: signal.Signals, backend: str) -> None:
+def test_top_counts_what_waits_when_it_is_stopped(how: signal.Signals, backend: str) -> None:
     options = ["--port", "0", "--host", "127.0.0.1", "--backend", backend, "--buffer", BUFFER]
-    with running("udp_top.py", *options) as program:
+    with running("top", *options) as program:
         address = program.address()
         with program.held():
             send_all(address, [b"x" * 10] * 500)
@@ -69,7 +73,7 @@ def test_udp_top_counts_what_waits_when_it_is_stopped(how: signal.Signals, backe
 
 
 @pytest.mark.anyio
-async def test_udp_top_has_a_bound_on_senders(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_top_has_a_bound_on_senders(capsys: pytest.CaptureFixture[str]) -> None:
     """Everybody is somebody else, but for two: who are found, in a table of 10."""
     script, sent = [], 0
     heavy = ["192.0.2.2", "192.0.2.3"]
@@ -78,11 +82,11 @@ async def test_udp_top_has_a_bound_on_senders(capsys: pytest.CaptureFixture[str]
         script.append([(b"x", (host, 9)) for host in hosts])
         sent += len(script[-1])
     async with ScriptedReceiver(script) as receiver:
-        monitor = load("udp_top").Monitor(receiver, 10, False, "Ctrl-C quits")
+        monitor = Monitor(receiver, 10, False, "Ctrl-C quits")
         await monitor.receive()
         assert len(monitor.total.counts) <= 20
         assert f"in all {sent:,} packets, unknown dropped by kernel" in monitor.look().line()
-        monitor.summarize(1.0)
+        print(dataclasses.replace(monitor.whole(), seconds=1.0).summary())
     lines = capsys.readouterr().out.splitlines()
     assert numbers(lines[0], "1.0 s: # packets, # bytes") == (sent, sent)
     heading = next(number for number, line in enumerate(lines) if line.startswith("top senders"))
@@ -98,10 +102,10 @@ async def test_udp_top_has_a_bound_on_senders(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("sources", "heard"), [([], 7), (["127.0.0.1"], 7), (["192.0.2.1", "192.0.2.2"], 0)]
 )
-def test_udp_top_joins_a_group(sources: list[str], heard: int) -> None:
+def test_top_joins_a_group(sources: list[str], heard: int) -> None:
     options = ["--port", "0", "--group", "239.192.7.7", "--interface", "lo", "--ports"]
     options += [f"--source={source}" for source in sources]
-    with running("udp_top.py", *options, "--interval", "0.02") as program:
+    with running("top", *options, "--interval", "0.02") as program:
         group = program.address()
         assert group[0] == "239.192.7.7"
         with socket.socket(type=socket.SOCK_DGRAM) as sock:
@@ -129,10 +133,10 @@ def send_train(sock: socket.socket, address: tuple[str, int], packets: int, size
 @only_linux
 @each_backend
 @each_host
-def test_udp_top_counts_trains(host: str, backend: str) -> None:
+def test_top_counts_trains(host: str, backend: str) -> None:
     options = ["--port", "0", "--host", host, "--interval", "0.02", "--backend", backend, "--gro"]
     options += ["--buffer", BUFFER]
-    with running("udp_top.py", *options) as program, client(host) as sock:
+    with running("top", *options) as program, client(host) as sock:
         address = program.address()
         for _ in range(3):
             send_train(sock, address, 50, 1000)
@@ -151,10 +155,10 @@ def test_udp_top_counts_trains(host: str, backend: str) -> None:
 
 
 @only_linux
-def test_udp_top_says_at_least_of_dropped_trains() -> None:
+def test_top_says_at_least_of_dropped_trains() -> None:
     options = ["--port", "0", "--host", "127.0.0.1", "--interval", "0.02", "--gro"]
     options += ["--buffer", "65536"]
-    with running("udp_top.py", *options) as program, client("127.0.0.1") as sock:
+    with running("top", *options) as program, client("127.0.0.1") as sock:
         address = program.address()
         with program.held():
             for _ in range(20):  # 20 times 50,000 bytes, where 131,072 are granted
@@ -174,9 +178,9 @@ def test_udp_top_says_at_least_of_dropped_trains() -> None:
 @without_terminals
 @without_rich
 @only_linux
-def test_udp_top_shows_messages_on_a_terminal() -> None:
+def test_top_shows_messages_on_a_terminal() -> None:
     options = ["--port", "0", "--host", "127.0.0.1", "--interval", "0.05", "--gro"]
-    output = terminal_output("udp_top.py", *options)
+    output = terminal_output("top", *options)
     assert "packets a message" in output
     assert "messages in all" in output
     assert "came in 100 messages, 1.0 packets each" in output
@@ -185,9 +189,9 @@ def test_udp_top_shows_messages_on_a_terminal() -> None:
 @without_terminals
 @without_rich
 @each_backend
-def test_udp_top_on_a_terminal(backend: str) -> None:
+def test_top_on_a_terminal(backend: str) -> None:
     options = ["--port", "0", "--host", "127.0.0.1", "--interval", "0.05", "--backend", backend]
-    output = terminal_output("udp_top.py", *options)
+    output = terminal_output("top", *options)
     assert "top senders" in output
     assert "packets in all" in output
     assert "Ctrl-C quits" in output
@@ -198,19 +202,19 @@ def test_udp_top_on_a_terminal(backend: str) -> None:
 @without_rich
 @each_backend
 @pytest.mark.parametrize("key", ["q", "Q", "xq"])
-def test_udp_top_quits_with_q(key: str, backend: str) -> None:
+def test_top_quits_with_q(key: str, backend: str) -> None:
     options = ["--port", "0", "--host", "127.0.0.1", "--interval", "0.05", "--backend", backend]
-    output = terminal_output("udp_top.py", *options, keys=key)
+    output = terminal_output("top", *options, keys=key)
     assert "q quits" in output
     assert " 100 packets, 100 bytes " in output
 
 
-def look() -> Any:
+def look() -> Interval:
     """What is shown of a busy port, whose senders have long addresses."""
-    seen = load("udp_top").ReceiverStatistics(
+    seen = ReceiverStatistics(
         **{
             field.name: 0
-            for field in dataclasses.fields(load("udp_top").ReceiverStatistics)
+            for field in dataclasses.fields(ReceiverStatistics)
             if field.name != "transient_errors"
         },
         transient_errors={},
@@ -226,21 +230,16 @@ def look() -> Any:
         buffer_used=1_000_000,
         buffer_size=8_000_000,
     )
-    senders = load("udp_top").TopSenders(1000)
+    senders = TopSenders(1000)
     senders.add([f"2001:db8:1111:2222:3333:4444:5555:{n:x} {50000 + n}" for n in range(20)] * 99)
-    return load("udp_top").Interval(1.0, seen, now, senders, "q quits")
+    return Interval(1.0, seen, now, senders, "q quits")
 
 
 @without_rich
 @pytest.mark.parametrize("columns", [60, 80, 200])
-def test_udp_top_fits_a_narrow_terminal(columns: int) -> None:
+def test_top_fits_a_narrow_terminal(columns: int) -> None:
     """Nothing is cut: each figure with its name, each sender with its rate and share."""
-    from rich.console import Console
-
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
-        console = Console(file=nowhere, width=columns, record=True)
-        console.print(look().table())
-        text = console.export_text()
+    text = drawn(look().table(), columns)
     lines = text.splitlines()
     assert max(len(line.rstrip()) for line in lines) <= columns
     for figure in (
@@ -257,3 +256,31 @@ def test_udp_top_fits_a_narrow_terminal(columns: int) -> None:
     assert all(line.split()[-3:] == ["99", "0.0", "%"] for line in shown), text
     assert "q quits" in lines[-1]
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
+
+
+@each_backend
+@pytest.mark.parametrize("ports", [False, True])
+def test_top_as_json(ports: bool, backend: str) -> None:
+    options = ["--port", "0", "--host", "127.0.0.1", "--interval", "0.02", "--backend", backend]
+    options += ["--ports"] if ports else []
+    with running("top", *options, "--json") as program, client("127.0.0.1") as sock:
+        assert program.process.stderr is not None
+        address = numbers(program.process.stderr.readline(), "^listening on 127.0.0.1:#$")
+        for size in range(10):
+            sock.sendto(b"x" * size, ("127.0.0.1", *address))
+        sender = {"host": "127.0.0.1", **({"port": sock.getsockname()[1]} if ports else {})}
+        seen: list[dict[str, Any]] = []
+        while sum(document["packets"] for document in seen) != 10:
+            seen.append(json.loads(program.line()))
+        *more, whole = map(json.loads, program.stop())
+    seen += more
+    assert {document["kind"] for document in seen} == {"interval"}
+    assert sum(document["bytes"] for document in seen) == sum(range(10))
+    assert (whole["kind"], whole["packets"], whole["bytes"]) == ("summary", 10, sum(range(10)))
+    assert whole["senders"] == [{**sender, "packets": 10}]
+    assert (whole["truncated"], whole["messages"], whole["senders_too_low"]) == (0, None, 0)
+    assert whole["dropped_by_kernel"] == (0 if LINUX else None)
+    for document in seen:
+        assert document.keys() == whole.keys()
+        rate = document["packets"] / document["seconds"]
+        assert document["packets_per_second"] == pytest.approx(rate, rel=0.01)

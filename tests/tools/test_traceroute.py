@@ -1,4 +1,4 @@
-"""traceroute.py: what it prints of the way to this machine, and in three networks with a router.
+"""The command traceroute: the way to this machine, and in three networks with a router.
 
 The networks are those of tests/errors/test_network.py. A process of its own makes them: this file.
 """
@@ -6,26 +6,30 @@ The networks are those of tests/errors/test_network.py. A process of its own mak
 from __future__ import annotations
 
 import json
+import pathlib
 import re
 import subprocess
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ..errors.test_network import MTU, World
-from ..send.test_network import MISSING, own_network
-from .helpers import PROGRAMS, each_backend, each_host, load, only_linux, running
+from anyio_mmsg._tools.path import Path, Report
+from anyio_mmsg._tools.traceroute import text_of
 
+from ..errors.test_network import MTU, World
+from ..examples.helpers import each_backend, each_host, only_linux, running
+from ..send.test_network import MISSING, own_network
+
+ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = only_linux
 
 
 @each_backend
 @each_host
 def test_this_machine(host: str, backend: str) -> None:
-    with running("traceroute.py", host, "--backend", backend, "--queries", "2") as program:
+    with running("traceroute", host, "--backend", backend, "--queries", "2") as program:
         first, hop = program.end()
     assert first == f"to {host} ({host}), 30 hops at most"
     assert re.fullmatch(rf" 1  {host}  [0-9.]+ ms  [0-9.]+ ms", hop)
@@ -35,39 +39,36 @@ def test_this_machine(host: str, backend: str) -> None:
     ("options", "words"),
     [
         (("no.such.host.invalid",), "no.such.host.invalid: "),
-        (("--hops", "256"), "--hops has to be 1 to 255"),
-        (("--queries", "0"), "--queries has to be at least 1"),
-        (("--size", "65508"), "--size has to be 0 to 65507"),
+        (("--hops", "256"), "--hops: 256 is not 1 to 255"),
+        (("--queries", "0"), "--queries: 0 is not 1 to "),
+        (("--size", "65508"), "--size: 65508 is not 0 to 65507"),
     ],
 )
 def test_what_is_wrong_is_one_line(options: tuple[str, ...], words: str) -> None:
-    with running("traceroute.py", *options) as program:
+    with running("traceroute", *options) as program:
         assert program.process.stderr is not None
         assert words in program.process.stderr.read().splitlines()[-1]
         assert program.process.wait() == 2
 
 
 def test_only_the_first_report_about_a_probe_counts() -> None:
-    traceroute = load("traceroute")
-    path = traceroute.Path(2, hops=3, queries=2)
-    path.add(0, traceroute.Report("a", 1.0))
-    path.add(0, traceroute.Report("b", 2.0))
-    path.add(-1, traceroute.Report("forged", 1.0))
-    path.add(6, traceroute.Report("forged", 1.0))
-    path.add(3, traceroute.Report("c", 1.0, arrived=True))
+    path = Path(2, hops=3, queries=2)
+    path.add(0, Report("a", 1.0))
+    path.add(0, Report("b", 2.0))
+    path.add(-1, Report("forged", 1.0))
+    path.add(6, Report("forged", 1.0))
+    path.add(3, Report("c", 1.0, arrived=True))
     assert (path.length, path.is_known) == (2, False)
-    assert traceroute.text_of(1, path.hop(1)) == " 1  a  1000.00 ms  *"
-    path.add(1, traceroute.Report("a", 1.0))
-    path.add(2, traceroute.Report("c", 1.0, "!X"))
+    assert text_of(1, path.hop(1)) == " 1  a  1000.00 ms  *"
+    path.add(1, Report("a", 1.0))
+    path.add(2, Report("c", 1.0, "!X"))
     assert path.is_known
 
 
 @pytest.mark.parametrize("version", ["inet", "inet6"])
 def test_behind_a_router(version: str) -> None:
     command = [*own_network(), sys.executable, "-W", "error", "-m", __name__, version]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[2]
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
     if done.returncode == MISSING:
         pytest.skip(done.stdout.strip())
     assert (done.stdout, done.stderr, done.returncode) == ("played\n", "", 0)
@@ -78,7 +79,7 @@ def test_behind_a_router(version: str) -> None:
 
 def traced(target: str, status: int, *options: str) -> list[list[Any]]:
     """Run the program; return what it reports of each hop."""
-    command = [sys.executable, "-W", "error", str(PROGRAMS / "traceroute.py"), target, "--json"]
+    command = [sys.executable, "-W", "error", "-m", "anyio_mmsg", "traceroute", target, "--json"]
     command += ["--timeout", "20", "--queries", "2", "--hops", "4", *options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.stderr, done.returncode) == ("", status), done
