@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import sys
 import warnings
@@ -50,6 +51,8 @@ def ending(name: str, work: Callable[[], int]) -> int:
         with contextlib.suppress(OSError):  # nobody reads that either
             print(f"{name}: {text}", file=sys.stderr, flush=True)
 
+    # Commands show what receivers count; a line more would break a live table.
+    logging.getLogger("anyio_mmsg.receiver").addHandler(logging.NullHandler())
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: say(message)
         try:
