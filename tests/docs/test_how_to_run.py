@@ -105,14 +105,25 @@ async def test_a_worker_that_hangs(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "handled 0 of 2, 0 unread\n"
 
 
-@pytest.mark.anyio
 @runs(STOP)
-async def test_a_second_signal(capsys: pytest.CaptureFixture[str]) -> None:
-    async with a_worker_that_hangs(grace=1000) as receiver:
-        os.kill(os.getpid(), signal.SIGTERM)
-        await until(lambda: receiver.stopped)
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert capsys.readouterr().out == "handled 0 of 2, 0 unread\n"
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal(by: signal.Signals) -> None:
+    port = free_port()
+    hangs = STOP.replace(9999, port).replace(
+        'counts["handled"] += 1', "await anyio.sleep_forever()"
+    )
+    with as_child(hangs) as child, client(port, child, b"hello"):
+        assert child.stdout is not None
+        assert child.stdout.readline() == "b'hello'\n"
+        child.send_signal(by)
+        for _ in attempts():  # until it has taken the first one
+            child.send_signal(by)
+            if child.poll() is not None:
+                break
+        out, err = child.communicate(timeout=30)
+    assert out == ""
+    assert child.returncode == -by
+    assert ("KeyboardInterrupt" in err) == (by == signal.SIGINT)
 
 
 # Several processes

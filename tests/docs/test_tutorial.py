@@ -13,15 +13,16 @@ import pytest
 from .blocks import Block, as_child, as_module, catches, client, free_port, python_blocks, runs
 
 BLOCKS = python_blocks("docs/tutorial.md")
-PRINT, (SEND, TAKE), STOP, STORE = BLOCKS[:3], BLOCKS[3:5], BLOCKS[5:8], BLOCKS[8:]
+PRINT, (SEND, TAKE, STOP), STORE = BLOCKS[:3], BLOCKS[3:6], BLOCKS[6:]
+RUNS = ["anyio.run(main)", "trio.run(main)", "asyncio.run(main())"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tutorial is for Linux")
 
 
 def test_there_are_tabs() -> None:
-    for tabs in (PRINT, STOP, STORE):
+    for tabs in (PRINT, STORE):
         last_lines = [block.text.splitlines()[-1] for block in tabs]
-        assert last_lines == ["anyio.run(main)", "trio.run(main)", "asyncio.run(main())"]
+        assert last_lines == RUNS
 
 
 def lines_of(child: subprocess.Popen[str], until: str) -> list[str]:
@@ -56,11 +57,16 @@ def test_packets_to_try_it_with() -> None:
     assert received == [b"cpu 0.5", b"cpu 0.7", b"cpu 0.6"]
 
 
-@runs(TAKE)
-@pytest.mark.parametrize("run", ["anyio.run(main)", "trio.run(main)", "asyncio.run(main())"])
-def test_it_reads_what_they_say(run: str) -> None:
+def by(run: str, block: Block) -> Block:
+    """Change the last line, as the page says, and the import with it."""
     library = run.partition(".")[0]
-    program = TAKE.replace("anyio.run(main)", run).replace("import anyio\n", f"import {library}\n")
+    return block.replace("anyio.run(main)", run).replace("import anyio\n", f"import {library}\n")
+
+
+@runs(TAKE)
+@pytest.mark.parametrize("run", RUNS)
+def test_it_reads_what_they_say(run: str) -> None:
+    program = by(run, TAKE)
     port = free_port()
     with as_child(program.replace(9999, port)) as child, client(port, child, b"cpu 0.5") as sock:
         for data in (b"\xff", b"cpu much", b"disk 7", b"", b"cpu 0.75"):
@@ -68,11 +74,12 @@ def test_it_reads_what_they_say(run: str) -> None:
         assert lines_of(child, "0.75")[-1] == "{'cpu': 0.75, 'disk': 7.0} 3\n"
 
 
+@runs(STOP)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("block", STOP, ids=str)
-def test_it_stops_without_a_loss(block: Block, number: signal.Signals) -> None:
+@pytest.mark.parametrize("run", RUNS)
+def test_it_stops_without_a_loss(run: str, number: signal.Signals) -> None:
     port = free_port()
-    with as_child(block.replace(9999, port)) as child, client(port, child, b"0") as sock:
+    with as_child(by(run, STOP).replace(9999, port)) as child, client(port, child, b"0") as sock:
         catches(child, signal.SIGTERM)  # the last one of the two
         for packet in range(50):
             sock.send(b"%d" % packet)
