@@ -282,6 +282,9 @@ def test_refused(run: Any, inet: Family) -> None:
             ({"local_addr": ("127.0.0.1", 0, 0)}, (TypeError, AssertionError)),
             ({"local_addr": ("127.0.0.1", 0), "remote_addr": ("::1", 9)}, ValueError),
             ({"local_addr": ("192.0.2.1", 0)}, OSError),  # of nobody (RFC 5737)
+            ({"local_addr": ("127.0.0.1", 65536)}, OverflowError),
+            ({"local_addr": ("127.0.0.1", -1)}, OverflowError),
+            ({"remote_addr": ("127.0.0.1", 65545)}, OverflowError),
             ({"local_addr": ("127.0.0.1", 0), "sock": inet.open()}, ValueError),
             ({"reuse_port": True, "sock": inet.open()}, ValueError),
         ]

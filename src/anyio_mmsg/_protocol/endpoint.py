@@ -178,6 +178,9 @@ async def _addresses(
             continue
         if not isinstance(address, (tuple, list)) or len(address) != 2:
             raise TypeError(f"2-tuple is expected: (host, port), not {address!r}")
+        if isinstance(address[1], int) and not 0 <= address[1] <= 65535:
+            # uvloop would take the last 16 bits of it.
+            raise OverflowError(f"port must be 0-65535, and is {address[1]}")
         infos = await loop.getaddrinfo(
             *address, family=family, type=socket.SOCK_DGRAM, proto=proto, flags=flags
         )
