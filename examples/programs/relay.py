@@ -7,7 +7,7 @@
 Watch it from other terminals:
 
     nc -u -l 127.0.0.1 5001
-    echo hello | nc -u -w0 127.0.0.1 5000
+    echo hello | nc -u -w1 127.0.0.1 5000
 
 `--port 0` listens on any free port. `--backend` is asyncio, trio or uvloop. `--gso` lets the
 kernel split large sends into packets of one size, which is much cheaper where packets are of one

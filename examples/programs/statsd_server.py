@@ -6,7 +6,7 @@
 Feed it from another terminal, with any statsd client or by hand:
 
     pip install statsd && python -c "import statsd; statsd.StatsClient().incr('a')"
-    echo 'a:1|c' | nc -u -w0 127.0.0.1 8125
+    echo 'a:1|c' | nc -u -w1 127.0.0.1 8125
 
 It takes counters (`a:1|c`, sampled `a:1|c|@0.1`), gauges (`b:7|g`, changed by `b:+2|g`), timers
 (`c:320|ms`; `h` and `d` are the same here) and sets (`d:anna|s`). A packet may hold many lines,

@@ -7,7 +7,7 @@
 It needs a server with JetStream, such as `nats-server -js`, and makes the stream if there is none
 of that name. Watch it from other terminals, the second one with the `nats` command line:
 
-    echo hello | nc -u -w0 127.0.0.1 9999
+    echo hello | nc -u -w1 127.0.0.1 9999
     nats stream view udp
 
 A packet's sender is the message's header "Udp-Source". With `--pack` a message holds a whole
