@@ -176,6 +176,42 @@ async def test_udp_to_tcp() -> None:
 
 
 @runs(TO_TCP)
+async def test_a_peer_that_closes(inet: Family, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is noticed before anything is sent to it in vain."""
+    page, server, connections = as_module(TO_TCP), Listening(), 0
+    sock, sender = inet.pair()
+    sent = [b"%d" % number for number in range(5)]
+
+    async def handle(stream: SocketStream) -> None:
+        nonlocal connections
+        connections += 1
+        if connections == 1:
+            await stream.receive()
+            await stream.aclose()
+        else:
+            await server.handle(stream)
+
+    async with PacketReceiver(sock) as receiver:
+        with anyio.fail_after(10):
+            async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+                port = listener.extra(SocketAttribute.local_port)
+                async with anyio.create_task_group() as nursery:
+                    nursery.start_soon(listener.serve, handle)
+                    async with anyio.create_task_group() as program:
+                        program.start_soon(page["relay"], receiver, "127.0.0.1", port)
+                        sender.send(b"to the first")
+                        await until(lambda: connections == 2)
+                        for data in sent:
+                            sender.send(data)
+                        receiver.stop()
+                    await server.ended.wait()
+                    nursery.cancel_scope.cancel()
+    assert server.frames == sent
+    printed = "ConnectionResetError('the other end has closed'); next try in 0.1 s\n"
+    assert capsys.readouterr().out == printed
+
+
+@runs(TO_TCP)
 async def test_a_stream_that_breaks(inet: Family, capsys: pytest.CaptureFixture[str]) -> None:
     """The next connection carries what comes then."""
     page, server, connections = as_module(TO_TCP), Listening(), 0
