@@ -33,7 +33,7 @@ from ..helpers import attempts
 
 ROOT = Path(__file__).parent.parent.parent
 _OF_THE_SITE = sorted((ROOT / "docs").rglob("*.md"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md"]
 PAGES += [page for page in _OF_THE_SITE if "_build" not in page.parts]
 
 # A fence of backticks, perhaps in a list or in a tab, whose own fences are colons.

@@ -24,6 +24,7 @@ import dns.rcode
 from .dns_helpers import APEX, HEAD, NAMES, TO_WWW, A, lines, message, question
 from .helpers import (
     BUFFER,
+    CUT,
     DEADLINE,
     PROGRAMS,
     client,
@@ -207,8 +208,7 @@ def test_server_survives_and_counts(host: str, backend: str, how: str) -> None:
             sock.send(message(1, 0, 0, 0, rest=A))
             assert lines(dns.message.from_wire(sock.recv(2000)).answer) == [APEX]
         assert program.line_with("-- 106 queries")
-        program.process.send_signal(getattr(signal, how))
-        ended = program.end()
+        ended = program.stop(getattr(signal, how), logged=CUT)
     gone = sum(b"\4gone" in query for query in queries)
     assert summary(ended) == in_all(
         f"106 queries (rate): 2 FORMERR, {101 - gone} NOERROR, {gone} NXDOMAIN",
