@@ -22,6 +22,7 @@ from .helpers import (
     client,
     each_backend,
     each_signal,
+    only_linux,
     running,
     send_all,
     without_signals,
@@ -151,7 +152,7 @@ def test_echo_as_its_first_lines_say() -> None:
         assert program.stop() == ["echoed 3 of 3"]
 
 
-@without_signals
+@only_linux
 def test_trio_nursery() -> None:
     with running("../trio_nursery.py", "0") as program:
         address = program.address()
@@ -164,7 +165,7 @@ def test_trio_nursery() -> None:
     assert last == "in all {'127.0.0.1': 200}, lost in the kernel 0"
 
 
-@without_signals
+@only_linux
 @each_signal
 @each_asyncio
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.TaskGroup needs Python 3.11")
@@ -177,7 +178,7 @@ def test_asyncio_task_group(backend: str, how: signal.Signals) -> None:
     assert len(done) == 3
 
 
-@without_signals
+@only_linux
 @each_signal
 @each_backend
 def test_workers(backend: str, how: signal.Signals) -> None:
