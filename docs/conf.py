@@ -42,8 +42,6 @@ PAGES_ABOVE = {
     "SECURITY.md": "security.md",
 }
 
-PAGES_OF_FIGURES = {"performance", "soak", "trust"}
-
 project = "anyio-mmsg"
 author = OWNER["AUTHOR"]
 copyright = author  # noqa: A001  # as Sphinx names it
@@ -233,16 +231,19 @@ def _stack(app: Sphinx, doctree: Any, docname: str) -> None:
     """Have tables of words stack the cells of a row on a phone, where they don't fit side by side.
 
     `_static/site.css` does that. It also hides elsewhere the headings that a cell gets here if a
-    row has several to tell apart. Tables of figures stay as they are, and scroll.
+    row has several to tell apart. Tables of which most cells are figures stay as they are, and
+    scroll.
     """
     nodes = pkgutil.resolve_name("docutils.nodes")  # here: tests run this file without Sphinx
 
-    if docname in PAGES_OF_FIGURES:
-        return
     for table in doctree.findall(nodes.table):
-        table["classes"].append("words")
         headings = [entry.astext() for head in table.findall(nodes.thead) for entry in head[0]]
-        for row in (row for body in table.findall(nodes.tbody) for row in body):
+        rows = [row for body in table.findall(nodes.tbody) for row in body]
+        texts = [text for row in rows for entry in row[1:] if (text := entry.astext())]
+        if 2 * sum(text[0].isdigit() for text in texts) > len(texts):
+            continue
+        table["classes"].append("words")
+        for row in rows:
             for heading, entry in zip(headings[1:], row[1:], strict=True):
                 if len(headings) > 2 and len(entry):
                     entry[0].insert(0, nodes.inline("", f"{heading}: ", classes=["heading"]))
