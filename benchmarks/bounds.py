@@ -54,7 +54,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-ours",
         "wake-naive",
         (1.1, 1.2, 1.2),
-        (1.07, 1.37, 1.2),
+        (1.02, 1.17, 1.14),
     ),
     Ratio(
         "`recv_datagrams`, a packet a wake",

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -28,15 +28,15 @@ else:
 __all__ = [
     "ExceptionGroup",
     "RunSoon",
+    "Waits",
     "asyncio_loop",
     "checkpoint",
-    "checkpoint_if_cancelled",
-    "hides_cancellation",
     "loop_clock",
     "notify_closing",
     "run_soon",
     "wait_socket_readable",
     "wait_socket_writable",
+    "waits",
 ]
 
 # Renamed in AnyIO 4.7; since then each call by the old name warns.
@@ -69,27 +69,57 @@ def checkpoint() -> Awaitable[None]:
     return anyio.lowlevel.checkpoint()
 
 
-def checkpoint_if_cancelled() -> Awaitable[None]:
-    """Return what `anyio.lowlevel.checkpoint_if_cancelled` would await, to be awaited at once."""
-    if getattr(_running, "name", None) == "trio":
-        trio_checkpoint: Callable[[], Awaitable[None]] = sys.modules[
-            "trio"
-        ].lowlevel.checkpoint_if_cancelled
-        return trio_checkpoint()
-    return anyio.lowlevel.checkpoint_if_cancelled()
+class Waits(NamedTuple):
+    """How a task waits in a kind of event loop. What a function returns is awaited at once.
 
-
-def hides_cancellation() -> bool:
-    """Return whether a wait for a ready socket may end before a pending cancellation is delivered.
-
-    Then a task asks before it waits. Trio delivers when a task begins to wait. AnyIO delivers by a
-    callback of the loop's next turn, which asyncio's own loops run before those of sockets that
-    became ready meanwhile. uvloop runs it after them; of other loops nothing is known.
+    Attributes:
+        look: `anyio.lowlevel.checkpoint_if_cancelled` if a wait for a ready socket may end before
+            a pending cancellation is delivered, so that a task asks before it waits; else None.
+        readable: `anyio.wait_readable`; a coroutine function.
     """
-    if getattr(_running, "name", None) == "trio":
-        return False
-    asyncio: Any = sys.modules["asyncio"]
-    return not isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
+
+    look: Callable[[], Awaitable[None]] | None
+    readable: Callable[[socket.socket], Awaitable[None]]
+
+
+_waits: dict[object, Waits] = {}  # by kind of loop
+_MOST_KINDS = 8  # a program has one or two; tests make more
+
+
+def waits() -> Waits:
+    """Return how a task waits in the running event loop.
+
+    AnyIO asks for the event loop's library at each call, which costs half as much as what is
+    called. This asks once.
+    """
+    name = getattr(_running, "name", None)
+    loop: object = type(sys.modules["asyncio"].get_running_loop()) if name is None else name
+    known = _waits.get(loop)
+    if known is None:
+        if len(_waits) == _MOST_KINDS:
+            _waits.clear()
+        known = _waits[loop] = _waits_in(loop)
+    return known
+
+
+def _waits_in(loop: object) -> Waits:
+    """Return how a task waits in a kind of event loop of asyncio's, or in a library's, by name.
+
+    Trio delivers a cancellation when a task begins to wait. AnyIO delivers it by a callback of the
+    loop's next turn, which asyncio's own loops run before those of sockets that became ready
+    meanwhile. uvloop runs it after them; of other loops nothing is known.
+    """
+    if loop == "trio":
+        return Waits(None, wait_socket_readable)
+    look, readable = anyio.lowlevel.checkpoint_if_cancelled, wait_socket_readable
+    if isinstance(loop, type):
+        token = anyio.lowlevel.current_token()
+        backend = getattr(token, "backend_class", None)  # of AnyIO for asyncio, since 4.11
+        if backend is not None:
+            look, readable = backend.checkpoint_if_cancelled, backend.wait_readable
+        if issubclass(loop, sys.modules["asyncio"].SelectorEventLoop):
+            return Waits(None, readable)
+    return Waits(look, readable)
 
 
 def asyncio_loop() -> asyncio.AbstractEventLoop | None:

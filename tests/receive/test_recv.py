@@ -35,6 +35,7 @@ from ..helpers import (
     drain,
     trickle,
 )
+from .conftest import wait_by
 
 pytestmark = pytest.mark.anyio
 
@@ -121,7 +122,7 @@ async def test_another_reader_takes_the_packet(engine: ReceiveEngine, inet: Fami
             sender.send(b"second")
 
     with pytest.MonkeyPatch.context() as patch, anyio.fail_after(5):
-        patch.setattr(functions, "wait_socket_readable", steal_after_the_wait)
+        wait_by(patch, steal_after_the_wait)
         sender.send(b"first")
         assert await recv_mmsg(receiver, batch) == 1
     assert stolen == [b"first"]

@@ -30,6 +30,7 @@ from ..helpers import (
     contents,
     drain,
 )
+from .conftest import wait_by
 
 pytestmark = pytest.mark.anyio
 
@@ -118,7 +119,7 @@ async def test_closing_between_readiness_and_read(engine: ReceiveEngine, inet: F
         sock.close()
 
     with pytest.MonkeyPatch.context() as patch, anyio.fail_after(5):
-        patch.setattr(functions, "wait_socket_readable", close_after_the_wait)
+        wait_by(patch, close_after_the_wait)
         sender.send(b"x")
         with pytest.raises(anyio.ClosedResourceError):
             await recv_mmsg(receiver, batch)

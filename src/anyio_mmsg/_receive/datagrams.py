@@ -17,7 +17,7 @@ from typing import Any, SupportsIndex
 from anyio import WouldBlock
 
 from .._arguments import whole_number
-from .._compat import checkpoint, checkpoint_if_cancelled, hides_cancellation
+from .._compat import checkpoint, waits
 from .._packets import Slots
 from .._packets.batch import NUM_RCVMMSGS
 from .._packets.memory import paged
@@ -26,7 +26,7 @@ from .._system.control import CONTROL_SIZE, segment_of
 from .._system.options import has_gro
 from .._system.platform import MSG_DONTWAIT, ON_WINDOWS, Recvmmsg, Refused, family_of, give_up
 from .engine import batch_engine
-from .functions import conclude, raise_deferred, wait_for_packet
+from .functions import as_ended, conclude, pause_between, raise_deferred
 from .outlook import Outlook, inode_of, outlook_for
 from .recvfrom_into import SEGMENT_SIZE_LOST
 from .usable import ensure_usable
@@ -85,11 +85,20 @@ async def recv_datagrams(
         if outlook.more or outlook.unreturned:
             await checkpoint()
             _receive(sock, outlook, limit, most, record)
-        elif hides_cancellation():
-            await checkpoint_if_cancelled()  # as in `receive_into`
+            if record:
+                return record
+        look, readable = waits()  # from here on as in `receive_into`
+        if look is not None:
+            await look()
         empty_wakes = 0
         while not record:
-            await wait_for_packet(sock, outlook, empty_wakes)
+            if empty_wakes:
+                await pause_between(sock, empty_wakes)
+            try:
+                await readable(sock)
+            except (OSError, ValueError) as error:
+                raise as_ended(sock, error) from None
+            outlook.woken = True
             _receive(sock, outlook, limit, most, record)
             empty_wakes += 1
         return record

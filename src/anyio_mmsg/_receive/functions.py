@@ -13,12 +13,7 @@ from typing import Any, SupportsIndex
 from anyio import BusyResourceError, ClosedResourceError, WouldBlock
 
 from .._arguments import whole_number
-from .._compat import (
-    checkpoint,
-    checkpoint_if_cancelled,
-    hides_cancellation,
-    wait_socket_readable,
-)
+from .._compat import checkpoint, waits
 from .._packets import Slots
 from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, is_busy, settle
 from .._system.error_queue import errors_pending
@@ -33,7 +28,7 @@ from .errors import (
     raise_reported,
 )
 from .outlook import Outlook, outlook_for
-from .usable import ensure_open, ensure_usable
+from .usable import ensure_usable
 
 MOST_AT_ONCE = 256
 """Messages that `recv_mmsg_exact` reads before it lets other tasks run, since a flood never ends.
@@ -164,31 +159,40 @@ async def receive_into(sock: socket.socket, slots: Slots, limit: int) -> int:
         await task
         filler.task = None
         taken = drain(sock, slots, limit, outlook)
-    else:
-        if hides_cancellation():  # else the wait delivers it
-            await checkpoint_if_cancelled()
-        taken = 0
+        if taken:
+            return taken
+    look, readable = waits()
+    if look is not None:
+        await look()
     # Readable does not promise a packet: its checksum may be bad, or another reader took it.
-    empty_wakes = 0
+    taken = empty_wakes = 0
     while not taken:
-        filler.task = task = wait_for_packet(sock, outlook, empty_wakes)
-        await task
+        if empty_wakes:
+            filler.task = task = pause_between(sock, empty_wakes)
+            await task
+        try:
+            filler.task = task = readable(sock)
+            await task
+        except (OSError, ValueError) as error:
+            raise as_ended(sock, error) from None
         filler.task = None
+        outlook.woken = True
         taken = drain(sock, slots, limit, outlook)
         empty_wakes += 1
     return taken
 
 
-async def wait_for_packet(sock: socket.socket, outlook: Outlook, empty_wakes: int) -> None:
-    """Wait until the system says that a packet is there, after `empty_wakes` false reports."""
-    if empty_wakes and errors_pending(sock):  # the program's, so the wait ends at once
+async def pause_between(sock: socket.socket, empty_wakes: int) -> None:
+    """Pause, if the error queue is the program's, so that waits end at once without a packet."""
+    if errors_pending(sock):
         await back_off(empty_wakes)
-    try:
-        await wait_socket_readable(sock)
-    except (OSError, ValueError) as error:
-        ensure_open(sock)  # older AnyIO has a checkpoint before it asks for the descriptor
-        raise as_closed(error) from None
-    outlook.woken = True
+
+
+def as_ended(sock: socket.socket, error: Exception) -> Exception:
+    """Return what to raise for a wait for `sock` that failed."""
+    if sock.fileno() < 0:  # older AnyIO has a checkpoint before it asks for the descriptor
+        return ClosedResourceError("the socket is closed")
+    return as_closed(error)
 
 
 def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> int:
@@ -201,6 +205,7 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
         return found if found > 0 else _finish(sock, slots, limit, outlook, ~found)
     raise_deferred(sock, outlook)
     filler = filler_of(slots)
+    filler.task = None  # of a receive that was cancelled
     engine = filler.engine
     if engine is None or not engine.takes(family_of(sock)):
         engine = engine_for(slots, sock)

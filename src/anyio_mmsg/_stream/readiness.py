@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
@@ -22,10 +22,9 @@ import anyio
 from .._compat import (
     RunSoon,
     asyncio_loop,
-    checkpoint_if_cancelled,
-    hides_cancellation,
     run_soon,
     wait_socket_readable,
+    waits,
 )
 from .._system.beacon import beacon_of
 from .registration import Registration
@@ -112,7 +111,7 @@ class _Reader:
         self._registration = Registration(loop, sock)
         self._registered = False  # for certain
         self._owner = owner
-        self._hides = hides_cancellation()
+        self._look = waits().look
         self._future: asyncio.Future[None] | None = None  # of the task that waits
         self._run_soon: RunSoon = run_soon()
 
@@ -123,17 +122,17 @@ class _Reader:
             raise RuntimeError(_ANOTHER_LOOP)
         if not self._registered:
             self.begin()
-        if self._hides:
-            return self._wait_unless_cancelled()
+        if self._look is not None:
+            return self._wait_unless_cancelled(self._look)
         self._future = future = loop.create_future()
         return future
 
-    async def _wait_unless_cancelled(self) -> None:
+    async def _wait_unless_cancelled(self, look: Callable[[], Awaitable[None]]) -> None:
         """Wait on a loop that calls us before it delivers a cancellation.
 
         Packets that come all the time would have a task receive for ever.
         """
-        await checkpoint_if_cancelled()
+        await look()
         self._future = future = self._loop.create_future()
         await future
 
