@@ -34,6 +34,8 @@ by_pythons_allocator = pytest.mark.skipif(
     "ANYIO_MMSG_SANITIZED" in os.environ,  # by tests/trust/sanitize.py
     reason="sanitizers have an allocator of their own, which keeps what was freed",
 )
+# For tests that drop a batch of a pool on purpose, or whose interrupts may.
+loses_batches = pytest.mark.filterwarnings("ignore:a batch .* was dropped:ResourceWarning")
 without_uvloop = pytest.mark.skipif(not find_spec("uvloop"), reason="uvloop is not installed")
 each_loop = pytest.mark.parametrize(
     "backend", ["asyncio", pytest.param("trio", marks=without_trio)]

@@ -55,8 +55,9 @@ UNWANTED = {
 EXTRA = {"_tools": {"rich"}}
 # The wings that are programs: they may start tasks, in a nursery of their own.
 PROGRAMS = {"_tools", "__main__"}
-# Public, but for their names: methods of a namedtuple; modules.
+# Public, but for their names: methods of a namedtuple; modules; a function of `sys`.
 NO_REACH = {"_asdict", "_fields", "_make", "_replace", *WINGS, *sys.stdlib_module_names}
+NO_REACH |= {"_getframe"}
 MOST_LINES = {".py": 450, ".c": 500, ".h": 500}
 STARTING = {"create_task", "create_task_group", "ensure_future", "open_nursery", "start_soon"}
 STARTING |= {"TaskGroup", "run_coroutine_threadsafe", "start_new_thread", "spawn_system_task"}

@@ -78,9 +78,13 @@ async def test_a_batch_that_is_being_filled(inet: Family, engine: ReceiveEngine)
 async def test_pools() -> None:
     pool = PacketBatchPool(1, 4)
     assert repr(pool) == "<PacketBatchPool size=1 capacity=4 lent=0 waiting=0>"
+
+    async def acquire() -> None:
+        (await pool.acquire()).close()
+
     batch = await pool.acquire()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(pool.acquire)
+        tasks.start_soon(acquire)
         await anyio.wait_all_tasks_blocked()
         assert repr(pool) == "<PacketBatchPool size=1 capacity=4 lent=1 waiting=1>"
         batch.close()

@@ -240,6 +240,7 @@ async def test_a_queue_of_the_programs_is_left_alone(
         else:
             batch = await PacketReceiver(sock).receive()
         got.extend(contents(batch))
+        batch.close()
 
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:

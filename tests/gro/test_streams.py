@@ -11,6 +11,7 @@ from anyio.lowlevel import checkpoint
 from anyio_mmsg import PacketBatchPool, PacketReceiver, ReceiveEngine, open_udp_socket
 from anyio_mmsg._system.options import has_gro
 
+from ..helpers import loses_batches
 from .flow import Flow, check, drain, numbered
 
 pytestmark = pytest.mark.anyio
@@ -38,6 +39,7 @@ async def test_a_pool_for_trains(inet: Flow, engine: ReceiveEngine) -> None:
     assert pool.statistics().free == 2
 
 
+@loses_batches
 async def test_a_batch_of_trains_that_is_dropped(inet: Flow, engine: ReceiveEngine) -> None:
     """It goes back with all of its packets, and they are counted."""
     pool = PacketBatchPool(1, 4, engine=engine, gro=True)

@@ -16,10 +16,10 @@ from anyio.lowlevel import checkpoint
 from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, PoolStatistics, ReceiveEngine
 from anyio_mmsg._stream import pool as pool_module
 
-from ..helpers import Family, contents, drain, each_loop
+from ..helpers import Family, contents, drain, each_loop, loses_batches
 from ..interrupts import HandlerError, every_bytecode, fail, unreported
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, loses_batches]
 ALL_FREE = {"lent": 0, "waiting": 0}
 
 

@@ -17,10 +17,10 @@ from anyio_mmsg._packets import batch as batch_module
 from anyio_mmsg._stream import pool as pool_module
 from anyio_mmsg._stream import receiver as receiver_module
 
-from ..helpers import Family, contents, drain
+from ..helpers import Family, contents, drain, loses_batches
 from ..interrupts import BeforeOpcode, HandlerError, every_bytecode, fail, unreported
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, loses_batches]
 MODULES = [pool_module, batch_module]
 
 

@@ -26,7 +26,7 @@ from anyio_mmsg import (
 from anyio_mmsg._system import memory
 from anyio_mmsg._system.memory import SocketMemory
 
-from ..helpers import Family, ScriptedSocket, contents, trickle
+from ..helpers import Family, ScriptedSocket, contents, loses_batches, trickle
 
 pytestmark = pytest.mark.anyio
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports its drops")
@@ -268,6 +268,7 @@ async def test_transient_errors_are_counted_and_told() -> None:
     assert dataclasses.asdict(seen)["transient_errors"] == seen.transient_errors
 
 
+@loses_batches
 async def test_an_error_that_was_told_keeps_no_batch() -> None:
     told: list[OSError] = []
     sock = ScriptedSocket(ConnectionRefusedError(errno.ECONNREFUSED, "refused"), b"0")

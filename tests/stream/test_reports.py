@@ -6,13 +6,23 @@ import logging
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import anyio
 import pytest
+from anyio import wait_all_tasks_blocked
+from anyio.lowlevel import checkpoint
 
-from anyio_mmsg import PacketBatchPool, PacketReceiver, ReceiveEngine, configure_udp_socket
+from anyio_mmsg import (
+    PacketBatchPool,
+    PacketReceiver,
+    ReceiveEngine,
+    configure_udp_socket,
+    open_udp_socket,
+)
+from anyio_mmsg._stream import pool as pool_module
 
-from ..helpers import Family, ScriptedSocket
+from ..helpers import Family, ScriptedSocket, attempts
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +100,119 @@ async def test_a_handler_that_fails_loses_no_packet(
                 await receiver.receive()
             with await receiver.receive() as batch:
                 assert batch.payloads() == [b"1234"]
+
+
+async def test_a_receiver_that_waits_for_a_batch_reports_it_once(
+    inet: Family, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And keeps its place in the line."""
+    monkeypatch.setattr(pool_module, "PATIENCE", 0)
+    sock, sender = inet.pair()
+    pool = PacketBatchPool(1, capacity=1)
+    async with PacketReceiver(sock, pool) as receiver:
+        for turn in range(3):
+            sender.send(b"first")
+            sender.send(b"second")
+            with anyio.fail_after(5):
+                batch = await receiver.receive()
+                async with anyio.create_task_group() as nursery:
+                    nursery.start_soon(receive, receiver, 1)
+                    await wait_all_tasks_blocked()
+                    assert pool.statistics().waiting == 1
+                    for _ in attempts():
+                        await checkpoint()
+                        if reports(caplog, "anyio_mmsg.receiver"):
+                            break
+                    nursery.start_soon(lend, pool)
+                    await wait_all_tasks_blocked()
+                    batch.close()
+            assert receiver.statistics().batches == 2 * turn + 2
+        (report,) = reports(caplog, "anyio_mmsg.receiver")
+        assert report.startswith(f"<PacketReceiver, open at {sock.getsockname()!r}: 1 packets in")
+        assert "waits for a batch: consumers have all 1 of its pool" in report
+        assert "`with batch:`" in report
+        assert "PacketBatchPool(size=...)" in report
+
+
+async def lend(pool: PacketBatchPool) -> None:
+    with await pool.acquire():
+        pass
+
+
+async def test_a_short_wait_for_a_batch_is_not_reported(
+    inet: Family, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor does a cancelled one take a batch."""
+    sock, sender = inet.pair()
+    pool = PacketBatchPool(1)
+    async with PacketReceiver(sock, pool) as receiver:
+        for _ in range(3):
+            sender.send(b"1")
+            with anyio.fail_after(5):
+                batch = await receiver.receive()
+                with anyio.move_on_after(0):
+                    await receiver.receive()
+                async with anyio.create_task_group() as nursery:
+                    sender.send(b"2")
+                    nursery.start_soon(receive, receiver, 1)
+                    await wait_all_tasks_blocked()
+                    batch.close()
+    assert reports(caplog, "anyio_mmsg.receiver") == []
+    assert pool.statistics().free == 1
+
+
+@pytest.mark.skipif(not find_spec("trio"), reason="trio is not installed")
+def test_after_a_second(caplog: pytest.LogCaptureFixture) -> None:
+    """By a clock of Trio's that jumps while nothing happens."""
+    import trio.testing
+
+    async def main() -> None:
+        pool = PacketBatchPool(1)
+        async with PacketReceiver(await open_udp_socket("127.0.0.1"), pool) as receiver:
+            with pool.acquire_nowait(), anyio.move_on_after(0.99):
+                await receiver.receive()
+            assert reports(caplog, "anyio_mmsg.receiver") == []
+            with pool.acquire_nowait(), anyio.move_on_after(1.01):
+                await receiver.receive()
+            assert len(reports(caplog, "anyio_mmsg.receiver")) == 1
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("mode", [[], ["-X", "dev"]])
+def test_development_mode_says_where_the_batches_are(mode: list[str]) -> None:
+    program = """
+import anyio
+from anyio_mmsg import PacketBatchPool, PacketReceiver, open_udp_socket
+from anyio_mmsg._stream import pool
+
+async def main():
+    pool.PATIENCE = 0
+    sock = await open_udp_socket("127.0.0.1")
+    async with PacketReceiver(sock, PacketBatchPool(3)) as receiver:
+        kept = []
+        for _ in range(2):
+            sock.sendto(b"", sock.getsockname())
+            kept.append(await receiver.receive())
+        kept.append(receiver.pool.acquire_nowait())
+        with anyio.move_on_after(0.01):
+            await receiver.receive()
+        for batch in kept:
+            batch.close()
+
+anyio.run(main)
+"""
+    command = [sys.executable, *mode, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("<PacketReceiver")
+    lines = program.splitlines()
+    first, second = (
+        1 + next(i for i, line in enumerate(lines) if text in line)
+        for text in ("receiver.receive()", "acquire_nowait()")
+    )
+    where = f"They were received at <string>:{first} (2), <string>:{second} (1). This"
+    assert (where if mode else "`python -X dev` shows where they were received.") in done.stderr
 
 
 def test_a_smaller_buffer(

@@ -20,7 +20,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from .._packets.batch import PacketBatch
 from .handover import Handover
-from .pool import count_dropped
+from .lost import NOBODY, Holder
+from .pool import count_dropped, hold
 from .receiver import PacketReceiver
 
 OverloadPolicy = Literal["block", "drop_newest", "drop_oldest"]
@@ -136,8 +137,10 @@ class _Feeder:
         self.blocks = overload == "block"
         self.drop_from = drop_from
         self.on_drop = on_drop
+        self.holder: Holder = ["feed"]  # of each batch, as nobody knows which consumer gets it
 
     def let_go(self) -> None:
+        self.holder.clear()  # what is in the stream now may be nobody's
         vars(self).clear()
 
     async def run(self) -> None:
@@ -152,6 +155,7 @@ class _Feeder:
                 if self.receiver.closed:
                     return
                 raise
+            hold(batch, self.holder)
             if self.blocks or self.receiver.stopped:
                 sending = self.block(batch)
                 del batch  # from here on the send has it, and nobody else
@@ -169,6 +173,8 @@ class _Feeder:
         except get_cancelled_exc_class():
             # A cancel scope shows in the deadline. Otherwise other code threw this exception in,
             # and may have its own plans for the work under way: the batch is not taken back.
+            if not handover.taken:
+                hold(batch, NOBODY)
             if not handover.taken and anyio.current_effective_deadline() == -math.inf:
                 self.receiver._take_back(batch)
             del batch, handover

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
@@ -35,6 +35,7 @@ from .._packets.batch import (
     new_slots,
     settle,
 )
+from .lost import NOBODY, SOMEBODY, Holder, caller, name, warn
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ class _Loan(ref[PacketBatch]):
         pool: Weakly, since the pool has its loans.
         lost: Whether the batch was collected without being closed; its finalizer sets this.
         dropped: Where its packets are counted if they are dropped; unset if nowhere.
+        holder: Who has got the batch; unset until somebody has.
     """
 
-    __slots__ = ("__dict__", "dropped", "pool")  # what is seldom needed is in the dict
+    __slots__ = ("__dict__", "dropped", "holder", "pool")  # what is seldom needed is in the dict
 
     pool: ref[PacketBatchPool]
     dropped: Counter[str]
+    holder: Holder
     lost = False
 
     def end(self, slots: Slots) -> None:
@@ -126,6 +129,8 @@ class _LentBatch(PacketBatch):
                 pool._lose(loan)
             elif pool is not None:
                 loan.end(slots)
+            if loan.lost and (holder := getattr(loan, "holder", NOBODY)):
+                warn(holder, self)
 
 
 def watch(batch: PacketBatch, dropped: Counter[str]) -> None:
@@ -147,6 +152,16 @@ def count_dropped(batch: PacketBatch, packets: int) -> None:
     loan.count_dropped(packets)
 
 
+def hold(batch: PacketBatch, holder: Holder) -> None:
+    """Note who has got a lent batch."""
+    loan: Any = batch._lease
+    loan.holder = holder
+
+
+PATIENCE = 1.0
+"""Seconds that a receiver waits for a batch of its pool before it is reported. Arbitrary: longer
+than a consumer that works is away, and short enough that whoever looks for the reason sees it."""
+
 _new_object = object.__new__
 
 
@@ -167,7 +182,9 @@ class PacketBatchPool:
 
     A batch that was acquired belongs to the consumer until it is closed, by ``with batch:`` or
     ``batch.close()``; then it goes back. Using it after that raises ValueError, also when its
-    memory was lent again: that is another `PacketBatch` object. A pool belongs to one event loop.
+    memory was lent again: that is another `PacketBatch` object. A batch that a consumer drops
+    without closing it is a ResourceWarning, which Python's development mode (``-X dev``) shows,
+    with the place where the batch was received. A pool belongs to one event loop.
     Its batches may be handed to another thread, and closed there; `statistics` may be asked from
     there too.
 
@@ -241,6 +258,16 @@ class PacketBatchPool:
         Raises:
             RuntimeError: Tasks of an event loop in another thread wait for a batch.
         """
+        batch = await self._acquire(None)
+        hold(batch, SOMEBODY or caller())
+        return batch
+
+    async def _acquire(self, report: Callable[[], object] | None) -> PacketBatch:
+        """Do what `acquire` does, for whoever hands the batch on.
+
+        Args:
+            report: Called if that takes longer than `PATIENCE`, once.
+        """
         await checkpoint()
         thread = threading.get_ident()
         if thread != self._thread:
@@ -254,7 +281,13 @@ class PacketBatchPool:
         try:
             self._waiters.append(place_in_line)
             self._serve()  # a batch may have come back before we were in the line
-            await waiter.event.wait()
+            if report is not None:
+                with anyio.move_on_after(PATIENCE):
+                    await waiter.event.wait()
+            if not waiter.event.is_set():
+                if report is not None:
+                    report()
+                await waiter.event.wait()
         except BaseException:
             granted, waiter.batch = waiter.batch, None
             if granted is not None:
@@ -287,12 +320,22 @@ class PacketBatchPool:
         Raises:
             anyio.WouldBlock: No batch is free, or the free ones go to tasks that wait.
         """
-        if self._waiters:
-            self._serve()
-        batch = self._lend()
+        batch = self._acquire_nowait()
         if batch is None:
             raise anyio.WouldBlock
+        hold(batch, SOMEBODY or caller())
         return batch
+
+    def _acquire_nowait(self) -> PacketBatch | None:
+        """Do what `acquire_nowait` does, for whoever hands the batch on; None if none is free."""
+        if self._waiters:
+            self._serve()
+        return self._lend()
+
+    def _holders(self) -> Counter[str]:
+        """Return who has got batches, and how many, for a message."""
+        holders = [getattr(loan, "holder", NOBODY) for loan in tuple(self._lent)]
+        return Counter(name(holder) for holder in holders if holder)
 
     def statistics(self) -> PoolStatistics:
         """Return how many batches are where."""

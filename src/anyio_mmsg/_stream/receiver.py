@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import anyio
-from anyio import BusyResourceError, ClosedResourceError, EndOfStream, WouldBlock
+from anyio import BusyResourceError, ClosedResourceError, EndOfStream
 from anyio.abc import ObjectReceiveStream, SocketAttribute
 
 from .._arguments import whole_number
@@ -19,8 +19,10 @@ from .._packets.batch import PacketBatch, settle
 from .._receive.usable import ensure_usable
 from .._system.options import has_control_data, has_gro
 from .linger import Linger, check_linger
-from .pool import PacketBatchPool, count_dropped, watch
+from .lost import NOBODY, SOMEBODY, caller
+from .pool import PacketBatchPool, count_dropped, hold, watch
 from .port import Port, SocketPort
+from .reports import report_waiting
 from .signals import StopOnSignals
 from .statistics import NOTHING, Counters, Received, ReceiverStatistics, plus
 from .transient import pass_over
@@ -119,6 +121,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._progress: tuple[Received, PacketBatch | None] = (NOTHING, None)
         # The scope that a task in `receive` sleeps in for a batch of the pool.
         self._wait_for_batch: anyio.CancelScope | None = None
+        self._reported = False  # that all batches were with consumers
         self._run_soon: RunSoon | None = None
 
     def __repr__(self) -> str:
@@ -146,12 +149,15 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         active = None
         try:
             active = self._begin_to_receive()
-            return await active
+            batch = await active
         finally:
             if active is not None:
                 active.close()  # or Python warns of one that an interrupt kept from starting
             if self._closed:
                 self._drop_batches()
+        loan: Any = batch._lease
+        loan.holder = SOMEBODY or caller()
+        return batch
 
     async def __anext__(self) -> PacketBatch:
         if type(self).receive is not PacketReceiver.receive:  # a subclass has its own
@@ -159,7 +165,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         active = None  # from here on as in `receive`, without its coroutine
         try:
             active = self._begin_to_receive()
-            return await active
+            batch = await active
         except EndOfStream:
             raise StopAsyncIteration from None
         finally:
@@ -167,6 +173,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 active.close()
             if self._closed:
                 self._drop_batches()
+        loan: Any = batch._lease
+        loan.holder = SOMEBODY or caller()
+        return batch
 
     def _begin_to_receive(self) -> Coroutine[Any, Any, PacketBatch]:
         active: Any = self._active
@@ -195,9 +204,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 if self._stopped and not self._left:
                     await checkpoint()
                     raise EndOfStream
-                try:
-                    batch = self.pool.acquire_nowait()
-                except WouldBlock:
+                batch = self.pool._acquire_nowait()
+                if batch is None:
                     batch = await self._wait_for_a_batch()
                     if batch is None:
                         continue
@@ -233,11 +241,15 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         """Return a batch of the pool, or None after a call of `_look`."""
         try:
             with anyio.CancelScope() as self._wait_for_batch:
-                return await self.pool.acquire()
+                return await self.pool._acquire(None if self._reported else self._report)
         finally:
             self._wait_for_batch = None
         self._ensure_open()
         return None
+
+    def _report(self) -> None:
+        self._reported = True
+        report_waiting(repr(self), self.pool.size, self.pool._holders())
 
     # What the port and its event loop ask for
 
@@ -359,6 +371,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         if self._closed:
             self._drop(batch)
         else:
+            hold(batch, NOBODY)
             self._returned.append(batch)
             self._look()
 

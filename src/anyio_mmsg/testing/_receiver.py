@@ -30,7 +30,11 @@ class ScriptedReceiver(PacketReceiver):
     asks for a `PacketReceiver`::
 
         async def count(receiver: PacketReceiver) -> int:
-            return sum([len(batch) async for batch in receiver])
+            packets = 0
+            async for batch in receiver:
+                with batch:
+                    packets += len(batch)
+            return packets
 
         async def main() -> None:
             ready = anyio.Event()
