@@ -26,10 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import numpy as np
 
 from anyio_mmsg import Columns, PacketBatchPool, PacketReceiver, open_udp_socket
-from shared import add_backend_option, announce, run_on, stop_on_signal
+from shared import OneLineErrors, add_backend_option, announce, run_on, stop_on_signal
+
+with OneLineErrors():
+    import numpy as np
 
 SAMPLES = 728  # of a packet
 # Of the card's raw mode: u32, 48 bits, samples, all little-endian.
@@ -206,4 +208,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with OneLineErrors():
+        main()

@@ -15,10 +15,12 @@ import random
 from typing import Any
 
 import anyio
-import numpy as np
 
 from anyio_mmsg import open_udp_socket, send_mmsg
-from shared import add_backend_option, run_on
+from shared import OneLineErrors, add_backend_option, run_on
+
+with OneLineErrors():
+    import numpy as np
 
 SAMPLES = 728
 PACKET = np.dtype([("number", "<u4"), ("before", "<u2", 3), ("samples", "<i2", SAMPLES)])
@@ -79,4 +81,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with OneLineErrors():
+        main()

@@ -31,19 +31,18 @@ from __future__ import annotations
 
 import argparse
 import errno
-import importlib.util
 import socket
 import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anyio
 
 from anyio_mmsg import PacketBatchPool, PacketReceiver, open_udp_socket, send_mmsg
 from shared import (
+    OneLineErrors,
     Rate,
     add_backend_option,
     announce,
@@ -53,7 +52,7 @@ from shared import (
     stop_on_signal,
 )
 
-if TYPE_CHECKING or importlib.util.find_spec("dns"):  # without dnspython there is --help
+with OneLineErrors():  # they need dnspython
     from dns_answers import Answerer, load
 
 BATCH = 256  # queries: fewer waits than with 64, and about what the kernel's buffer holds
@@ -169,8 +168,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=BATCH, help="the most queries in a batch")
     parser.add_argument("--buffer", type=int, help="bytes of the kernel's buffer to ask for")
     options = parser.parse_args()
-    if importlib.util.find_spec("dns") is None:
-        parser.error("it needs dnspython: pip install dnspython")
     if options.batch < 1:
         parser.error("--batch has to be at least 1")
     try:
@@ -181,4 +178,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with OneLineErrors():
+        main()

@@ -45,6 +45,7 @@ from anyio_mmsg import (
     send_mmsg,
 )
 from shared import (
+    OneLineErrors,
     Rate,
     add_backend_option,
     announce,
@@ -138,4 +139,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with OneLineErrors():
+        main()

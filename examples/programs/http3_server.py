@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.util
 import ipaddress
 import math
 import socket
@@ -45,6 +44,7 @@ import anyio
 
 from anyio_mmsg import PacketBatchPool, PacketReceiver, open_udp_socket, send_mmsg
 from shared import (
+    OneLineErrors,
     Rate,
     add_backend_option,
     announce,
@@ -253,8 +253,6 @@ def main() -> None:
     parser.add_argument("--interval", type=float, default=10, help="seconds between reports")
     parser.add_argument("--grace", type=float, default=10, help="seconds to finish what is asked")
     options = parser.parse_args()
-    if importlib.util.find_spec("aioquic") is None:
-        parser.error("it needs aioquic: pip install aioquic")
     if bool(options.self_signed) == bool(options.certificate):
         parser.error("give --certificate, or --self-signed to have one made")
     if not SMALLEST <= options.datagram <= 65527:
@@ -264,10 +262,11 @@ def main() -> None:
     try:
         configuration = configuration_of(options)
         site = Site(read_folder(options.folder))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, IndexError) as error:  # the last: a file without a certificate
         parser.error(f"the certificate, its key or the folder can't be read: {error}")
     run_on(options.backend, run, options, configuration, site)
 
 
 if __name__ == "__main__":
-    main()
+    with OneLineErrors():
+        main()

@@ -32,7 +32,7 @@ from anyio_mmsg import (
     compiled,
     recv_mmsg,
 )
-from shared import run_on, stop_on_signal
+from shared import OneLineErrors, run_on, stop_on_signal
 
 # A packet: the checksum of all that follows it, the sequence number, 0 to 1220 bytes of body. The
 # longest one fills a slot of the default size, and none is longer.
@@ -225,4 +225,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with OneLineErrors():
+        sys.exit(main())

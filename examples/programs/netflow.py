@@ -19,7 +19,7 @@ Ctrl-C or SIGTERM stops it: what has arrived is written first. A second signal e
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import os
 import sys
 import time
@@ -30,10 +30,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import numpy as np
 
 from anyio_mmsg import Columns, PacketBatchPool, PacketReceiver, open_udp_socket
-from shared import add_backend_option, announce, losses, run_on, stop_on_signal
+from shared import OneLineErrors, add_backend_option, announce, losses, run_on, stop_on_signal
+
+with OneLineErrors():
+    import numpy as np
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -294,10 +296,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500_000, help="flows that make a file, too")
     parser.add_argument("--buffer", type=int, default=None, help="bytes of the socket's buffer")
     options = parser.parse_args()
-    if importlib.util.find_spec("pyarrow") is None:
-        parser.error("it needs pyarrow: pip install pyarrow")
+    importlib.import_module("pyarrow")  # not missing at the first export
     run_on(options.backend, run, options)
 
 
 if __name__ == "__main__":
-    main()
+    with OneLineErrors():
+        main()

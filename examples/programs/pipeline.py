@@ -40,6 +40,7 @@ from anyio_mmsg import (
     open_udp_socket,
 )
 from shared import (
+    OneLineErrors,
     add_backend_option,
     announce,
     run_on,
@@ -255,4 +256,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with OneLineErrors():
+        sys.exit(main())

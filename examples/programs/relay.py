@@ -56,6 +56,7 @@ from anyio_mmsg import (
     send_mmsg,
 )
 from shared import (
+    OneLineErrors,
     Rate,
     add_backend_option,
     announce,
@@ -243,4 +244,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with OneLineErrors():
+        main()

@@ -35,7 +35,7 @@ from anyio.abc import Process, TaskGroup, TaskStatus
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, open_udp_socket
-from shared import add_backend_option, run_on, show_at_intervals, stop_on_signal
+from shared import OneLineErrors, add_backend_option, run_on, show_at_intervals, stop_on_signal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -276,4 +276,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with OneLineErrors():
+        sys.exit(main())

@@ -53,6 +53,7 @@ import anyio
 
 from anyio_mmsg import PacketBatchPool, PacketReceiver, open_udp_socket
 from shared import (
+    OneLineErrors,
     announce,
     escape_what_cannot_be_printed,
     left,
@@ -310,14 +311,14 @@ def main() -> None:
     parser.add_argument("--uvloop", action="store_true", help="run on uvloop")
     options = parser.parse_args()
     escape_what_cannot_be_printed()
-    server = serve(options.host, options.port, options.interval)
+    run_server = asyncio.run
     if options.uvloop:
         import uvloop
 
-        uvloop.run(server)
-    else:
-        asyncio.run(server)
+        run_server = uvloop.run
+    run_server(serve(options.host, options.port, options.interval))
 
 
 if __name__ == "__main__":
-    main()
+    with OneLineErrors():
+        main()

@@ -47,16 +47,18 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 
-import trio
-
 from anyio_mmsg import Packet, PacketBatchPool, PacketReceiver, open_udp_socket
 from shared import (
+    OneLineErrors,
     announce,
     escape_what_cannot_be_printed,
     left,
     print_at_intervals,
     stop_on_signal,
 )
+
+with OneLineErrors():
+    import trio
 
 # RFC 5426 section 3.2 asks for at least 2048 bytes, and for more if possible. 8 KiB is the longest
 # message that rsyslog takes by default. The library's default, 1232, would cut many messages.
@@ -273,4 +275,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with OneLineErrors():
+        main()

@@ -50,14 +50,24 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import anyio
-import nats.errors
-from nats.aio.client import Client
-from nats.js import JetStreamContext
-from nats.js.api import PubAck
-from nats.js.errors import APIError, BadRequestError, NotFoundError, ServerError
 
 from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, open_udp_socket
-from shared import announce, left, losses, print_at_intervals, run_on, stop_on_signal
+from shared import (
+    OneLineErrors,
+    announce,
+    left,
+    losses,
+    print_at_intervals,
+    run_on,
+    stop_on_signal,
+)
+
+with OneLineErrors():
+    import nats.errors
+    from nats.aio.client import Client
+    from nats.js import JetStreamContext
+    from nats.js.api import PubAck
+    from nats.js.errors import APIError, BadRequestError, NotFoundError, ServerError
 
 SLOT_SIZE = 1472  # what fits into an Ethernet frame; longer packets are cut, and counted
 ACKNOWLEDGED_WITHIN = 2.0  # seconds; then a message is sent again
@@ -305,7 +315,7 @@ async def run(options: argparse.Namespace) -> int:
     pool = PacketBatchPool(options.in_flight, options.batch, SLOT_SIZE)
     async with PacketReceiver(sock, pool, limit=options.batch) as receiver:
         outbox = Outbox(receiver, options)
-        problem = ""
+        problem, began = "", False
         try:
             async with anyio.create_task_group() as nursery:
 
@@ -320,6 +330,7 @@ async def run(options: argparse.Namespace) -> int:
                     announce(sock)
                 outbox.now(f"connecting to {len(options.servers)} server(s)")
                 nursery.start_soon(print_at_intervals, options.interval, outbox.line)
+                began = True
                 problem = await outbox.connect(options.servers)
                 async with anyio.create_task_group() as publishing:
                     if not problem:
@@ -327,8 +338,9 @@ async def run(options: argparse.Namespace) -> int:
                             publishing.start_soon(outbox.publish, batch)
                 nursery.cancel_scope.cancel()
         finally:
-            with contextlib.suppress(OSError):  # of a connection that is lost anyway
-                await outbox.client.close()
+            if began:
+                with contextlib.suppress(OSError):  # of a connection that is lost anyway
+                    await outbox.client.close()
     if problem:
         print(problem, file=sys.stderr)
         return 2
@@ -362,4 +374,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with OneLineErrors():
+        sys.exit(main())

@@ -5,6 +5,7 @@ Python finds this package because it is in the folder of the script that is run.
 
 from __future__ import annotations
 
+from .ending import OneLineErrors
 from .event_loops import add_backend_option, run_on
 from .reporting import (
     Look,
@@ -20,6 +21,7 @@ from .stopping import stop_on_signal
 
 __all__ = [
     "Look",
+    "OneLineErrors",
     "Rate",
     "add_backend_option",
     "announce",

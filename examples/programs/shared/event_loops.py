@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -17,7 +18,12 @@ def add_backend_option(parser: argparse.ArgumentParser) -> None:
 
 
 def run_on(backend: str, function: Callable[..., Awaitable[T]], *arguments: object) -> T:
-    """Run an async function on asyncio, Trio or uvloop; return what it returns."""
+    """Run an async function on asyncio, Trio or uvloop; return what it returns.
+
+    Raises:
+        ModuleNotFoundError: The event loop is not installed.
+    """
+    importlib.import_module(backend)
     return anyio.run(
         function,
         *arguments,
