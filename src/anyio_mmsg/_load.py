@@ -33,7 +33,7 @@ def _load() -> tuple[Any, str, bool]:
 
 
 def _try() -> tuple[Any, str, bool]:
-    """Return what `_load` does, without what the environment asks for."""
+    """Return the same as `_load`, whatever the environment asks for."""
     if sys.implementation.name != "cpython":
         return None, f"it is for CPython alone, and this is {platform_name()}", False
     found: Any = None
@@ -41,10 +41,10 @@ def _try() -> tuple[Any, str, bool]:
     try:
         found = import_module("anyio_mmsg._compiled")
     except ModuleNotFoundError:
-        pass  # there is no such file
-    except Exception as error:  # the loader's, or the module's own, whatever it is
+        pass  # nothing was built
+    except Exception as error:  # of the loader, or of the module itself
         words = str(error)
-    if getattr(found, "__file__", None) is None:  # else it is the folder of its sources
+    if getattr(found, "__file__", None) is None:  # nothing, or the folder of the C sources
         return None, *_why_not(words)
     sources = getattr(found, "sources", "")
     if sources != (expected_fingerprint(_FOLDER / "_compiled") or sources):
@@ -54,7 +54,7 @@ def _try() -> tuple[Any, str, bool]:
 
 
 def platform_name() -> str:
-    """Return how this implementation of Python calls itself, such as PyPy."""
+    """Return the name of this Python implementation, such as PyPy."""
     import platform
 
     return platform.python_implementation()

@@ -57,8 +57,8 @@
     "When the network card took the packet in, in nanoseconds by its own clock, or None.\n" \
     "\n" \
     "For sockets on which the program has asked for it: SO_TIMESTAMPING with\n" \
-    "SOF_TIMESTAMPING_RX_HARDWARE and SOF_TIMESTAMPING_RAW_HARDWARE (Linux), on a card that\n" \
-    "can. The clock is the card's, of whatever epoch, unless something sets it (PTP).\n" \
+    "SOF_TIMESTAMPING_RX_HARDWARE and SOF_TIMESTAMPING_RAW_HARDWARE (Linux), on a card that can\n" \
+    "do it. The clock is the card's own; its epoch is arbitrary unless something sets it (PTP).\n" \
     "\n" \
     "Raises:\n" \
     "    ValueError: As for `timestamp`."

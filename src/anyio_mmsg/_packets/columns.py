@@ -24,14 +24,14 @@ _NOWHERE = bytes(16)
 class Columns:
     """All packets that a batch held, as arrays with a row for each, oldest first.
 
-    What `PacketBatch.columns` returns. The members are memoryviews, C-contiguous and read-only,
+    What `PacketBatch.columns` returns. Its attributes are memoryviews, C-contiguous and read-only,
     which numpy, pyarrow, polars, `array` and `struct` read without a copy. ``len(columns)`` is
     the number of packets, n.
 
     Attributes:
         data: Format "B", shape (n, width): row i begins with packet i. What follows its size in
-            the row is undefined. A view as `Packet.data` is: it raises ValueError after a
-            release of any of its packets, and what was made of it (a numpy array) doesn't notice.
+            the row is undefined. A view, as `Packet.data` is: after a release of any of its
+            packets it raises ValueError, but an array that was made of it (numpy) doesn't notice.
         sizes: Format "I", shape (n,): the bytes of each row that are the packet's.
         wire_sizes: Format "I", shape (n,): bytes of each packet as it was sent; above `sizes`
             where it was cut, equal where the platform does not report it.

@@ -194,8 +194,8 @@ class Packet(_Fields):
         """When the network card took the packet in, in nanoseconds by its own clock, or None.
 
         For sockets on which the program has asked for it: SO_TIMESTAMPING with
-        SOF_TIMESTAMPING_RX_HARDWARE and SOF_TIMESTAMPING_RAW_HARDWARE (Linux), on a card that
-        can. The clock is the card's, of whatever epoch, unless something sets it (PTP).
+        SOF_TIMESTAMPING_RX_HARDWARE and SOF_TIMESTAMPING_RAW_HARDWARE (Linux), on a card that can
+        do it. The clock is the card's own; its epoch is arbitrary unless something sets it (PTP).
 
         Raises:
             ValueError: As for `timestamp`.

@@ -38,16 +38,15 @@ def batched_loop_factory(
         loop.run_until_complete(main())
 
     `create_datagram_endpoint` takes all arguments that asyncio's takes, and calls the protocol as
-    `serve_protocol` says; so what is sent goes out a little later, and errors of it come a little
-    later, than by asyncio's transport. Two things more:
+    `serve_protocol` says; so datagrams go out, and their errors are reported, a little later than
+    by asyncio's transport. Two things more:
 
     - A protocol whose class has a method ``datagrams_received(datagrams)`` gets a list of
       ``(bytes, address)`` by one call, instead of a `datagram_received` for each.
     - ``transport.sendto_many(pairs)`` takes an iterable of ``(data, addr)``.
 
     As under asyncio, an error that leaves nothing to serve goes to the loop's exception handler,
-    unless it is an OSError, and to `connection_lost`. A datagram that is empty is sent on each
-    Python.
+    unless it is an OSError, and to `connection_lost`. Empty datagrams are sent on every Python.
 
     Args:
         base: A class of event loops that can watch sockets: `asyncio.SelectorEventLoop`, which is

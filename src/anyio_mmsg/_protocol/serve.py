@@ -30,7 +30,7 @@ async def serve_protocol(
 ) -> None:
     """Serve an `asyncio.DatagramProtocol` by batches, on asyncio or uvloop.
 
-    In the place of `loop.create_datagram_endpoint`, with the protocol as it is::
+    Use it in place of `loop.create_datagram_endpoint`, with the protocol as it is::
 
         sock = await open_udp_socket("127.0.0.1", 9999)
         async with anyio.create_task_group() as tasks:
@@ -82,7 +82,7 @@ async def serve_protocol(
       raises it.
 
     An exception that the protocol raises goes to the loop's exception handler, and serving goes
-    on; so asyncio does it, while uvloop's own transport would close. KeyboardInterrupt and
+    on, as under asyncio; uvloop's own transport would close. KeyboardInterrupt and
     SystemExit go through the loop, as they do there. If the program then goes on with its loop,
     so does the transport: what waits is sent, each error is reported, and `close` ends it; at
     most the datagram or the call that was interrupted is lost.

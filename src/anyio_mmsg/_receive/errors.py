@@ -28,8 +28,9 @@ def recv_errors_nowait(
 ) -> list[IcmpError]:
     """Return what the network has reported about packets that were sent by a socket.
 
-    Never waits. What this returns is not raised by a receive function too. `recv_mmsg` and
-    `PacketReceiver` read the same queue, so use this where nobody receives, or before that.
+    Never waits. An error that this returns is not raised by a receive function as well.
+    `recv_mmsg` and `PacketReceiver` read the same queue, so use this where nobody receives, or
+    before that.
 
     Args:
         sock: A socket that was opened or configured with ``icmp_errors=True``, nonblocking.

@@ -109,15 +109,15 @@ async def send_mmsg(
             unavailable here; a payload is above what a datagram can carry (65,507 bytes over
             IPv4, 65,527 over IPv6), or not contiguous; an address is of another family than the
             socket, out of range, or a name; a packet, or its view, was released; a packet to be
-            answered from its destination came without it; its options are impossible. The message
-            has the packet's index. Or
-            `source` or `ecn` is invalid, or impossible on this socket or platform. Nothing was
-            sent.
+            answered from its destination came without it; or its options are impossible. For these
+            the message has the packet's index. Or `source` or `ecn` is invalid, or impossible on
+            this socket or platform. Nothing was sent.
         UnusableSocketError: The socket is closed, or was closed meanwhile. It is an
             `anyio.ClosedResourceError`, and an OSError; it has the result so far.
         anyio.BusyResourceError: Something other than these functions waits for the socket to be
             writable. Nothing more was sent; `result` says what was.
-        OSError: The system does not let the event loop wait for the socket; the same.
+        OSError: The system does not let the event loop wait for the socket; `result` says what was
+            sent.
     """
     controls = None
     usual = (

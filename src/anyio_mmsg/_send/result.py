@@ -145,7 +145,7 @@ class UnusableSocketError(ClosedResourceError, OSError):
     """The socket was closed, or its descriptor is not a socket (EBADF, ENOTSOCK).
 
     Attributes:
-        result: What had become of the packets until then.
+        result: How far the send had got.
     """
 
     def __init__(self, number: int, message: str, result: SendResult | None = None) -> None:

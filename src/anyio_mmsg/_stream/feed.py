@@ -76,7 +76,7 @@ async def feed(
             `anyio.create_memory_object_stream` returns.
         ValueError: `overload` is unknown, "drop_oldest" has no `drop_from`, or a policy that drops
             a pool of one batch.
-        Exception: What `PacketReceiver.receive` raises, but for ClosedResourceError.
+        Exception: What `PacketReceiver.receive` raises, except ClosedResourceError.
     """
     if not isinstance(receiver, PacketReceiver):
         raise TypeError(f"receiver is a {_name(receiver)}, and has to be a PacketReceiver")

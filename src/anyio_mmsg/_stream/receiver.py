@@ -50,8 +50,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             with 64 slots, of 1232 bytes or for trains, and with room for control data if the
             socket was asked for some. One batch of it is always with the receiver.
         limit: The most packets of a batch, at least 1 and at most the capacity of the pool's
-            batches; None for that. With ``gro=True`` both count messages, which may be trains of
-            packets.
+            batches; None: that capacity. With ``gro=True`` both count messages, which may be
+            trains.
         linger: Seconds to wait for a fuller batch after its first packet. The task sleeps for
             half of it at a time, 1 to 5 ms, then takes what has come, which saves CPU time
             (``python -m benchmarks.linger``); a full batch may be that late. Where packets come
@@ -65,9 +65,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             goes on reading it.
 
     Raises:
-        TypeError: `sock` is not a `socket.socket`, `limit` not an int, `on_error` no function.
-        ValueError: `sock` is not a nonblocking datagram socket, `limit` below 1, `linger`
-            negative, `errors` unknown.
+        TypeError: `sock` is not a `socket.socket`, `limit` is not an int, or `on_error` is not
+            callable.
+        ValueError: `sock` is not a nonblocking datagram socket, `limit` is below 1, `linger` is
+            negative, or `errors` is unknown.
         anyio.ClosedResourceError: `sock` is closed.
     """
 
@@ -143,8 +144,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             anyio.BusyResourceError: Another task is receiving.
             anyio.EndOfStream: `stop` was called, and all that had arrived was handed out.
             anyio.ClosedResourceError: The receiver is closed, or was closed meanwhile.
-            OSError: One that does not pass; with ``errors="raise"`` any. Receiving can go on.
-            RuntimeError: Another event loop is running than the one that it has waited in first.
+            OSError: An error outside `TRANSIENT_ERRORS`; with ``errors="raise"`` any error.
+                Receiving can go on.
+            RuntimeError: It is called in another event loop than at its first wait.
         """
         active = None
         try:

@@ -34,7 +34,7 @@ class ReceiverStatistics:
             held by the receiver at its end, or in a batch that was dropped without being closed.
         unread: Packets that `PacketReceiver.aclose` found in the kernel and threw away. They are
             not in `packets`. 0 with ``count_unread=False``.
-        transient_errors: How many of each, by errno.
+        transient_errors: How many errors of each kind were counted, by errno.
         dropped_by_kernel: Packets, or with ``gro=True`` whole trains (so at least as many
             packets), that the kernel had no room for in the socket's buffer (or had
             to throw away for a bad checksum), since the receiver was made. None where the system

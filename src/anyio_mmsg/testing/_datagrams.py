@@ -75,8 +75,8 @@ class Datagram:
         timestamp: When the kernel took it in, in nanoseconds since the epoch.
         hardware_timestamp: When the network card took it in, in nanoseconds by its clock.
         destination: The address that it was sent to, of the same kind as `address`.
-        interface: The index of the interface where it came in. The kernel says it together with
-            the destination; 1 if only that is given.
+        interface: The index of the interface where it came in. The kernel reports it with the
+            destination; 1 if only the destination is given.
         ecn: Its ECN codepoint, 0 to 3.
         hop_limit: What is left of its TTL or hop limit, 0 to 255.
         segment_size: For batches with ``gro=True``: `data` is a train, packets of this many

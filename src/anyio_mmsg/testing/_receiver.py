@@ -56,8 +56,8 @@ class ScriptedReceiver(PacketReceiver):
       which nothing more comes. If `receive` is cancelled meanwhile, the next one calls it again.
 
     After the last step the receiver ends as by `stop`: `receive` raises `anyio.EndOfStream`, and
-    `stopped` is true. Somebody may call `stop` before: then what comes before the next step that
-    waits has arrived and is handed out, and the rest never comes.
+    `stopped` is true. If `stop` is called earlier, packets before the next step that waits have
+    arrived and are handed out; the rest never comes.
 
     What only a kernel knows is None in its `ReceiverStatistics`: `dropped_by_kernel`, and the
     buffer. It has no typed attributes.
@@ -71,8 +71,8 @@ class ScriptedReceiver(PacketReceiver):
         count_unread: As for `PacketReceiver`.
 
     Raises:
-        TypeError: A step is nothing of that; a packet of it is wrong. With its index. Otherwise
-            as for `PacketReceiver`.
+        TypeError: A step is none of these, or a packet in it has the wrong type; the message has
+            its index. Otherwise as for `PacketReceiver`.
         ValueError: A packet can't be a datagram, or the pool's batches have no room for its
             control data, or for trains; with its index. Otherwise as for `PacketReceiver`.
     """

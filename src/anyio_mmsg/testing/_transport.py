@@ -21,7 +21,7 @@ class ScriptedTransport(DrivenTransport):
     """The transport of an `asyncio.DatagramProtocol` that is tested without a socket.
 
     It is the one that `serve_protocol` gives, so the order of calls, flow control, closing and
-    errors are the same; a test stands where the socket and the network are. No event loop is
+    errors are the same; the test takes the place of the socket and the network. No event loop is
     needed, unless the protocol needs one::
 
         class Capitals(asyncio.DatagramProtocol):
@@ -53,13 +53,13 @@ class ScriptedTransport(DrivenTransport):
     Args:
         protocol: The protocol. Its `connection_made` is called.
         sockname: What ``get_extra_info("sockname")`` returns.
-        peername: The peer of a connected socket. Packets whose sender the test does not say come
-            from there, and `sendto` takes no other address. None: it is not connected.
+        peername: The peer of a connected socket. Packets without a sender come from there, and
+            `sendto` takes no other address. None: it is not connected.
         extra: More for `get_extra_info`, such as a socket of your own, by name.
 
     Attributes:
-        sent: What the protocol has sent, ``(data, address)`` pairs in order. A list of the
-            test's, which may clear it.
+        sent: What the protocol has sent, ``(data, address)`` pairs in order. The test may clear
+            the list.
 
     Raises:
         TypeError: `protocol` is not a datagram protocol.
@@ -179,8 +179,8 @@ class ScriptedTransport(DrivenTransport):
             script: The steps.
 
         Raises:
-            TypeError: A step is nothing of that, or a packet of it wrong; with its index. Nothing
-                was played.
+            TypeError: A step is none of these, or a packet in it has the wrong type; the message
+                has its index. Nothing was played.
             ValueError: A packet can't be a datagram; likewise.
             Exception: What the protocol, or a function, has raised. The rest is not played.
         """
