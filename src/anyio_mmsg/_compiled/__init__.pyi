@@ -6,7 +6,6 @@ from typing import Any, SupportsIndex, final
 from weakref import ref
 
 from .._packets.batch import PacketBatch
-from .._packets.packet import Control
 from .._packets.packet import Packet as Packet
 from .._packets.slots import Slots as Slots
 from .._receive.engine import Engine
@@ -54,7 +53,6 @@ class Recvmmsg:
         slots: Slots,
         decode: Mapping[bytes, Any],
         families: frozenset[Any],
-        controls: Mapping[bytes, Control],
         ancillary: bool,
     ) -> Recvmmsg: ...
     def takes(self, family: int, /) -> bool: ...

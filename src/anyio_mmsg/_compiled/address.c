@@ -1,4 +1,4 @@
-/* Addresses of senders in Python's form: the twin of `decode_sockaddr` in _system/sockaddr.py, for
+/* Addresses in Python's form: the twin of `decode_sockaddr` in _system/sockaddr.py, for
  * the families whose addresses anybody can forge in any number. */
 
 #include "compiled.h"
@@ -21,6 +21,22 @@ put_byte(char *at, unsigned int number)
     }
     *at++ = (char)('0' + number % 10);
     return at;
+}
+
+PyObject *
+inet_host(const unsigned char *raw, size_t size)
+{
+    char host[INET6_ADDRSTRLEN], *at = host;
+    size_t i;
+    if (size == 16) {
+        inet_ntop(AF_INET6, raw, host, sizeof(host)); /* can't fail: there is room */
+        return PyUnicode_FromString(host);
+    }
+    for (i = 0; i < 4; i++) {
+        at = put_byte(at, raw[i]);
+        *at++ = '.';
+    }
+    return PyUnicode_FromStringAndSize(host, at - 1 - host);
 }
 
 /* A tuple of its own references, NULL for none; NULL and an error if one is missing. */
@@ -52,25 +68,15 @@ inet_address(const unsigned char *raw, uint32_t length)
     memcpy(&family, raw, sizeof(family));
     memcpy(&port, raw + 2, sizeof(port));
     if (family == AF_INET && length >= 16) { /* with the padding */
-        char host[INET_ADDRSTRLEN], *at = host;
-        PyObject *parts[2];
-        int i;
-        for (i = 4; i < 8; i++) {
-            at = put_byte(at, raw[i]);
-            *at++ = '.';
-        }
-        parts[0] = PyUnicode_FromStringAndSize(host, at - 1 - host);
-        parts[1] = PyLong_FromLong(ntohs(port));
+        PyObject *parts[2] = {inet_host(raw + 4, 4), PyLong_FromLong(ntohs(port))};
         return pack(parts, 2);
     }
     if (family == AF_INET6 && length >= 28) {
-        char host[INET6_ADDRSTRLEN];
         uint32_t flowinfo, scope_id;
         PyObject *parts[4];
         memcpy(&flowinfo, raw + 4, sizeof(flowinfo));
         memcpy(&scope_id, raw + 24, sizeof(scope_id));
-        inet_ntop(AF_INET6, raw + 8, host, sizeof(host)); /* can't fail: there is room */
-        parts[0] = PyUnicode_FromString(host);
+        parts[0] = inet_host(raw + 8, 16);
         parts[1] = PyLong_FromLong(ntohs(port));
         parts[2] = PyLong_FromUnsignedLong(ntohl(flowinfo));
         parts[3] = PyLong_FromUnsignedLong(scope_id); /* in the host's order, unlike the rest */

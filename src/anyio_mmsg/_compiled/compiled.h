@@ -164,18 +164,17 @@ enum control { HARDWARE_TIMESTAMP = -2, TIMESTAMP, DESTINATION, INTERFACE, ECN, 
 typedef struct {
     PyObject_HEAD
     State *state;
-    PyObject *decode;       /* a mapping from sockaddrs, as bytes, to addresses */
-    PyObject *families;     /* a frozenset: the families whose addresses it decodes */
-    PyObject *controls;     /* a mapping from control data without its timestamp to a tuple */
-    PyObject *memory;       /* that of its Slots */
-    Py_buffer buffer;       /* an export of it: what the iovecs point into */
-    void *headers;          /* struct mmsghdr, by slot */
-    void *iovecs;           /* struct iovec, by slot */
-    unsigned char *names;   /* SOCKADDR_SIZE bytes, by slot */
-    unsigned char *control; /* CONTROL_SIZE bytes, by slot; NULL: no control data is read */
-    PyObject *block;        /* what `controls` gave last, or NULL */
-    size_t block_size;      /* bytes of its key, */
-    unsigned char block_key[CONTROL_SIZE]; /* and these: most packets have the same as the last */
+    PyObject *decode;           /* a mapping from sockaddrs, as bytes, to addresses */
+    PyObject *families;         /* a frozenset: the families whose addresses it decodes */
+    PyObject *memory;           /* that of its Slots */
+    Py_buffer buffer;           /* an export of it: what the iovecs point into */
+    void *headers;              /* struct mmsghdr, by slot */
+    void *iovecs;               /* struct iovec, by slot */
+    unsigned char *names;       /* SOCKADDR_SIZE bytes, by slot */
+    unsigned char *control;     /* CONTROL_SIZE bytes, by slot; NULL: no control data is read */
+    PyObject *host;             /* the last one that control data was decoded to, or NULL, */
+    size_t host_size;           /* 4 or 16, */
+    unsigned char host_key[16]; /* and its bytes: most packets have the same as the last */
     Py_ssize_t capacity;
     Py_ssize_t used; /* no slot from here on was used since its header was armed */
     PyObject *error; /* the OSError that ended the last fill, or None */
@@ -330,6 +329,8 @@ PyObject *slots_timestamps(Slots *self, PyObject *ignored);
 /* The address of an AF_INET or AF_INET6 sockaddr: a new reference, or NULL and an error; NULL
  * without one for another family, and for one that is cut short. Runs no Python. */
 PyObject *inet_address(const unsigned char *raw, uint32_t length);
+/* The text of an IPv4 host of 4 bytes, or an IPv6 one of 16. Runs no Python. */
+PyObject *inet_host(const unsigned char *raw, size_t size);
 /* kept.c */
 int kept_add_types(PyObject *module, State *state);
 /* again.c */

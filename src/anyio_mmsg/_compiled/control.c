@@ -1,9 +1,6 @@
-/* Control data of received messages: the part that is read in C. The rest is decoded in Python, by
- * _system/control.py, and remembered there by its bytes.
- *
- * The kernel writes timestamps, which differ from packet to packet, before the data that is mostly
- * the same. The bytes lie in `Recvmmsg.control`, which that object owns; a slot's bytes are valid
- * until the slot is filled again.
+/* Control data of received messages, decoded when somebody asks: the twin of _system/control.py and
+ * _system/stamps.py. The bytes lie in `Recvmmsg.control`, which that object owns; a slot's bytes are
+ * valid until the slot is filled again. Nothing here runs Python.
  */
 
 #include "compiled.h"
@@ -48,35 +45,57 @@ slots_timestamps(Slots *self, PyObject *Py_UNUSED(ignored))
 #define TIMESTAMPNS_NEW 64
 #define TIMESTAMPING_NEW 65
 
+/* linux/in.h and in6.h, of which not each C library has all. */
+#define TOS 1
+#define TTL 2
+#define PKTINFO 8
+#define PKTINFO6 50
+#define HOPLIMIT6 52
+#define TCLASS6 67
+
 static const struct msghdr *
 header_of(const Recvmmsg *self, Py_ssize_t slot)
 {
     return &((const struct mmsghdr *)self->headers)[slot].msg_hdr;
 }
 
-/* The first message, or NULL. CMSG_FIRSTHDR looks at msg_controllen, what the kernel wrote; an
- * odd one can't lead beyond the buffer, since it is compared with what was armed. */
-static struct cmsghdr *
+/* The message that begins at an offset, if all of it lies before the end of what the kernel wrote;
+ * or NULL. */
+static const struct cmsghdr *
+message_at(const struct msghdr *header, size_t at)
+{
+    const struct cmsghdr *message = (const void *)((const char *)header->msg_control + at);
+    size_t left = at > header->msg_controllen ? 0 : header->msg_controllen - at;
+    if (left < sizeof(*message) || message->cmsg_len < CMSG_LEN(0) || message->cmsg_len > left) {
+        return NULL;
+    }
+    return message;
+}
+
+/* The first message, or NULL. An odd msg_controllen can't lead beyond the buffer, since it is
+ * compared with what was armed. */
+static const struct cmsghdr *
 first_message(const struct msghdr *header)
 {
     if (header->msg_control == NULL || header->msg_controllen > CONTROL_SIZE) {
         return NULL;
     }
-    return CMSG_FIRSTHDR(header);
+    return message_at(header, 0);
+}
+
+/* The next message, or NULL: unlike CMSG_NXTHDR of some C libraries also one that ends without
+ * what would fill up its last word. */
+static const struct cmsghdr *
+next_message(const struct msghdr *header, const struct cmsghdr *message)
+{
+    size_t at = (size_t)((const char *)message - (const char *)header->msg_control);
+    return message_at(header, at + CMSG_ALIGN(message->cmsg_len));
 }
 
 static size_t
 bytes_in(const struct cmsghdr *message)
 {
-    return message->cmsg_len < CMSG_LEN(0) ? 0 : message->cmsg_len - CMSG_LEN(0);
-}
-
-/* Whether all of a message lies before the end of what the kernel wrote. */
-static int
-is_whole(const struct msghdr *header, const struct cmsghdr *message)
-{
-    size_t at = (size_t)((const char *)message - (const char *)header->msg_control);
-    return message->cmsg_len >= CMSG_LEN(0) && message->cmsg_len <= header->msg_controllen - at;
+    return message->cmsg_len - CMSG_LEN(0);
 }
 
 void
@@ -85,9 +104,9 @@ control_close_files(const Recvmmsg *self, int fd, Py_ssize_t first, Py_ssize_t c
     Py_ssize_t slot;
     for (slot = first; slot < first + count; slot++) {
         const struct msghdr *header = header_of(self, slot);
-        struct cmsghdr *message;
-        for (message = first_message(header); message != NULL && is_whole(header, message);
-             message = CMSG_NXTHDR((struct msghdr *)header, message)) {
+        const struct cmsghdr *message;
+        for (message = first_message(header); message != NULL;
+             message = next_message(header, message)) {
             size_t at;
             int file, family = 0;
             socklen_t size = sizeof(family);
@@ -108,10 +127,10 @@ int
 control_segment(const Recvmmsg *self, Py_ssize_t slot)
 {
     const struct msghdr *header = header_of(self, slot);
-    struct cmsghdr *message;
+    const struct cmsghdr *message;
     int lost = (header->msg_flags & MSG_CTRUNC) != 0;
-    for (message = first_message(header); message != NULL && is_whole(header, message);
-         message = CMSG_NXTHDR((struct msghdr *)header, message)) {
+    for (message = first_message(header); message != NULL;
+         message = next_message(header, message)) {
         if (message->cmsg_level == IPPROTO_UDP && message->cmsg_type == UDP_GRO
             && bytes_in(message) >= sizeof(int)) {
             int size;
@@ -130,16 +149,15 @@ typedef struct {
     const struct cmsghdr *arrival; /* seconds and a rest */
     long long scale;               /* nanoseconds in a unit of the rest */
     const struct cmsghdr *three;   /* of SO_TIMESTAMPING: by the kernel, unused, by the card */
-    size_t length;                 /* bytes of all of these, with what fills them up */
 } Stamps;
 
 static Stamps
 stamps_in(const struct msghdr *header)
 {
-    Stamps stamps = {NULL, 1, NULL, 0};
-    struct cmsghdr *message = first_message(header);
-    for (; message != NULL && is_whole(header, message) && message->cmsg_level == SOL_SOCKET;
-         message = CMSG_NXTHDR((struct msghdr *)header, message)) {
+    Stamps stamps = {NULL, 1, NULL};
+    const struct cmsghdr *message = first_message(header);
+    for (; message != NULL && message->cmsg_level == SOL_SOCKET;
+         message = next_message(header, message)) {
         size_t size = bytes_in(message);
         int type = message->cmsg_type;
         if (type == TIMESTAMPNS_NEW || type == TIMESTAMPNS_OLD || type == TIMESTAMP_NEW
@@ -157,7 +175,6 @@ stamps_in(const struct msghdr *header)
         else if (type != TIMESTAMPING_PKTINFO) {
             break;
         }
-        stamps.length = Py_MIN(stamps.length + CMSG_SPACE(size), header->msg_controllen);
     }
     return stamps;
 }
@@ -217,39 +234,113 @@ nanoseconds(const struct cmsghdr *message, size_t count, size_t which, long long
     return sum_of(wide[0], wide[1], scale);
 }
 
-/* Some bytes, decoded: a new reference, or NULL and an error. */
-static PyObject *
-block_of(Recvmmsg *self, const char *start, size_t length)
+/* What control data says, except stamps; see `Control` in _packets/packet.py. */
+typedef struct {
+    const unsigned char *destination, *local; /* into the control data; NULL: it does not say */
+    size_t destination_size, local_size;      /* 4 or 16 */
+    int64_t interface;                        /* 0 if `knows_interface` is not set */
+    int ecn, hop_limit;
+    char knows_interface, knows_ecn, knows_hop_limit;
+} Said;
+
+/* A number that comes as 1 byte or as an int; returns whether there is one. */
+static char
+number_in(const struct cmsghdr *message, int *number)
 {
-    unsigned char copy[CONTROL_SIZE]; /* decoding may run Python, which may fill the slot again */
-    PyObject *key, *block;
-    if (self->block != NULL && self->block_size == length
-        && memcmp(self->block_key, start, length) == 0) {
-        return Py_NewRef(self->block);
+    const unsigned char *data = CMSG_DATA((struct cmsghdr *)message);
+    size_t size = bytes_in(message);
+    if (size >= sizeof(*number)) {
+        memcpy(number, data, sizeof(*number));
     }
-    memcpy(copy, start, length);
-    key = PyBytes_FromStringAndSize((const char *)copy, (Py_ssize_t)length);
-    if (key == NULL) {
-        return NULL;
+    else if (size > 0) {
+        *number = data[0];
     }
-    block = PyObject_GetItem(self->controls, key);
-    Py_DECREF(key);
-    if (block != NULL) {
-        memcpy(self->block_key, copy, length);
-        self->block_size = length;
-        Py_XSETREF(self->block, Py_NewRef(block)); /* a tuple of str and int: no Python runs */
+    return size > 0;
+}
+
+/* As `decode` in _system/control.py, with its rules for a dual-stack socket, which says both. */
+static Said
+said_in(const struct msghdr *header)
+{
+    Said said;
+    const struct cmsghdr *message;
+    memset(&said, 0, sizeof(said));
+    for (message = first_message(header); message != NULL;
+         message = next_message(header, message)) {
+        const unsigned char *data = CMSG_DATA((struct cmsghdr *)message);
+        size_t size = bytes_in(message);
+        int is_ipv4 = message->cmsg_level == IPPROTO_IP, type = message->cmsg_type;
+        if (!is_ipv4 && message->cmsg_level != IPPROTO_IPV6) {
+            continue;
+        }
+        if (is_ipv4 && type == PKTINFO && size >= 12) {
+            int32_t index;
+            memcpy(&index, data, sizeof(index));
+            said.interface = said.interface != 0 ? said.interface : index;
+            said.knows_interface = 1;
+            said.local = data + 4;
+            said.local_size = 4;
+            if (said.destination == NULL) {
+                said.destination = data + 8;
+                said.destination_size = 4;
+            }
+        }
+        else if (!is_ipv4 && type == PKTINFO6 && size >= 20) {
+            uint32_t index;
+            memcpy(&index, data + 16, sizeof(index));
+            said.interface = index;
+            said.knows_interface = 1;
+            said.destination = data;
+            said.destination_size = 16;
+            if (said.local == NULL) {
+                said.local = data;
+                said.local_size = 16;
+            }
+        }
+        else if (type == (is_ipv4 ? TOS : TCLASS6)) {
+            said.knows_ecn = number_in(message, &said.ecn);
+        }
+        else if (type == (is_ipv4 ? TTL : HOPLIMIT6)) {
+            said.knows_hop_limit = number_in(message, &said.hop_limit);
+        }
     }
-    return block;
+    return said;
+}
+
+/* The text of a host: a new reference, None for NULL. */
+static PyObject *
+host_of(Recvmmsg *self, const unsigned char *raw, size_t size)
+{
+    if (raw == NULL) {
+        Py_RETURN_NONE;
+    }
+    if (self->host == NULL || self->host_size != size || memcmp(self->host_key, raw, size) != 0) {
+        PyObject *host = inet_host(raw, size);
+        if (host == NULL) {
+            return NULL;
+        }
+        memcpy(self->host_key, raw, size);
+        self->host_size = size;
+        Py_XSETREF(self->host, host); /* a str: no Python runs */
+    }
+    return Py_NewRef(self->host);
+}
+
+static PyObject *
+number_or_none(char is_known, int64_t number)
+{
+    if (!is_known) {
+        Py_RETURN_NONE;
+    }
+    return PyLong_FromLongLong(number);
 }
 
 PyObject *
 control_attribute(Recvmmsg *self, Py_ssize_t slot, enum control which)
 {
     const struct msghdr *header = header_of(self, slot);
-    Stamps stamps = stamps_in(header);
-    const char *start = (const char *)header->msg_control + stamps.length;
-    size_t length = first_message(header) == NULL ? 0 : header->msg_controllen - stamps.length;
-    PyObject *block, *value;
+    Stamps stamps;
+    Said said;
     if (header->msg_flags & MSG_CTRUNC) {
         PyErr_Format(PyExc_ValueError,
                      "the control data of this packet was cut: it had more than the %d bytes "
@@ -257,22 +348,29 @@ control_attribute(Recvmmsg *self, Py_ssize_t slot, enum control which)
                      CONTROL_SIZE);
         return NULL;
     }
-    if (which == TIMESTAMP && stamps.arrival != NULL) {
-        return nanoseconds(stamps.arrival, 1, 0, stamps.scale);
-    }
     if (which == TIMESTAMP || which == HARDWARE_TIMESTAMP) {
+        stamps = stamps_in(header);
+        if (which == TIMESTAMP && stamps.arrival != NULL) {
+            return nanoseconds(stamps.arrival, 1, 0, stamps.scale);
+        }
         if (stamps.three == NULL) {
             Py_RETURN_NONE;
         }
         return nanoseconds(stamps.three, 3, which == TIMESTAMP ? 0 : 2, 1);
     }
-    block = block_of(self, start, length);
-    if (block == NULL) {
-        return NULL;
+    said = said_in(header);
+    switch (which) {
+    case DESTINATION:
+        return host_of(self, said.destination, said.destination_size);
+    case INTERFACE:
+        return number_or_none(said.knows_interface, said.interface);
+    case ECN:
+        return number_or_none(said.knows_ecn, said.ecn & 3);
+    case HOP_LIMIT:
+        return number_or_none(said.knows_hop_limit, said.hop_limit);
+    default:
+        return host_of(self, said.local, said.local_size);
     }
-    value = PySequence_GetItem(block, which);
-    Py_DECREF(block);
-    return value;
 }
 
 #endif

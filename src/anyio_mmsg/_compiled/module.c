@@ -8,7 +8,7 @@
  *   kept.c         what receives leave for the next one, as fields      Linux
  *   again.c        a receive that is like the last one                  Linux
  *   recvmmsg.c     Recvmmsg: fills slots by recvmmsg(2)                 Linux
- *   address.c      addresses of senders, decoded                        Linux
+ *   address.c      addresses, decoded                                   Linux
  *   control.c      control data of received messages, decoded           Linux
  *   sendmmsg.c     Sendmmsg: sends pairs, packets or a ring             Linux
  *   outgoing.c     headers of packets to be sent, before the first send Linux

@@ -164,10 +164,7 @@ packet_control(Packet *self, void *closure)
     if (self->source != NULL && Py_TYPE(self->source) == state->recvmmsg) {
         Recvmmsg *engine = (Recvmmsg *)self->source;
         if (engine->ancillary) {
-            Py_INCREF(engine); /* Python that decodes may release the packet, and drop it */
-            value = control_attribute(engine, self->slot, which);
-            Py_DECREF(engine);
-            return value;
+            return control_attribute(engine, self->slot, which);
         }
         PyErr_SetString(PyExc_ValueError, NO_CONTROL);
         return NULL;
@@ -177,7 +174,7 @@ packet_control(Packet *self, void *closure)
         PyErr_SetString(PyExc_ValueError, NO_CONTROL);
         return NULL;
     }
-    source = Py_NewRef(self->source); /* as above */
+    source = Py_NewRef(self->source); /* Python that decodes may release the packet */
     value = PyObject_CallMethod(PyTuple_GET_ITEM(source, 0),
                                 which == TIMESTAMP            ? "timestamp"
                                 : which == HARDWARE_TIMESTAMP ? "hardware_timestamp"

@@ -27,19 +27,18 @@
 static PyObject *
 recvmmsg_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"slots", "decode", "families", "controls", "ancillary", NULL};
+    static char *names[] = {"slots", "decode", "families", "ancillary", NULL};
     State *state = state_of_type(type);
     Recvmmsg *self;
     Slots *slots;
-    PyObject *decode, *families, *controls;
+    PyObject *decode, *families;
     int ancillary;
     struct mmsghdr *headers;
     struct iovec *iovecs;
     Py_ssize_t i;
     if (state == NULL
-        || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO!Op", names, state->slots, &slots,
-                                        &decode, &PyFrozenSet_Type, &families, &controls,
-                                        &ancillary)) {
+        || !PyArg_ParseTupleAndKeywords(args, kwargs, "O!OO!p", names, state->slots, &slots,
+                                        &decode, &PyFrozenSet_Type, &families, &ancillary)) {
         return NULL;
     }
     self = (Recvmmsg *)type->tp_alloc(type, 0);
@@ -50,7 +49,6 @@ recvmmsg_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->error = Py_NewRef(Py_None);
     self->decode = Py_NewRef(decode);
     self->families = Py_NewRef(families);
-    self->controls = Py_NewRef(controls);
     self->ancillary = (char)ancillary;
     self->memory = Py_NewRef(slots->memory);
     self->capacity = slots->capacity;
@@ -97,8 +95,7 @@ recvmmsg_dealloc(Recvmmsg *self)
     PyMem_Free(self->control);
     Py_XDECREF(self->decode);
     Py_XDECREF(self->families);
-    Py_XDECREF(self->controls);
-    Py_XDECREF(self->block);
+    Py_XDECREF(self->host);
     Py_XDECREF(self->error);
     PyBuffer_Release(&self->buffer);
     Py_XDECREF(self->memory);

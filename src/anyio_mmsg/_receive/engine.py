@@ -11,7 +11,6 @@ from anyio import BusyResourceError
 from .._load import module
 from .._packets import Slots
 from .._system.addresses import ADDRESSES
-from .._system.control import CONTROLS
 from .._system.platform import (
     ASK_FOR_FLAGS,
     RECEIVE_FLAGS,
@@ -196,7 +195,7 @@ def engine_for(slots: Slots, sock: socket.socket) -> Engine:
 
 def batch_engine(slots: Slots) -> Any:
     """Return a new engine for `slots` that calls recvmmsg(2); only where there is `Recvmmsg`."""
-    return Recvmmsg(slots, ADDRESSES, _DECODED, CONTROLS, slots.ancillary)
+    return Recvmmsg(slots, ADDRESSES, _DECODED, slots.ancillary)
 
 
 def adopt(slots: Slots, kind: object, engine: Engine) -> Engine:

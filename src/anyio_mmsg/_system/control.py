@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterable
-from typing import Any
 
 from .._packets.packet import Control
 from .stamps import Ancillary as Ancillary
@@ -34,7 +33,7 @@ def _number(data: bytes) -> int | None:
 
 
 def decode(messages: Iterable[Ancillary]) -> Control:
-    """Decode control messages, except timestamps."""
+    """Decode control messages, except timestamps. The compiled twin is in _compiled/control.c."""
     destination = interface = ecn = hop_limit = local = None
     for level, kind, data in messages:
         if (level, kind) == (SOL_IP, IP_PKTINFO) and len(data) >= 12:
@@ -89,17 +88,17 @@ def split(raw: bytes) -> list[Ancillary]:
     return messages
 
 
-class ControlCache(dict[Any, Control]):
-    """Decoded control data without timestamps, by its bytes or by a tuple of its messages.
+class ControlCache(dict[tuple[Ancillary, ...], Control]):
+    """Decoded control data without timestamps, by its messages.
 
     A dict, since a hit then costs no call into Python. Emptied when it is full: senders choose
-    some of these values.
+    some of these values. The compiled module decodes them each time.
     """
 
-    def __missing__(self, key: bytes | tuple[Ancillary, ...]) -> Control:
+    def __missing__(self, key: tuple[Ancillary, ...]) -> Control:
         if len(self) >= CACHE_SIZE:
             self.clear()
-        control = self[key] = decode(split(key) if isinstance(key, bytes) else key)
+        control = self[key] = decode(key)
         return control
 
 

@@ -20,7 +20,7 @@ from anyio_mmsg._packets.slots import LOST
 from anyio_mmsg._packets.slots import Slots as PlainSlots
 from anyio_mmsg._receive.recvfrom_into import RecvfromInto
 from anyio_mmsg._system.addresses import ADDRESSES
-from anyio_mmsg._system.control import CONTROL_SIZE, CONTROLS
+from anyio_mmsg._system.control import CONTROL_SIZE
 from anyio_mmsg._system.sockaddr import FAMILIES, decode_sockaddr
 from anyio_mmsg._system.stamps import arrival_of, hardware_of
 
@@ -261,7 +261,7 @@ class Filled(Ring):
 
             self.kernel, (_, self.raised) = scripted()
             known = frozenset(FAMILIES)
-            self.engine: Any = Recvmmsg(self.slots, ADDRESSES, known, CONTROLS, shape.ancillary)
+            self.engine: Any = Recvmmsg(self.slots, ADDRESSES, known, shape.ancillary)
         else:
             self.engine = Portable(self.slots)
 
