@@ -126,6 +126,6 @@ RATIOS: tuple[Ratio, ...] = (
         "send-ours",
         "send-sendto",
         (1.3,),
-        (2.43,),
+        (1.2,),
     ),
 )

@@ -60,10 +60,12 @@ OF_C_ALONE = {
     "DENSE",  # of copies: Python has the system provide all of them page by page
     "DONT_FRAGMENT6",  # Python reads no option by its number here
     "FITS_EACH_PATH",  # where batches are cut: Python sends one packet a call
+    "KEPT_ROOM",  # memory that is used again
     "MOST_CONTROL",  # of a message's memory
     "MOST_MESSAGES",  # of a call
     "MOST_SPARES",  # objects that are kept for the next packets
     "RECENT_SIZE",  # of an entry's memory
+    "RECENT_SOCKETS",  # likewise: Python has a dict
 }
 
 # Messages of checks that Python's own types make, or that no use of a public name meets.
@@ -78,7 +80,8 @@ SAID_BY_C_ALONE = {
     "another thread is receiving into this batch; a batch belongs to one event loop's thread",
     # wrong arguments, which nothing in this package gives
     "Sendmmsg takes 6 to 8 positional arguments",
-    "a list or slots, and a dict of sockaddrs",
+    "% is not in __slots__",
+    "a list, a tuple or slots, and a dict of sockaddrs",
     "a payload of % bytes",
     "a sender of another family",
     "a sockaddr is up to 128 bytes",
@@ -93,7 +96,6 @@ SAID_BY_C_ALONE = {
     "too little memory for a copy",
     "not a pair",
     "send takes a socket, a result, and whether to go on",
-    "send takes the arguments of send_mmsg, and `keep`",
     "the view of a packet was released",
     "there is no such slot",
     "these are the slots of another engine",

@@ -287,7 +287,7 @@ def test_a_list_that_changes_while_it_is_read(inet: Family) -> None:
     [
         (),
         (SendFailure, [], {}, INET, 1),
-        (SendFailure, (), {}, INET, 1, False),
+        (SendFailure, set(), {}, INET, 1, False),
         (SendFailure, [], [], INET, 1, False),
         (SendFailure, [], {}, "2", 1, False),
         (SendFailure, [], {}, INET, None, False),

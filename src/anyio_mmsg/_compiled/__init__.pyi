@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, SupportsIndex, final
+from typing import Any, NoReturn, SupportsIndex, final
 from weakref import ref
 
 from .._packets.batch import PacketBatch
@@ -102,11 +102,24 @@ class Shortcut:
         result: type[SendResult],
         failure: type[tuple[int, OSError]],
         kind: type[socket.socket],
+        batch: type[PacketBatch],
+        course: type[Any],
+        refused: Any,
         known: dict[int, Any],
         asked: dict[int, Any],
-        batch: type[PacketBatch],
         learn: Callable[[socket.socket], object],
+        refuse: Callable[..., NoReturn],
+        conclude: Callable[..., SendResult],
+        nothing: object,
         /,
     ) -> Shortcut: ...
     def usable(self, /, *arguments: Any) -> bool: ...
     def send(self, /, *arguments: Any) -> SendResult | Sendmmsg | None: ...
+    def nowait(self, /, *arguments: Any, **named: Any) -> Any: ...
+
+@final
+class Entry:
+    def __new__(cls, function: Callable[..., Any], step: Callable[..., Any], /) -> Entry: ...
+    def __call__(self, /, *arguments: Any, **named: Any) -> Any: ...
+    def __get__(self, owner: Any, kind: type[Any] | None = None, /) -> Any: ...
+    def __reduce__(self) -> str: ...

@@ -29,22 +29,6 @@ is_none(PyObject *thing)
     return thing == NULL || thing == Py_None;
 }
 
-static int
-refers_to(PyObject *reference, PyObject *thing)
-{
-    if (reference == NULL || !PyWeakref_Check(reference)) {
-        return 0;
-    }
-#if PY_VERSION_HEX >= 0x030D0000
-    PyObject *found = NULL;
-    (void)PyWeakref_GetRef(reference, &found); /* fails for what is no reference */
-    Py_XDECREF(found);                         /* compared only, and the caller has `thing` */
-    return found == thing;
-#else
-    return thing != Py_None && PyWeakref_GetObject(reference) == thing; /* None if it is dead */
-#endif
-}
-
 /* Whether a ring was filled from this socket before, and nothing is left over: with `again` filled in,
  * to be dropped by the caller in any case. */
 static int

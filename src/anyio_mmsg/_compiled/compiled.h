@@ -265,6 +265,38 @@ int descriptor_of(const State *state, PyObject *sock, int *fd);
 /* The state of the module that made a type, or one of its bases; NULL and an error. */
 State *state_of_type(PyTypeObject *type);
 
+/* module.c: where objects of a class made in Python keep an attribute that is in its `__slots__`, in
+ * bytes; -1 and an error. What C asks for at each call is read there, by `at_slot`, from objects of
+ * exactly this class: the class in Python stays the only one. */
+Py_ssize_t slot_of_class(PyTypeObject *type, const char *name);
+
+/* The attribute there: NULL if it was never set. */
+static inline PyObject **
+at_slot(PyObject *thing, Py_ssize_t offset)
+{
+    return (PyObject **)((char *)thing + offset);
+}
+
+/* Whether a thing is a weak reference to an object that the caller has. */
+static inline int
+refers_to(PyObject *reference, PyObject *thing)
+{
+    if (reference == NULL || !PyWeakref_Check(reference)) {
+        return 0;
+    }
+#if PY_VERSION_HEX >= 0x030D0000
+    PyObject *found = NULL;
+    (void)PyWeakref_GetRef(reference, &found); /* fails for what is no reference */
+    Py_XDECREF(found);                         /* compared only, and the caller has `thing` */
+    return found == thing;
+#else
+    return thing != Py_None && PyWeakref_GetObject(reference) == thing; /* None if it is dead */
+#endif
+}
+
+/* entry.c */
+int entry_add_type(PyObject *module);
+
 /* packet.c */
 int packet_add_types(PyObject *module, State *state);
 /* Have a packet be in another state. */

@@ -16,6 +16,8 @@
  *   runs.c         runs of packets, for segmentation offload            Linux
  *   struck.c       sends that an earlier packet's error strikes         Linux
  *   shortcut.c     Shortcut: the usual send by one step                 Linux
+ *   courses.c      what is known of the sockets that it sends by        Linux
+ *   entry.c        Entry: a public function whose usual call is in C    every platform
  *   compiled.h     what these files share
  *   sendmmsg.h     what the files that send share
  *   docstrings.h   what `help()` shows, written from the Python twins
@@ -53,6 +55,25 @@ descriptor_of(const State *state, PyObject *sock, int *fd)
     *fd = (int)PyLong_AsLong(number);
     Py_DECREF(number);
     return *fd == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+Py_ssize_t
+slot_of_class(PyTypeObject *type, const char *name)
+{
+    PyObject *found = PyObject_GetAttrString((PyObject *)type, name);
+    const PyMemberDef *member = NULL;
+    Py_ssize_t offset = -1;
+    if (found != NULL && Py_TYPE(found) == &PyMemberDescr_Type) {
+        member = ((PyMemberDescrObject *)found)->d_member;
+    }
+    if (member != NULL && member->type == T_OBJECT_EX) {
+        offset = member->offset;
+    }
+    else if (found != NULL) {
+        PyErr_Format(PyExc_TypeError, "%s is not in __slots__", name);
+    }
+    Py_XDECREF(found);
+    return offset;
 }
 
 /* The fingerprint of these C files, which setup.py gives: _load.py compares it. */
@@ -96,7 +117,8 @@ compiled_exec(PyObject *module)
         PyErr_NoMemory();
         return -1;
     }
-    if (packet_add_types(module, state) < 0 || slots_add_types(module, state) < 0) {
+    if (entry_add_type(module) < 0 || packet_add_types(module, state) < 0
+        || slots_add_types(module, state) < 0) {
         return -1;
     }
 #ifdef __linux__

@@ -262,19 +262,55 @@ lay_item(Laying *laying, Py_ssize_t i, PyObject *item)
     return done;
 }
 
-/* Fill in the items of a list: packets; or, if there is a payload, addresses to send it to. */
+/* Begin packet `i`. */
+static void
+lay_header(Sendmmsg *self, Py_ssize_t i)
+{
+    struct mmsghdr *header = &self->headers[i];
+    memset(header, 0, sizeof(*header));
+    header->msg_hdr.msg_iov = &self->iovecs[i];
+    header->msg_hdr.msg_iovlen = 1;
+    self->held[i].data = self->held[i].name = NULL;
+    self->laid = i + 1;
+}
+
+/* Fill in packet `i` if it is as most are: bytes, to the address of the one before. Runs no Python. */
 static int
-lay_list(Laying *laying, PyObject *list, PyObject *data)
+lay_like_last(Laying *laying, Py_ssize_t i, PyObject *item)
+{
+    PyObject *data;
+    if (!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 2
+        || PyTuple_GET_ITEM(item, 1) != laying->address || laying->address == NULL) {
+        return 0;
+    }
+    data = PyTuple_GET_ITEM(item, 0);
+    if (!PyBytes_CheckExact(data) || PyBytes_GET_SIZE(data) > laying->most) {
+        return 0;
+    }
+    (void)lay_bytes(laying->self, i, data);
+    lay_name(laying->self, i, laying->name, laying->length);
+    return 1;
+}
+
+/* Fill in the items of a list or a tuple: packets; or, if there is a payload, addresses to send it
+ * to. */
+static int
+lay_items(Laying *laying, PyObject *items, PyObject *data)
 {
     Py_ssize_t i, count = laying->self->count;
     for (i = 0; i < count; i++) {
         PyObject *item;
         int done;
-        if (PyList_GET_SIZE(list) != count) { /* encoding an address may run anything */
+        if (PySequence_Fast_GET_SIZE(items) != count) { /* encoding an address may run anything */
             PyErr_SetString(PyExc_RuntimeError, "the packets changed while they were read");
             return -1;
         }
-        item = Py_NewRef(PyList_GET_ITEM(list, i));
+        item = PySequence_Fast_GET_ITEM(items, i);
+        lay_header(laying->self, i);
+        if (data == NULL && lay_like_last(laying, i, item)) {
+            continue;
+        }
+        Py_INCREF(item);
         if (data == NULL) {
             done = lay_item(laying, i, item);
         }
@@ -309,6 +345,7 @@ lay_ring(Laying *laying, Slots *slots)
         Packet *packet = live_at(slots, place);
         Recvmmsg *lazy = recvmmsg_of(slots, place.slot);
         int done;
+        lay_header(self, i);
         if (packet != NULL && view_is_dead(packet->data)) {
             PyErr_SetString(PyExc_ValueError, "the view of a packet was released");
             return -1;
@@ -332,39 +369,48 @@ lay_ring(Laying *laying, Slots *slots)
     return 0;
 }
 
+/* Have room for the headers of all packets, their iovecs, and the references that keep their memory
+ * alive, in one piece. */
+static int
+lay_room(Sendmmsg *self)
+{
+    const size_t each = sizeof(*self->headers) + sizeof(*self->iovecs) + sizeof(*self->held);
+    size_t count = (size_t)self->count;
+    if (self->room.packets < self->count) {
+        PyMem_Free(self->room.headers);
+        self->room.packets = 0;
+        self->room.headers = count > PY_SSIZE_T_MAX / each ? NULL : PyMem_Malloc(count * each);
+        if (self->room.headers == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        self->room.packets = self->count;
+    }
+    self->headers = (struct mmsghdr *)self->room.headers;
+    self->iovecs = (struct iovec *)(self->headers + count);
+    self->held = (Held *)(self->iovecs + count);
+    return 0;
+}
+
 int
 sendmmsg_lay(Sendmmsg *self, PyObject *packets, PyObject *sockaddrs, int family, Py_ssize_t most,
              PyObject *data, int each)
 {
     Laying laying = {self, sockaddrs, family, most, NULL, NULL, 0, each};
-    struct mmsghdr *header;
-    struct iovec *iovec;
-    Py_ssize_t i;
-    char *memory;
     int done, is_ring = Py_TYPE(packets) == self->state->slots;
-    if (!PyDict_Check(sockaddrs) || (!is_ring && !PyList_CheckExact(packets))) {
-        PyErr_SetString(PyExc_TypeError, "a list or slots, and a dict of sockaddrs");
+    if (!PyDict_Check(sockaddrs)
+        || !(is_ring || PyList_CheckExact(packets) || PyTuple_CheckExact(packets))) {
+        PyErr_SetString(PyExc_TypeError, "a list, a tuple or slots, and a dict of sockaddrs");
         return -1;
     }
-    self->count = is_ring ? ((Slots *)packets)->held : PyList_GET_SIZE(packets);
+    self->count = is_ring ? ((Slots *)packets)->held : PySequence_Fast_GET_SIZE(packets);
     if (self->count == 0) {
         return 0;
     }
-    /* One piece for the headers, the iovecs, and the references that keep their memory alive. */
-    memory = PyMem_Calloc((size_t)self->count,
-                          sizeof(*self->headers) + sizeof(*self->iovecs) + sizeof(*self->held));
-    if (memory == NULL) {
-        PyErr_NoMemory();
+    if (lay_room(self) < 0) {
         return -1;
     }
-    self->headers = header = (struct mmsghdr *)memory;
-    self->iovecs = iovec = (struct iovec *)(self->headers + self->count);
-    self->held = (Held *)(self->iovecs + self->count);
-    for (i = 0; i < self->count; i++) {
-        header[i].msg_hdr.msg_iov = &iovec[i];
-        header[i].msg_hdr.msg_iovlen = 1;
-    }
-    done = is_ring ? lay_ring(&laying, (Slots *)packets) : lay_list(&laying, packets, data);
+    done = is_ring ? lay_ring(&laying, (Slots *)packets) : lay_items(&laying, packets, data);
     Py_XDECREF(laying.address);
     return done;
 }

@@ -18,23 +18,32 @@
  * for its header and 8 for the UDP header). */
 #define MOST_BYTES 65507
 
-Runs *
-runs_make(const Sendmmsg *self)
+int
+runs_make(Sendmmsg *self)
 {
     size_t most = (size_t)Py_MIN(self->count, MOST_MESSAGES);
     size_t control_size = SEGMENT_SPACE + (self->controls == NULL ? 0 : MOST_CONTROL);
-    Runs *runs = PyMem_Malloc(sizeof(*runs)
-                              + most
-                                    * (sizeof(*runs->headers) + sizeof(*runs->wholes)
-                                       + control_size + sizeof(*runs->lengths)));
-    if (runs != NULL) {
-        runs->headers = (struct mmsghdr *)(runs + 1);
-        runs->wholes = (struct iovec *)(runs->headers + most);
-        runs->controls = (char *)(runs->wholes + most);
-        runs->control_size = control_size;
-        runs->lengths = (int *)(runs->controls + most * control_size);
+    Runs *runs = self->room.runs;
+    if (runs != NULL && (size_t)runs->room >= most && runs->control_size == control_size) {
+        return 0; /* made before, perhaps for another send */
     }
-    return runs;
+    PyMem_Free(runs);
+    runs = PyMem_Malloc(sizeof(*runs)
+                        + most
+                              * (sizeof(*runs->headers) + sizeof(*runs->wholes) + control_size
+                                 + sizeof(*runs->lengths)));
+    self->room.runs = runs;
+    if (runs == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    runs->room = (Py_ssize_t)most;
+    runs->headers = (struct mmsghdr *)(runs + 1);
+    runs->wholes = (struct iovec *)(runs->headers + most);
+    runs->controls = (char *)(runs->wholes + most);
+    runs->control_size = control_size;
+    runs->lengths = (int *)(runs->controls + most * control_size);
+    return 0;
 }
 
 /* Have a run cut into segments of a size: a message behind the control data that its header points
@@ -93,7 +102,7 @@ run_length(const Sendmmsg *self, Py_ssize_t first, Py_ssize_t stop, size_t *byte
 int
 runs_lay(Sendmmsg *self)
 {
-    Runs *runs = self->runs;
+    Runs *runs = self->room.runs;
     Py_ssize_t at = self->handled, stop = at + Py_MIN(self->count - at, MOST_MESSAGES);
     int count = 0;
     while (at < stop) {

@@ -7,7 +7,7 @@
  *   payloads in a ring           a reference to its Slots, whose packets are pinned
  *   names                        a reference to the bytes, or to the engine that has them
  *   control data                 a reference to the bytes, or to the tuple of them
- *   headers, iovecs, runs        this object, which owns them
+ *   headers, iovecs, runs        this object, which owns them (`Room`)
  *
  * The caller of `send` has a reference to this object for as long as the system call lasts, and
  * `busy` keeps other threads from it meanwhile. The kernel keeps no pointer.
@@ -24,26 +24,33 @@
 
 #include "sendmmsg.h"
 
-/* Let go of all that was kept. Code that this runs finds nothing here any more. */
+void
+room_free(Room *room)
+{
+    PyMem_Free(room->headers);
+    PyMem_Free(room->runs);
+    memset(room, 0, sizeof(*room));
+}
+
+/* Let go of all that was kept, but the room. Code that this runs finds nothing here any more. */
 static void
 sendmmsg_drop(Sendmmsg *self)
 {
-    Py_ssize_t i, count = self->count, exports = self->exports;
-    struct mmsghdr *headers = self->headers;
+    Py_ssize_t i, laid = self->laid, exports = self->exports;
     Held *held = self->held;
+    Room room = self->room; /* where `held` is: taken away meanwhile */
     Py_buffer *buffers = self->buffers;
     Slots *slots = self->slots;
-    Runs *runs = self->runs;
     PyObject *controls = self->controls;
     self->headers = NULL;
     self->iovecs = NULL;
     self->held = NULL;
+    self->laid = 0;
     self->buffers = NULL;
     self->exports = 0;
     self->slots = NULL;
-    self->runs = NULL;
     self->controls = NULL;
-    PyMem_Free(runs);
+    memset(&self->room, 0, sizeof(self->room));
     for (i = 0; i < exports; i++) {
         PyBuffer_Release(&buffers[i]);
     }
@@ -52,12 +59,12 @@ sendmmsg_drop(Sendmmsg *self)
         slots->pins--;
         Py_DECREF(slots);
     }
-    for (i = 0; held != NULL && i < count; i++) {
+    for (i = 0; i < laid; i++) {
         Py_XDECREF(held[i].data);
         Py_XDECREF(held[i].name);
     }
-    PyMem_Free(headers); /* and the iovecs, and `held` */
     Py_XDECREF(controls);
+    self->room = room;
 }
 
 /* The same when there may be an error, which stays. */
@@ -68,6 +75,13 @@ drop_keeping_error(Sendmmsg *self)
     PyErr_Fetch(&type, &error, &trace);
     sendmmsg_drop(self);
     PyErr_Restore(type, error, trace);
+}
+
+void
+sendmmsg_end(Sendmmsg *self)
+{
+    drop_keeping_error(self);
+    room_free(&self->room);
 }
 
 /* What errors refer to, above all frames, may lead back to this object. */
@@ -92,7 +106,7 @@ sendmmsg_dealloc(Sendmmsg *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    sendmmsg_drop(self);
+    sendmmsg_end(self);
     Py_XDECREF(self->failure);
     Py_XDECREF(self->failures);
     type->tp_free((PyObject *)self);
@@ -100,31 +114,38 @@ sendmmsg_dealloc(Sendmmsg *self)
 }
 
 Sendmmsg *
-sendmmsg_new(State *state, PyObject *failure, PyObject *packets, const Course *course,
-             PyObject *data, PyObject *controls, int *has_options)
+sendmmsg_new(State *state, PyObject *failure)
 {
     Sendmmsg *self = (Sendmmsg *)state->sendmmsg->tp_alloc(state->sendmmsg, 0);
-    int done;
-    if (self == NULL) {
-        return NULL;
+    if (self != NULL) {
+        self->state = state;
+        self->failure = Py_NewRef(failure);
     }
-    PyObject_GC_UnTrack(self); /* until it is whole, code that is run here does not find it */
-    self->state = state;
-    self->failure = Py_NewRef(failure);
+    return self;
+}
+
+int
+sendmmsg_begin(Sendmmsg *self, PyObject *packets, const Course *course, PyObject *data,
+               PyObject *controls)
+{
+    int done;
+    Py_CLEAR(self->failures);
+    self->count = self->handled = 0;
+    self->code = 0;
+    self->refused = 0;
     self->gso = course->gso;
     self->reports = course->reports;
+    self->busy = 1; /* code that is run here may find this object by gc.get_objects() */
     done = sendmmsg_lay(self, packets, course->sockaddrs, course->family, course->most, data,
                         PyTuple_CheckExact(controls));
     if (done == 0) {
         done = sendmmsg_lay_control(self, controls);
     }
-    *has_options = done > 0;
+    self->busy = 0;
     if (done != 0) {
-        Py_DECREF(self);
-        return NULL;
+        drop_keeping_error(self);
     }
-    PyObject_GC_Track(self);
-    return self;
+    return done;
 }
 
 /* Sendmmsg(failure, packets, sockaddrs, family, most, flags, data=<one payload for addresses>,
@@ -138,8 +159,8 @@ sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *na
     Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
     Course course;
     long flags;
-    int has_options;
-    PyObject *self;
+    int done;
+    Sendmmsg *self;
     if (state == NULL) {
         return NULL;
     }
@@ -156,10 +177,17 @@ sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *na
     }
     course.gso = (flags & 1) != 0;
     course.reports = (flags & 2) != 0;
-    self = (PyObject *)sendmmsg_new(state, args[0], args[1], &course,
-                                    nargs > 6 && args[6] != Py_None ? args[6] : NULL,
-                                    nargs > 7 ? args[7] : Py_None, &has_options);
-    return self == NULL && has_options && !PyErr_Occurred() ? Py_NewRef(Py_None) : self;
+    self = sendmmsg_new(state, args[0]);
+    if (self == NULL) {
+        return NULL;
+    }
+    done = sendmmsg_begin(self, args[1], &course, nargs > 6 && args[6] != Py_None ? args[6] : NULL,
+                          nargs > 7 ? args[7] : Py_None);
+    if (done != 0) {
+        Py_DECREF(self);
+        return done > 0 ? Py_NewRef(Py_None) : NULL;
+    }
+    return (PyObject *)self;
 }
 
 /* Call sendmmsg without the GIL; return what it returned, or -errno. */
@@ -184,9 +212,9 @@ send_next(Sendmmsg *self, int fd, int *run)
     int i, sent, packets = 0, count = (int)Py_MIN(self->count - self->handled, MOST_MESSAGES);
     *run = 1;
     if (self->gso) {
-        headers = self->runs->headers;
+        headers = self->room.runs->headers;
         count = runs_lay(self);
-        *run = self->runs->lengths[0];
+        *run = self->room.runs->lengths[0];
     }
     if (self->reports) {
         count = struck_none(self, fd, headers, count);
@@ -196,7 +224,7 @@ send_next(Sendmmsg *self, int fd, int *run)
         return sent == 0 ? -EAGAIN : sent;
     }
     for (i = 0; self->gso && i < sent; i++) {
-        packets += self->runs->lengths[i];
+        packets += self->room.runs->lengths[i];
     }
     self->handled += self->gso ? packets : sent;
     return sent;
@@ -254,8 +282,7 @@ send_all(Sendmmsg *self, int fd)
             PyErr_SetString(PyExc_RuntimeError, "this send is over");
             return -1;
         }
-        if (self->gso && self->runs == NULL && (self->runs = runs_make(self)) == NULL) {
-            PyErr_NoMemory();
+        if (self->gso && runs_make(self) < 0) {
             return -1;
         }
         sent = send_next(self, fd, &run);
@@ -296,12 +323,19 @@ send_all(Sendmmsg *self, int fd)
     return 0;
 }
 
+static PyObject *
+in_use(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "another thread is in this send");
+    return NULL;
+}
+
 int
 sendmmsg_run(Sendmmsg *self, int fd, int keep)
 {
     int code;
     if (self->busy) {
-        PyErr_SetString(PyExc_RuntimeError, "another thread is in this send");
+        (void)in_use();
         return -1;
     }
     code = fd < 0 ? EBADF : send_all(self, fd);
@@ -326,6 +360,9 @@ sendmmsg_send(Sendmmsg *self, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     }
     code = sendmmsg_run(self, fd, args[2] == Py_True);
+    if (self->headers == NULL) {
+        room_free(&self->room);
+    }
     return code < 0 ? NULL : PyLong_FromLong(code);
 }
 
@@ -334,7 +371,12 @@ static PyObject *
 sendmmsg_rest(Sendmmsg *self, PyObject *Py_UNUSED(ignored))
 {
     Py_ssize_t i, count = self->headers == NULL ? 0 : self->count - self->handled;
-    PyObject *datas = PyList_New(count), *names = PyList_New(count), *both = NULL;
+    PyObject *datas, *names, *both = NULL;
+    if (self->busy) {
+        return in_use();
+    }
+    datas = PyList_New(count);
+    names = PyList_New(count);
     for (i = 0; datas != NULL && names != NULL && i < count; i++) {
         const struct iovec *iovec = &self->iovecs[self->handled + i];
         const struct msghdr *header = &self->headers[self->handled + i].msg_hdr;
@@ -360,10 +402,9 @@ static PyObject *
 sendmmsg_release(Sendmmsg *self, PyObject *Py_UNUSED(ignored))
 {
     if (self->busy) {
-        PyErr_SetString(PyExc_RuntimeError, "another thread is in this send");
-        return NULL;
+        return in_use();
     }
-    sendmmsg_drop(self);
+    sendmmsg_end(self);
     Py_RETURN_NONE;
 }
 

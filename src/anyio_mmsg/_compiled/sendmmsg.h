@@ -1,4 +1,4 @@
-/* What sendmmsg.c, outgoing.c, sendcontrol.c and runs.c share. */
+/* What the files share that send; module.c has the map. */
 
 #ifndef ANYIO_MMSG_SENDMMSG_H
 #define ANYIO_MMSG_SENDMMSG_H
@@ -20,6 +20,7 @@ typedef struct {
 /* Packets by runs: those of one run are one message, which the kernel or the device cuts. The
  * arrays lie behind it, in one piece of memory. */
 typedef struct {
+    Py_ssize_t room; /* messages that fit in */
     struct mmsghdr *headers;
     struct iovec *wholes; /* of a run that lies in one piece */
     char *controls;       /* with the size of segments, `control_size` bytes for each */
@@ -27,26 +28,37 @@ typedef struct {
     int *lengths;         /* in packets */
 } Runs;
 
+/* Memory for headers, which one send after another can use. */
+typedef struct {
+    char *headers;      /* owned: for `packets`, with their iovecs and `Held`; or NULL */
+    Py_ssize_t packets; /* that fit in */
+    Runs *runs;         /* owned: for segmentation offload, made when it is used; or NULL */
+} Room;
+
+/* Packets whose room is kept for the next send: 26 KB of it. Arbitrary: twice the usual batch. */
+#define KEPT_ROOM 128
+
 /* One send: headers for packets, and how many of them were handled. */
 typedef struct {
     PyObject_HEAD
     State *state;
-    PyObject *failure;       /* the class of what is reported of a packet that was refused */
-    PyObject *failures;      /* owned: a list of those, or NULL; it stays when the send is over */
-    Py_ssize_t count;        /* packets */
-    Py_ssize_t handled;      /* of them sent or refused */
-    struct mmsghdr *headers; /* by packet; first in the one piece of memory */
+    PyObject *failure;  /* the class of what is reported of a packet that was refused */
+    PyObject *failures; /* owned: a list of those, or NULL; it stays when the send is over */
+    Py_ssize_t count;   /* packets */
+    Py_ssize_t handled; /* of them sent or refused */
+    Room room;
+    struct mmsghdr *headers; /* by packet, in `room`, as the next two; NULL: the send is over */
     struct iovec *iovecs;    /* by packet */
     Held *held;              /* by packet */
+    Py_ssize_t laid;         /* packets that `held` was begun for */
     Py_buffer *buffers; /* exports of payloads that are not bytes, `exports` of `count`; or NULL */
     Py_ssize_t exports;
     Slots *slots;       /* the ring that is pinned, or NULL */
     PyObject *kept;     /* borrowed: the last Recvmmsg that `held` got */
     PyObject *controls; /* owned: control data, see sendcontrol.c; NULL: packets have none */
-    Runs *runs;         /* for segmentation offload, made when it is used */
     int code;           /* what ended the send of a Shortcut */
     char gso;           /* whether to use that */
-    char busy;          /* a thread is in the system call */
+    char busy;          /* a thread is in the system call, or fills in headers */
     char reports;       /* whether the network's errors come by the socket's error queue */
     char refused;       /* whether the system refuses the call */
 } Sendmmsg;
@@ -59,12 +71,48 @@ typedef struct {
     char gso, reports; /* as in Sendmmsg */
 } Course;
 
-/* sendmmsg.c: a new send; NULL without an error if packets have options that `controls` does not
- * have. `data` is one payload for addresses, or NULL; `controls` is for sendmmsg_lay_control. */
-Sendmmsg *sendmmsg_new(State *state, PyObject *failure, PyObject *packets, const Course *course,
-                       PyObject *data, PyObject *controls, int *has_options);
+/* Sockets whose `Known` is found at once; a power of two. An entry is overwritten by the next socket
+ * with its hash, so more sockets cost a look into a dict each. */
+#define RECENT_SOCKETS 64
+
+/* What is known of sockets. All objects are owned. */
+typedef struct {
+    PyObject *kind;       /* socket.socket: not a subclass, which may override methods */
+    PyTypeObject *course; /* Known */
+    PyObject *known;      /* a dict: `Known` by id of the socket, whose entry goes with it */
+    PyObject *asked;      /* a dict: by id, sockets whose errors come by the error queue */
+    PyObject *learn; /* makes the entry in `known` of a socket that can be used, or gives None */
+    PyObject *fileno, *gettimeout;    /* functions of sockets */
+    PyObject *recent[RECENT_SOCKETS]; /* those of `known` that were looked up last */
+    Py_ssize_t sock, family, most, sockaddrs, reports, segmentation; /* as by slot_of_class */
+} Courses;
+
+/* courses.c: -1 and an error. */
+int courses_make(Courses *self, PyObject *kind, PyObject *course, PyObject *known, PyObject *asked,
+                 PyObject *learn);
+int courses_traverse(Courses *self, visitproc visit, void *arg);
+void courses_clear(Courses *self);
+/* The `Known` of a socket of the kind, if it is nonblocking and can be used: a new reference. NULL,
+ * perhaps with an error. */
+PyObject *courses_known(Courses *self, PyObject *sock);
+/* Read a `Known`, which keeps what `course` has: 1, or 0 if there is something else in it, or -1 and
+ * an error. */
+int courses_read(Courses *self, PyObject *known, PyObject *sock, Course *course);
+/* The descriptor of a socket of the kind, -1 if it is closed; or -2 and an error. */
+int courses_descriptor(Courses *self, PyObject *sock);
+
+/* sendmmsg.c: a new send, of nothing yet. */
+Sendmmsg *sendmmsg_new(State *state, PyObject *failure);
+/* Begin a send by a new one, or by one that is over and that nobody else refers to. 0; 1 if packets
+ * have options that `controls` does not have; -1 and an error. `data` is one payload for addresses,
+ * or NULL; `controls` is for sendmmsg_lay_control. */
+int sendmmsg_begin(Sendmmsg *self, PyObject *packets, const Course *course, PyObject *data,
+                   PyObject *controls);
 /* Send what there is room for; return what `Sender.send` does, or -1 and an error. */
 int sendmmsg_run(Sendmmsg *self, int fd, int keep);
+/* End a send: let go of all that it keeps. An error that is set stays. */
+void sendmmsg_end(Sendmmsg *self);
+void room_free(Room *room);
 /* shortcut.c */
 int shortcut_add_type(PyObject *module);
 
@@ -87,13 +135,13 @@ int sendmmsg_lay_control(Sendmmsg *self, PyObject *controls);
 /* Whether two packets have the same control data. */
 int same_control(const Sendmmsg *self, Py_ssize_t one, Py_ssize_t other);
 
-/* runs.c: room for as many runs as one call takes; NULL: there is no memory. */
-Runs *runs_make(const Sendmmsg *self);
+/* runs.c: have room for as many runs as one call takes; -1 and an error. */
+int runs_make(Sendmmsg *self);
 /* Have a header for each run of packets from the next one on; return how many. */
 int runs_lay(Sendmmsg *self);
 
-/* How often a packet is sent again, after errors that may be others', before its last one counts
- * as its own. Between two calls hardly one other can arrive. */
+/* How often a packet is sent again after errors that may be another packet's, before the last error
+ * counts as its own. More than one such error hardly arrives between two calls. */
 #define MOST_STRUCK 4
 
 /* struck.c: take away an error that is pending, which would strike the next packet; its entry

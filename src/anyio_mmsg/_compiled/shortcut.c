@@ -1,12 +1,14 @@
-/* Shortcut: the usual send by one step, of a list or a batch without options. It checks the
+/* Shortcut: the usual send by one step, of a list, a tuple or a batch without options. It checks the
  * socket, fills in headers, makes the call and returns the result, as _send/functions.py and
- * _send/engine.py do for any send; they are the reference. Anything unusual is left to them before
+ * _send/engine.py do for any send; they are the reference. Anything unusual is left to them, before
  * anything was sent.
  */
 
 #include "compiled.h"
 
 #ifdef __linux__
+
+#include <errno.h>
 
 #include "sendmmsg.h"
 
@@ -15,49 +17,20 @@ typedef struct {
     State *state;
     PyTypeObject *result; /* SendResult */
     PyObject *failure;    /* SendFailure */
-    PyObject *kind;       /* socket.socket: not a subclass, which may override methods */
-    PyObject *known;      /* a dict: `Known` by id of the socket, whose entry goes with it */
-    PyObject *asked;      /* a dict: by id, sockets whose errors come by the error queue */
     PyTypeObject *batch;  /* PacketBatch */
-    PyObject *learn; /* makes the entry in `known` of a socket that can be used, or gives None */
-    PyObject *fileno, *gettimeout; /* functions of sockets */
-    PyObject *usual, *slots, *any; /* "usual", of a Known; "_slots", of a batch; "auto" */
+    PyObject *refused;    /* the class Refused */
+    PyObject *refuse;     /* refuse_usual: raises the error of a packet that can't be sent */
+    PyObject *conclude;   /* deals with what ended a send before all was sent */
+    PyObject *nothing;    /* NOTHING: the progress of a send that has not begun */
+    Courses courses;
+    /* The last send and its result, to be used again if nobody else refers to them; and memory that
+     * the last one had. A send that is under way has taken all this away. */
+    Sendmmsg *spare;
+    PyObject *spare_result;
+    Room room;
+    Py_ssize_t progress; /* of a SendResult, as by slot_of_class */
+    PyObject *slots, *any, *sendmmsg, *gso_name, *result_name; /* interned */
 } Shortcut;
-
-/* Shortcut(SendResult, SendFailure, socket.socket, known, asked, PacketBatch, learn) */
-static PyObject *
-shortcut_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
-{
-    PyObject *result, *failure, *kind, *known, *asked, *batch, *learn;
-    Shortcut *self;
-    if (!PyArg_ParseTuple(args, "O!OOO!O!O!O", &PyType_Type, &result, &failure, &kind,
-                          &PyDict_Type, &known, &PyDict_Type, &asked, &PyType_Type, &batch,
-                          &learn)) {
-        return NULL;
-    }
-    self = (Shortcut *)type->tp_alloc(type, 0);
-    if (self == NULL) {
-        return NULL;
-    }
-    self->state = state_of_type(type);
-    self->result = (PyTypeObject *)Py_NewRef(result);
-    self->failure = Py_NewRef(failure);
-    self->kind = Py_NewRef(kind);
-    self->known = Py_NewRef(known);
-    self->asked = Py_NewRef(asked);
-    self->batch = (PyTypeObject *)Py_NewRef(batch);
-    self->learn = Py_NewRef(learn);
-    self->fileno = PyObject_GetAttrString(kind, "fileno");
-    self->gettimeout = PyObject_GetAttrString(kind, "gettimeout");
-    self->usual = PyUnicode_InternFromString("usual");
-    self->slots = PyUnicode_InternFromString("_slots");
-    self->any = PyUnicode_InternFromString("auto");
-    if (self->state == NULL || self->fileno == NULL || self->gettimeout == NULL
-        || self->usual == NULL || self->slots == NULL || self->any == NULL) {
-        Py_CLEAR(self);
-    }
-    return (PyObject *)self;
-}
 
 static int
 shortcut_traverse(Shortcut *self, visitproc visit, void *arg)
@@ -65,14 +38,14 @@ shortcut_traverse(Shortcut *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->result);
     Py_VISIT(self->failure);
-    Py_VISIT(self->kind);
-    Py_VISIT(self->known);
-    Py_VISIT(self->asked);
     Py_VISIT(self->batch);
-    Py_VISIT(self->learn);
-    Py_VISIT(self->fileno);
-    Py_VISIT(self->gettimeout);
-    return 0;
+    Py_VISIT(self->refused);
+    Py_VISIT(self->refuse);
+    Py_VISIT(self->conclude);
+    Py_VISIT(self->nothing);
+    Py_VISIT(self->spare);
+    Py_VISIT(self->spare_result);
+    return courses_traverse(&self->courses, visit, arg);
 }
 
 static int
@@ -80,13 +53,14 @@ shortcut_clear(Shortcut *self)
 {
     Py_CLEAR(self->result);
     Py_CLEAR(self->failure);
-    Py_CLEAR(self->kind);
-    Py_CLEAR(self->known);
-    Py_CLEAR(self->asked);
     Py_CLEAR(self->batch);
-    Py_CLEAR(self->learn);
-    Py_CLEAR(self->fileno);
-    Py_CLEAR(self->gettimeout);
+    Py_CLEAR(self->refused);
+    Py_CLEAR(self->refuse);
+    Py_CLEAR(self->conclude);
+    Py_CLEAR(self->nothing);
+    Py_CLEAR(self->spare);
+    Py_CLEAR(self->spare_result);
+    courses_clear(&self->courses);
     return 0;
 }
 
@@ -96,198 +70,343 @@ shortcut_dealloc(Shortcut *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     (void)shortcut_clear(self);
-    Py_XDECREF(self->usual);
+    room_free(&self->room);
     Py_XDECREF(self->slots);
     Py_XDECREF(self->any);
+    Py_XDECREF(self->sendmmsg);
+    Py_XDECREF(self->gso_name);
+    Py_XDECREF(self->result_name);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
 
-/* The descriptor of a socket, -1 if it is closed; or -2 and an error. */
-static int
-descriptor(Shortcut *self, PyObject *sock)
-{
-    PyObject *number = PyObject_CallOneArg(self->fileno, sock);
-    long fd = number == NULL ? -2 : PyLong_AsLong(number);
-    Py_XDECREF(number);
-    return (int)fd;
-}
-
-/* What is known of a socket that can be used as usual, if it is open, and its id, a new reference. It
- * is borrowed, and kept by the socket's entry in `known`. NULL: it can't, or there is an error. */
+/* Shortcut(SendResult, SendFailure, socket.socket, PacketBatch, Known, Refused, known, asked, learn,
+ * refuse_usual, conclude, NOTHING) */
 static PyObject *
-known_of(Shortcut *self, PyObject *sock, PyObject **id)
+shortcut_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
 {
-    PyObject *timeout, *known;
-    int is_zero;
-    if ((PyObject *)Py_TYPE(sock) != self->kind) {
+    PyObject *result, *failure, *kind, *batch, *course, *refused, *known, *asked, *learn;
+    PyObject *refuse, *conclude, *nothing;
+    Shortcut *self;
+    if (!PyArg_ParseTuple(args, "O!OO!O!O!OO!O!OOOO", &PyType_Type, &result, &failure,
+                          &PyType_Type, &kind, &PyType_Type, &batch, &PyType_Type, &course,
+                          &refused, &PyDict_Type, &known, &PyDict_Type, &asked, &learn, &refuse,
+                          &conclude, &nothing)) {
         return NULL;
     }
-    timeout = PyObject_CallOneArg(self->gettimeout, sock);
-    if (timeout == NULL) {
+    self = (Shortcut *)type->tp_alloc(type, 0);
+    if (self == NULL) {
         return NULL;
     }
-    is_zero = PyFloat_CheckExact(timeout) && PyFloat_AS_DOUBLE(timeout) == 0.0;
-    Py_DECREF(timeout);
-    *id = is_zero ? PyLong_FromVoidPtr(sock) : NULL; /* as id() */
-    if (*id == NULL) {
-        return NULL;
+    self->state = state_of_type(type);
+    self->result = (PyTypeObject *)Py_NewRef(result);
+    self->failure = Py_NewRef(failure);
+    self->batch = (PyTypeObject *)Py_NewRef(batch);
+    self->refused = Py_NewRef(refused);
+    self->refuse = Py_NewRef(refuse);
+    self->conclude = Py_NewRef(conclude);
+    self->nothing = Py_NewRef(nothing);
+    if ((self->slots = PyUnicode_InternFromString("_slots")) == NULL
+        || (self->any = PyUnicode_InternFromString("auto")) == NULL
+        || (self->sendmmsg = PyUnicode_InternFromString("sendmmsg")) == NULL
+        || (self->gso_name = PyUnicode_InternFromString("gso")) == NULL
+        || (self->result_name = PyUnicode_InternFromString("result")) == NULL
+        || (self->progress = slot_of_class(self->result, "_progress")) < 0
+        || courses_make(&self->courses, kind, course, known, asked, learn) < 0) {
+        Py_CLEAR(self);
     }
-    known = PyDict_GetItemWithError(self->known, *id);
-    if (known == NULL && !PyErr_Occurred()) { /* its first send */
-        PyObject *learned = PyObject_CallOneArg(self->learn, sock);
-        if (learned != NULL && learned != Py_None) {
-            known = PyDict_GetItemWithError(self->known, *id);
-        }
-        Py_XDECREF(learned);
-    }
-    if (known == NULL) {
-        Py_CLEAR(*id);
-    }
-    return known;
+    return (PyObject *)self;
 }
 
-/* Read what is known of a socket: 1, or 0 if it is not as usual, or -1 and an error. `usual`, a new
- * reference, keeps what `course` has. */
-static int
-course_of(Shortcut *self, PyObject *known, PyObject *id, Course *course, PyObject **usual)
+/* Arguments of a usual send. `keep`: whether to go on later, as in `Sender.send`. */
+typedef struct {
+    PyObject *sock, *packets;
+    PyObject *result; /* a SendResult that was given, or None */
+    int gso, keep;
+} Call;
+
+/* What a call sends if it is usual: a list, a tuple, or the slots of a batch; a new reference, or NULL,
+ * perhaps with an error. */
+static PyObject *
+packets_of(Shortcut *self, const Call *call)
 {
-    int asked = 0;
-    *usual = PyObject_GetAttr(known, self->usual);
-    if (*usual == NULL || !PyTuple_CheckExact(*usual) || PyTuple_GET_SIZE(*usual) != 5) {
-        return *usual == NULL ? -1 : 0;
+    PyObject *slots, *refused = PyObject_GetAttr(self->refused, self->sendmmsg);
+    Py_XDECREF(refused); /* compared only */
+    if (refused != Py_False
+        || (call->result != Py_None && Py_TYPE(call->result) != self->result)) {
+        return NULL;
     }
-    course->sockaddrs = PyTuple_GET_ITEM(*usual, 0);
-    course->family = (int)PyLong_AsLong(PyTuple_GET_ITEM(*usual, 1));
-    course->most = PyLong_AsSsize_t(PyTuple_GET_ITEM(*usual, 2));
-    course->gso = PyTuple_GET_ITEM(*usual, 3) == Py_True;
-    course->reports = PyTuple_GET_ITEM(*usual, 4) == Py_True;
-    if (PyErr_Occurred()) {
+    if (PyList_CheckExact(call->packets) || PyTuple_CheckExact(call->packets)) {
+        return Py_NewRef(call->packets);
+    }
+    if (!PyObject_TypeCheck(call->packets, self->batch)) {
+        return NULL;
+    }
+    slots = PyObject_GetAttr(call->packets, self->slots);
+    if (slots != NULL && Py_TYPE(slots) != self->state->slots) { /* it is closed */
+        Py_CLEAR(slots);
+    }
+    return slots;
+}
+
+/* Take the spares, if nobody else refers to them: NULL if there is no spare send. */
+static Sendmmsg *
+take_spares(Shortcut *self, PyObject **result)
+{
+    Sendmmsg *spare = self->spare;
+    *result = self->spare_result;
+    self->spare = NULL;
+    self->spare_result = NULL;
+    if (*result != NULL && Py_REFCNT(*result) > 1) {
+        Py_CLEAR(*result); /* somebody has it */
+    }
+    if (*result != NULL) {
+        PyObject **progress = at_slot(*result, self->progress);
+        Py_XSETREF(*progress, NULL);
+    }
+    if (spare != NULL && Py_REFCNT(spare) > 1) {
+        Py_CLEAR(spare);
+    }
+    return spare;
+}
+
+/* Keep for the next send what this one had, if it is over; takes both references. */
+static void
+keep_spares(Shortcut *self, Sendmmsg *sender, PyObject *result)
+{
+    if (sender->headers == NULL && sender->room.packets <= KEPT_ROOM
+        && self->room.headers == NULL) {
+        self->room = sender->room;
+        memset(&sender->room, 0, sizeof(sender->room));
+    }
+    else if (sender->headers == NULL) {
+        room_free(&sender->room);
+    }
+    if (self->spare == NULL && self->spare_result == NULL) {
+        self->spare = sender;
+        self->spare_result = result;
+    }
+    else { /* a send in between, of a signal handler or a thread, has left its own */
+        Py_DECREF(sender);
+        Py_XDECREF(result);
+    }
+}
+
+/* Have the error that is set say which packet can't be sent. */
+static void
+refuse(Shortcut *self, const Call *call)
+{
+    PyObject *type, *error, *trace, *done;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    done = PyObject_CallFunctionObjArgs(self->refuse, call->sock, call->packets, call->result,
+                                        error, NULL);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(trace);
+    Py_XDECREF(done); /* it raises */
+}
+
+/* Fill in headers for packets to go out by a socket: 0, or 1 if that is not usual; or -1 and an error. */
+static int
+begin(Shortcut *self, Sendmmsg *sender, const Call *call, PyObject *known, PyObject *packets)
+{
+    Course course;
+    int done = courses_read(&self->courses, known, call->sock, &course);
+    if (done <= 0) {
+        return done < 0 ? -1 : 1;
+    }
+    course.gso = course.gso && call->gso;
+    sender->room = self->room;
+    memset(&self->room, 0, sizeof(self->room));
+    done = sendmmsg_begin(sender, packets, &course, NULL, Py_None);
+    if (done < 0
+        && (PyErr_ExceptionMatches(PyExc_TypeError) || PyErr_ExceptionMatches(PyExc_ValueError)
+            || PyErr_ExceptionMatches(PyExc_BufferError))) {
+        refuse(self, call);
+    }
+    return done;
+}
+
+/* Send by a send whose headers are filled in. 0, and `sender->code` says what ended it; or -1 and an
+ * error. `result`, which reads its progress, is what the call gave, or a new one if that is NULL. */
+static int
+run(Shortcut *self, Sendmmsg *sender, const Call *call, PyObject **result)
+{
+    PyObject **progress;
+    int fd;
+    if (*result == NULL) {
+        *result = self->result->tp_alloc(self->result, 0);
+        if (*result == NULL) {
+            return -1;
+        }
+    }
+    progress = at_slot(*result, self->progress);
+    Py_INCREF(sender);
+    Py_XSETREF(*progress, (PyObject *)sender);
+    /* Now: what was run since the checks may have closed it. */
+    fd = courses_descriptor(&self->courses, call->sock);
+    if (fd < -1) {
         return -1;
     }
-    if (!course->reports && PyDict_GET_SIZE(self->asked) > 0) {
-        asked = PyDict_Contains(self->asked, id);
-        course->reports = asked > 0;
-    }
-    return asked < 0 ? -1 : 1;
+    sender->code = sendmmsg_run(sender, fd, call->keep);
+    return sender->code < 0 ? -1 : 0;
 }
 
-/* Send, by a new Sendmmsg, which `result` or a new result reads: a SendResult if all is done, else
- * the Sendmmsg, whose `code` says why not. */
-static PyObject *
-send_by(Shortcut *self, Sendmmsg *sender, PyObject *sock, PyObject *result, int keep)
+/* Check, and send. 1, with `sender` and `result`, new references; 0: it is not usual, and nothing was
+ * sent; or -1 and an error. */
+static int
+send_usual(Shortcut *self, const Call *call, Sendmmsg **sender, PyObject **result)
 {
-    PyObject *made;
-    int fd;
-    if (result != Py_None) {
-        if (PyObject_SetAttr(result, self->state->progress, (PyObject *)sender) < 0) {
-            return NULL;
-        }
+    PyObject *packets = packets_of(self, call), *known = NULL;
+    int done;
+    *sender = NULL;
+    *result = NULL;
+    if (packets != NULL) {
+        known = courses_known(&self->courses, call->sock);
     }
-    fd = descriptor(self, sock); /* now, as what was run since the checks may have closed it */
-    if (fd < -1) {
-        return NULL;
+    if (known == NULL) {
+        Py_XDECREF(packets);
+        return PyErr_Occurred() ? -1 : 0;
     }
-    sender->code = sendmmsg_run(sender, fd, keep);
-    if (sender->code != 0) {
-        return sender->code < 0 ? NULL : Py_NewRef(sender);
+    if (call->result != Py_None) { /* which lets go of the send that it reads */
+        PyObject **progress = at_slot(call->result, self->progress);
+        Py_INCREF(self->nothing);
+        Py_XSETREF(*progress, self->nothing);
     }
-    if (result != Py_None) {
-        return Py_NewRef(result);
+    *sender = take_spares(self, result);
+    if (call->result != Py_None) {
+        Py_INCREF(call->result);
+        Py_XSETREF(*result, call->result);
     }
-    made = self->result->tp_alloc(self->result, 0);
-    if (made != NULL && PyObject_SetAttr(made, self->state->progress, (PyObject *)sender) < 0) {
-        Py_CLEAR(made);
+    if (*sender == NULL) {
+        *sender = sendmmsg_new(self->state, self->failure);
     }
-    return made;
+    done = *sender == NULL ? -1 : begin(self, *sender, call, known, packets);
+    Py_DECREF(known);
+    Py_DECREF(packets);
+    if (done == 0 && run(self, *sender, call, result) == 0) {
+        return 1;
+    }
+    if (*sender != NULL) {
+        sendmmsg_end(*sender); /* the result that was given may keep it */
+    }
+    Py_CLEAR(*sender);
+    Py_CLEAR(*result);
+    return done > 0 ? 0 : -1;
 }
 
-/* The packets that a call with arguments `args` sends, if it is usual: a list, or the slots of a
- * batch; a new reference, or NULL, perhaps with an error. */
+/* What a send gives that is over, or goes on; takes both references. */
 static PyObject *
-packets_of(Shortcut *self, PyObject *const *args)
+give(Shortcut *self, Sendmmsg *sender, PyObject *result)
 {
-    PyObject *packets = args[1], *result = args[7];
-    if (args[3] != Py_False || args[4] != Py_None || args[5] != Py_None || args[6] != self->any
-        || (result != Py_None && Py_TYPE(result) != self->result)) {
-        return NULL;
-    }
-    if (PyList_CheckExact(packets)) {
-        return Py_NewRef(packets);
-    }
-    if (!PyObject_TypeCheck(packets, self->batch)) {
-        return NULL;
-    }
-    packets = PyObject_GetAttr(packets, self->slots);
-    if (packets != NULL && Py_TYPE(packets) != self->state->slots) { /* it is closed */
-        Py_CLEAR(packets);
-    }
-    return packets;
+    keep_spares(self, sender, Py_NewRef(result));
+    return result;
 }
 
 /* Arguments of send_mmsg. */
 enum { ARGUMENTS = 8 };
 
+/* Read the arguments of send_mmsg: whether they are usual. */
+static int
+usual_arguments(Shortcut *self, PyObject *const *args, Py_ssize_t nargs, Call *call)
+{
+    if (nargs < ARGUMENTS || args[3] != Py_False || args[4] != Py_None || args[5] != Py_None
+        || args[6] != self->any || !PyBool_Check(args[2])) {
+        return 0;
+    }
+    call->sock = args[0];
+    call->packets = args[1];
+    call->gso = args[2] == Py_True;
+    call->result = args[7];
+    call->keep = 1;
+    return 1;
+}
+
 /* usable(*arguments): whether `send` would send. */
 static PyObject *
 shortcut_usable(Shortcut *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    PyObject *id = NULL, *packets = NULL;
+    Call call;
+    PyObject *packets = NULL, *known = NULL;
     int fd = -1;
-    if (nargs == ARGUMENTS) {
-        packets = packets_of(self, args);
+    if (usual_arguments(self, args, nargs, &call)) {
+        packets = packets_of(self, &call);
     }
-    if (packets != NULL && known_of(self, args[0], &id) != NULL) {
-        fd = descriptor(self, args[0]);
+    if (packets != NULL && (known = courses_known(&self->courses, call.sock)) != NULL) {
+        fd = courses_descriptor(&self->courses, call.sock);
     }
-    Py_XDECREF(id);
+    Py_XDECREF(known);
     Py_XDECREF(packets);
     return PyErr_Occurred() ? NULL : PyBool_FromLong(fd >= 0);
 }
 
-/* send(*arguments, keep=False): see `Usual` in _send/engine.py. */
+/* send(*arguments): see `Usual` in _send/engine.py. */
 static PyObject *
 shortcut_send(Shortcut *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    PyObject *id = NULL, *usual = NULL, *packets, *known, *done = NULL;
-    Sendmmsg *sender = NULL;
-    Course course;
-    int has_options = 0, is_usual = 0;
-    if (nargs < ARGUMENTS || nargs > ARGUMENTS + 1) {
-        PyErr_SetString(PyExc_TypeError, "send takes the arguments of send_mmsg, and `keep`");
-        return NULL;
+    Call call;
+    Sendmmsg *sender;
+    PyObject *result;
+    int done = usual_arguments(self, args, nargs, &call);
+    if (done > 0) {
+        done = send_usual(self, &call, &sender, &result);
     }
-    packets = packets_of(self, args);
-    known = packets == NULL ? NULL : known_of(self, args[0], &id);
-    if (known != NULL) {
-        is_usual = course_of(self, known, id, &course, &usual);
+    if (done <= 0) {
+        return done < 0 ? NULL : Py_NewRef(Py_None);
     }
-    if (is_usual > 0) {
-        int gso =
-            PyObject_IsTrue(args[2]); /* which may run anything, even end the socket's entry */
-        course.gso = course.gso && gso > 0;
-        sender = gso < 0 ? NULL
-                         : sendmmsg_new(self->state, self->failure, packets, &course, NULL,
-                                        Py_None, &has_options);
+    if (sender->code != 0) {
+        Py_DECREF(result);
+        return (PyObject *)sender;
     }
-    if (sender != NULL) {
-        done = send_by(self, sender, args[0], args[7], nargs > ARGUMENTS && args[8] == Py_True);
-        Py_DECREF(sender);
+    return give(self, sender, result);
+}
+
+/* nowait(sock, packets, *, gso=False, result=None): likewise. */
+static PyObject *
+shortcut_nowait(Shortcut *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
+{
+    Call call = {NULL, NULL, Py_None, 0, 0};
+    Sendmmsg *sender;
+    PyObject *result, *done;
+    Py_ssize_t i, named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    int yes = nargs == 2;
+    for (i = 0; yes && i < named; i++) {
+        PyObject *value = args[nargs + i], *name = PyTuple_GET_ITEM(names, i);
+        if (name == self->gso_name && PyBool_Check(value)) {
+            call.gso = value == Py_True;
+        }
+        else if (name == self->result_name) {
+            call.result = value;
+        }
+        else {
+            yes = 0;
+        }
     }
-    else if (!PyErr_Occurred()) {
-        done = Py_NewRef(Py_None);
+    if (yes) {
+        call.sock = args[0];
+        call.packets = args[1];
+        yes = send_usual(self, &call, &sender, &result);
     }
-    Py_XDECREF(packets);
-    Py_XDECREF(id);
-    Py_XDECREF(usual);
+    if (yes <= 0) {
+        return yes < 0 ? NULL : Py_NewRef(Py_NotImplemented);
+    }
+    if (sender->code == 0 || (sender->code == EAGAIN && sender->handled > 0)) {
+        return give(self, sender, result);
+    }
+    done = PyObject_CallFunction(self->conclude, "OOiO", call.sock, sender, sender->code,
+                                 call.result);
+    Py_DECREF(sender);
+    Py_DECREF(result);
     return done;
 }
 
-#define FAST(function) (PyCFunction)(void (*)(void))(function), METH_FASTCALL
+#define FAST(function, flags) (PyCFunction)(void (*)(void))(function), METH_FASTCALL | (flags)
 
 static PyMethodDef shortcut_methods[] = {
-    {"usable", FAST(shortcut_usable), NULL},
-    {"send", FAST(shortcut_send), NULL},
+    {"usable", FAST(shortcut_usable, 0), NULL},
+    {"send", FAST(shortcut_send, 0), NULL},
+    {"nowait", FAST(shortcut_nowait, METH_KEYWORDS), NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable
-from typing import Any, Literal, NoReturn, Protocol, cast, get_args
+from typing import Any, Literal, Protocol, cast, get_args
 
 from .._packets.batch import PacketBatch
 from .._system.addresses import ADDRESSES
@@ -13,12 +13,11 @@ from .._system.error_queue import ASKED
 from .._system.platform import (
     Refused,
     Sendmmsg,
-    Shortcut,
     give_up,
     why_no_batch_calls,
 )
 from .ancillary import Controls, pack
-from .known import KNOWN, Known, known_of, learn
+from .known import Known, known_of
 from .outgoing import (
     GIVE,
     WRONG,
@@ -87,40 +86,6 @@ class Sender(Protocol):
         ...
 
 
-class Usual:
-    """No shortcut for the usual send, in plain Python. The compiled twin is `Shortcut`.
-
-    Both functions take the arguments of `send_mmsg`, in order. A usual send is of a list or a
-    batch, without options except `gso` and `result`.
-    """
-
-    def usable(self, *arguments: Any) -> bool:
-        """Return whether `send` would send."""
-        return False
-
-    def send(self, *arguments: Any) -> Any:
-        """Send in one step, with all checks: nothing else comes between.
-
-        Args:
-            arguments: Those of `send_mmsg`; then True if the send may go on later, as in
-                `Sender.send`.
-
-        Returns:
-            The result, if all packets were handled. The sender, if not; its `code` is what
-            `Sender.send` has returned. None: it is not usual, and nothing was sent.
-
-        Raises:
-            TypeError: As `sender_of`, but without the packet's index: see `refuse_usual`.
-            ValueError: As `sender_of`; likewise.
-        """
-        return None
-
-
-USUAL: Any = Usual()
-if Shortcut is not None:
-    USUAL = Shortcut(SendResult, SendFailure, socket.socket, KNOWN, ASKED, PacketBatch, learn)
-
-
 def check_sender(name: str) -> None:
     """Raise ValueError if there is no sender of that name, or it is unavailable here."""
     if name not in SENDERS:
@@ -158,7 +123,7 @@ def sender_of(
             items = slots
         elif best is not None or replies:
             items = slots.hand_out(0)
-    elif type(packets) is not list or best is None or replies:
+    elif type(packets) not in (list, tuple) or best is None or replies:
         # A copy, where it is read more than once: a list may change meanwhile.
         items = listed("packets", packets, GIVE)
     try:
@@ -190,7 +155,7 @@ def known_to_send(sock: socket.socket) -> Known:
     """Return what is known of a socket; if asked, find out anew whether it reports errors."""
     known = known_of(sock)
     if ASKED and id(sock) in ASKED:
-        known.note(True)
+        known.reports = True
     return known
 
 
@@ -256,10 +221,3 @@ def fall_back(sock: socket.socket, sender: Any) -> Sender:
     elif packed is not None:
         columns.controls = [tuple(split(one)) for one in packed[sender.handled :]]
     return Sendto(known_of(sock), columns, first=sender.handled, failures=sender.progress.failures)
-
-
-def refuse_usual(sock: socket.socket, packets: Packets, error: Exception) -> NoReturn:
-    """Raise `error`, which came from one of `packets` in a usual send, with that one's index."""
-    known = known_of(sock)
-    items: Any = packets._slots.hand_out(0) if isinstance(packets, PacketBatch) else packets
-    refuse(known.family, known.most, items, error)

@@ -7,33 +7,24 @@ awaits nothing: it can't be cancelled between sending and reporting it.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Iterable
 
-from anyio import ClosedResourceError, WouldBlock
+from anyio import ClosedResourceError
 
 from .._compat import checkpoint
 from .._receive.errors import back_off
 from .._receive.usable import ensure_usable
+from .._system.entry import by_one_step
 from .._system.error_queue import errors_pending
-from .._system.platform import Refused, Shortcut, type_of
+from .._system.platform import type_of
 from .ancillary import Controls
-from .engine import (
-    USUAL,
-    SendEngine,
-    Sender,
-    check_sender,
-    fall_back,
-    fan_sender_of,
-    refuse_usual,
-    sender_of,
-)
-from .outgoing import WRONG, Destination, Packets, Payload
-from .result import NOTHING, UNUSABLE, SendResult, UnusableSocketError, result_of
+from .engine import SendEngine, Sender, check_sender, fan_sender_of, sender_of
+from .outgoing import Destination, Packets, Payload
+from .result import NOTHING, SendResult, UnusableSocketError, result_of
 from .turns import until_writable
+from .usual import USUAL, after, conclude
 
-_HAS_SHORTCUT = Shortcut is not None
 _usable, _send_usual = USUAL.usable, USUAL.send
 
 _DGRAM = int(socket.SOCK_DGRAM)
@@ -120,11 +111,7 @@ async def send_mmsg(
             sent.
     """
     controls = None
-    usual = (
-        _HAS_SHORTCUT
-        and not Refused.sendmmsg
-        and _usable(sock, packets, gso, reply_from_destination, source, ecn, engine, result)
-    )
+    usual = _usable(sock, packets, gso, reply_from_destination, source, ecn, engine, result)
     if not usual:
         _begin(sock, engine, result)
         if reply_from_destination or source is not None or ecn is not None:
@@ -133,13 +120,7 @@ async def send_mmsg(
         result._progress = NOTHING
     await checkpoint()
     if usual:
-        try:
-            sent = _send_usual(
-                sock, packets, gso, reply_from_destination, source, ecn, engine, result, True
-            )
-        except WRONG as error:
-            _begin(sock, engine, result)  # it may be closed
-            refuse_usual(sock, packets, error)
+        sent = _send_usual(sock, packets, gso, reply_from_destination, source, ecn, engine, result)
         if type(sent) is SendResult:
             return sent
         if sent is not None:
@@ -183,6 +164,7 @@ async def multi_target_send(
     return await _send_all(sock, sender, result)
 
 
+@by_one_step(USUAL.nowait)
 def send_mmsg_nowait(
     sock: socket.socket,
     packets: Packets,
@@ -214,31 +196,12 @@ def send_mmsg_nowait(
         anyio.WouldBlock: The socket has room for none of the packets.
         Exception: Otherwise as `send_mmsg`.
     """
-    sent = None
-    if _HAS_SHORTCUT and not Refused.sendmmsg:
-        try:
-            sent = _send_usual(
-                sock, packets, gso, reply_from_destination, source, ecn, engine, result
-            )
-        except WRONG as error:
-            _begin(sock, engine, result)  # it may be closed
-            refuse_usual(sock, packets, error)
-        if type(sent) is SendResult:
-            return sent
-    if sent is not None:
-        sender, code = sent, sent.code
-    else:
-        _begin(sock, engine, result)
-        controls = None
-        if reply_from_destination or source is not None or ecn is not None:
-            controls = Controls(sock, reply_from_destination, source, ecn)
-        sender = sender_of(sock, packets, gso, engine, controls)
-        code = sender.send(sock, result, False)
-    if code:
-        sender = _after(sock, sender, code, result, False)
-        if not sender.handled:
-            raise WouldBlock
-    return result_of(sender.progress) if result is None else result
+    _begin(sock, engine, result)
+    controls = None
+    if reply_from_destination or source is not None or ecn is not None:
+        controls = Controls(sock, reply_from_destination, source, ecn)
+    sender = sender_of(sock, packets, gso, engine, controls)
+    return conclude(sock, sender, sender.send(sock, result, False), result)
 
 
 def _begin(sock: socket.socket, engine: str, result: SendResult | None) -> None:
@@ -263,24 +226,6 @@ def _begin(sock: socket.socket, engine: str, result: SendResult | None) -> None:
         check_sender(engine)
 
 
-def _after(
-    sock: socket.socket, sender: Sender, code: int, result: SendResult | None, keep: bool
-) -> Sender:
-    """Deal with what ended a sender's `send`; return the sender to go on with, if there is more.
-
-    Raises:
-        UnusableSocketError: The socket is closed.
-    """
-    if sender.refused:
-        old, sender = sender, fall_back(sock, sender)
-        old.release()
-        code = sender.send(sock, result, keep)
-    if code in UNUSABLE:
-        known = result_of(sender.progress) if result is None else result
-        raise UnusableSocketError(code, os.strerror(code), known)
-    return sender
-
-
 async def _send_all(
     sock: socket.socket, sender: Sender, result: SendResult | None, code: int | None = None
 ) -> SendResult:
@@ -290,7 +235,7 @@ async def _send_all(
         if code is None:
             code = sender.send(sock, result, True)
         while code:
-            sender = _after(sock, sender, code, result, True)
+            sender = after(sock, sender, code, result, True)
             idle, seen = (idle + 1 if sender.handled == seen else 0), sender.handled
             if idle and errors_pending(sock):
                 # The wait ended at once, and will do so as long as nobody reads the error queue.

@@ -34,10 +34,10 @@ class Known:
         reports: The network's errors come by its error queue (IP_RECVERR), as far as is known
             since the first send. Then an earlier packet's error may strike a send.
         segmentation: The kernel has segmentation for it; an older one ignores the request.
-        usual: All that for C: sockaddrs, family, bytes, segmentation, reports.
     """
 
-    __slots__ = ("_sock", "family", "most", "reports", "segmentation", "sockaddrs", "usual")
+    # Read by _compiled/shortcut.c.
+    __slots__ = ("_sock", "family", "most", "reports", "segmentation", "sockaddrs")
 
     def __init__(self, sock: socket.socket) -> None:
         # Forgets this object with the socket, by C functions alone: no interrupt comes between.
@@ -47,12 +47,7 @@ class Known:
         self.most = MAX_PAYLOAD.get(self.family, UNLIMITED) if of_udp else UNLIMITED
         self.sockaddrs = sockaddrs_of(self.family)
         self.segmentation = has_segmentation(sock)
-        self.note(reports_errors(sock))
-
-    def note(self, reports: bool) -> None:
-        """Note whether the network's errors come by the error queue."""
-        self.reports = reports
-        self.usual = self.sockaddrs, self.family, self.most, self.segmentation, reports
+        self.reports = reports_errors(sock)
 
 
 KNOWN: dict[int, Known] = {}

@@ -188,7 +188,7 @@ class Sendto:
         if number not in ICMP_ERRORS:
             return False
         if not self._known.reports:
-            self._known.note(reports_errors(sock))
+            self._known.reports = reports_errors(sock)
         return self._known.reports and number != errno.EMSGSIZE
 
     def _unstruck(self, sock: socket.socket, things: Sequence[Any]) -> Iterable[Any]:

@@ -30,6 +30,9 @@ Sendmmsg: Any = getattr(module, "Sendmmsg", None)
 Shortcut: Any = getattr(module, "Shortcut", None)
 """What makes the usual send in one step, or None if it is unavailable."""
 
+Entry: Any = getattr(module, "Entry", None)
+"""What has the usual calls of a function made in C, or None if it is unavailable."""
+
 MSG_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 """The flag that keeps a call from waiting, as a plain int: to combine Python's enums costs as
 much as the system call. 0 where the system lacks it; the sockets are nonblocking anyway."""
