@@ -150,7 +150,7 @@ def test_senders_that_two_engines_know(inet: Family) -> None:
     batch = PacketBatch(4, 16, "recvmmsg")
     fill(batch, server, (client, b"1"))
     old = batch._slots.filler.engine
-    new = type(old)(batch._slots, {}, frozenset({INET}), {}, False)
+    new = type(old)(batch._slots, {}, frozenset({INET}), False)
     client.sendto(b"2", server.getsockname())
     assert new.fill(batch._slots, server, 1) == 1
     assert send_mmsg_nowait(server, batch).sent == 2
