@@ -7,10 +7,16 @@ It feeds itself: 512 packets over loopback, each with a number and four samples.
 the ring itself as arrays, without a copy. docs/how-to/arrays.md has more, with Arrow and polars.
 """
 
+import sys
+
 import anyio
-import numpy as np
 
 from anyio_mmsg import PacketBatch, open_udp_socket, recv_mmsg_exact, send_mmsg
+
+try:
+    import numpy as np
+except ModuleNotFoundError:
+    sys.exit("arrays.py needs numpy: python -m pip install numpy")
 
 LAYOUT = np.dtype([("number", "<u4"), ("samples", "<f4", 4)])
 COUNT = 512

@@ -35,4 +35,7 @@ async def main(port: int) -> None:
 
 if __name__ == "__main__":
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 9999
-    anyio.run(main, port)  # or with backend="trio"
+    try:
+        anyio.run(main, port)  # or with backend="trio"
+    except OSError as error:  # such as a port in use
+        sys.exit(f"echo.py: {error}")

@@ -33,4 +33,7 @@ async def main(port: int = 9999, *to: int) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, *map(int, sys.argv[1:]))
+    try:
+        anyio.run(main, *map(int, sys.argv[1:]))
+    except OSError as error:  # such as a port in use
+        sys.exit(f"fan_out.py: {error}")

@@ -45,4 +45,7 @@ if __name__ == "__main__":
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 9999
     # From Python 3.12 on: asyncio.run(main(), loop_factory=batched_loop_factory())
     options = {"loop_factory": batched_loop_factory()}  # or batched_loop_factory(uvloop.Loop)
-    anyio.run(main, port, backend_options=options)
+    try:
+        anyio.run(main, port, backend_options=options)
+    except OSError as error:  # such as a port in use
+        sys.exit(f"protocol.py: {error}")

@@ -29,3 +29,5 @@ if __name__ == "__main__":
         anyio.run(main, port)  # or trio.run, with backend="trio"
     except KeyboardInterrupt:
         print("stopped")
+    except OSError as error:  # such as a port in use
+        sys.exit(f"receive.py: {error}")

@@ -11,9 +11,12 @@ import signal
 import sys
 from collections import Counter
 
-import trio
-
 from anyio_mmsg import PacketReceiver, open_udp_socket
+
+try:
+    import trio
+except ModuleNotFoundError:
+    sys.exit("trio_nursery.py needs trio: python -m pip install trio")
 
 
 async def count(receiver: PacketReceiver, senders: Counter[str]) -> None:
@@ -48,4 +51,7 @@ async def main(port: int) -> None:
 
 if __name__ == "__main__":
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 9999
-    trio.run(main, port)
+    try:
+        trio.run(main, port)
+    except OSError as error:  # such as a port in use
+        sys.exit(f"trio_nursery.py: {error}")

@@ -48,4 +48,7 @@ async def main(port: int) -> None:
 
 if __name__ == "__main__":
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 9999
-    anyio.run(main, port)
+    try:
+        anyio.run(main, port)
+    except OSError as error:  # such as a port in use
+        sys.exit(f"workers.py: {error}")

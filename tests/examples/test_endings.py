@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .helpers import DEADLINE, PROGRAMS, client, load, without_terminals
+from .helpers import DEADLINE, EXAMPLES, PROGRAMS, client, load, without_terminals
 
 FILES = sorted(path.name for path in PROGRAMS.glob("*.py"))
 each_program = pytest.mark.parametrize("name", FILES)
@@ -186,6 +187,31 @@ def test_a_full_disk() -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         status, _, lines = ended("echo_server.py", "--port", "0", stdout=full)
     assert (status, lines) == (2, ["echo_server.py: No space left on device"])
+
+
+# Short ones
+
+
+@pytest.mark.parametrize("name", [path.name for path in EXAMPLES.glob("*.py")])
+def test_a_port_in_use_of_a_short_one(name: str) -> None:
+    if "{error}" not in (EXAMPLES / name).read_text("utf-8").partition("__main__")[2]:
+        assert name in {"arrays.py", "ask.py", "exact.py", "send.py"}  # at any port
+        return
+    if name == "trio_nursery.py":
+        pytest.importorskip("trio")
+    with client("127.0.0.1") as sock:
+        status, output, (line,) = ended(f"../{name}", str(sock.getsockname()[1]))
+    assert (status, output) == (1, "")
+    assert line.startswith(f"{name}: ")
+    assert os.strerror(errno.EADDRINUSE) in line
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("arrays.py", "numpy"), ("trio_nursery.py", "trio")]
+)
+def test_a_missing_package_of_a_short_one(name: str, package: str) -> None:
+    line = f"{name} needs {package}: python -m pip install {package}"
+    assert ended(f"../{name}", without=package) == (1, "", [line])
 
 
 # The helper alone
