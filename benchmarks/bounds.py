@@ -46,7 +46,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-stream",
         "wake-naive",
         (0.6, 0.75, 1.3),
-        (0.66, 1.13, 1.66),
+        (0.59, 0.97, 1.34),
     ),
     Ratio(
         "`recv_mmsg`, a packet a wake",

@@ -86,6 +86,8 @@ SAID_BY_C_ALONE = {
     "a sender of another family",
     "a sockaddr is up to 128 bytes",
     "a type of no module",
+    "lend takes a pool and its classes",
+    "loans are in a dict",
     "commit takes a list of sizes, and senders",
     "commit takes columns of one length",
     "commit takes lists of numbers, of one length",

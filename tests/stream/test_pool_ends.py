@@ -14,6 +14,7 @@ from anyio import wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver, PoolStatistics, ReceiveEngine
+from anyio_mmsg._stream import loans
 from anyio_mmsg._stream import pool as pool_module
 
 from ..helpers import Family, contents, drain, each_loop, loses_batches
@@ -180,7 +181,7 @@ async def interrupt_everywhere(what: str, inet: Family) -> None:
 
     sock, sender = inet.pair()
     interrupted = 0
-    for point in every_bytecode(fail, within=[pool_module]):
+    for point in every_bytecode(fail, within=[pool_module, loans]):
         pool = PacketBatchPool(2, 2, 16)
         other = pool.acquire_nowait()
         batch, held = None, [other]
@@ -226,7 +227,8 @@ async def interrupt_everywhere(what: str, inet: Family) -> None:
         for one in two:
             one.close()
         assert pool.statistics().free == 2
-    assert interrupted or what == "leak"
+    # In C the usual end of a loan is one step.
+    assert interrupted or what == "leak" or (what == "close" and loans.lend is not None)
 
 
 # Who waits

@@ -14,6 +14,7 @@ import pytest
 
 from anyio_mmsg import PacketBatch, PacketBatchPool, PacketReceiver
 from anyio_mmsg._packets import batch as batch_module
+from anyio_mmsg._stream import loans
 from anyio_mmsg._stream import pool as pool_module
 from anyio_mmsg._stream import receiver as receiver_module
 
@@ -21,7 +22,7 @@ from ..helpers import Family, contents, drain, loses_batches
 from ..interrupts import BeforeOpcode, HandlerError, every_bytecode, fail, unreported
 
 pytestmark = [pytest.mark.anyio, loses_batches]
-MODULES = [pool_module, batch_module]
+MODULES = [pool_module, loans, batch_module]
 
 
 class Rival:
@@ -88,7 +89,8 @@ async def test_a_handler_at_every_bytecode_of_an_end(
         rival.check()
         assert pool.statistics().leaked == int(end is not close)
         count += 1
-    assert count > 10
+    # In C the usual end of a loan is one step.
+    assert count > 10 or (end is close and loans.lend is not None)
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -13,14 +13,24 @@ from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import PacketBatchPool, PacketReceiver, ReceiveEngine
 from anyio_mmsg._receive import functions, outlook
-from anyio_mmsg._stream import linger, pool, port, readiness, receiver, statistics
+from anyio_mmsg._stream import (
+    linger,
+    loans,
+    pool,
+    port,
+    readiness,
+    receiver,
+    registration,
+    statistics,
+)
 from anyio_mmsg._system import memory
 
 from ..helpers import Family, read_and_close
 from ..interrupts import every_bytecode, fail, unreported
 
 pytestmark = [pytest.mark.thorough, pytest.mark.anyio]
-MODULES = [functions, outlook, linger, pool, port, readiness, receiver, statistics, memory]
+MODULES = [functions, outlook, linger, loans, pool, port, readiness, receiver, registration]
+MODULES += [statistics, memory]
 
 
 @pytest.mark.parametrize("what", ["receive", "linger", "drain", "aclose"])

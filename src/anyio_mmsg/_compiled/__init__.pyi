@@ -1,6 +1,7 @@
 # What the C files give to the Python ones. What each name promises is said in its plain twin.
 
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn, SupportsIndex, final
 from weakref import ref
@@ -11,6 +12,9 @@ from .._packets.slots import Slots as Slots
 from .._receive.engine import Engine
 from .._receive.outlook import Outlook
 from .._send.result import SendResult
+from .._stream.loans import LentBatch, Loan
+from .._stream.lost import Holder
+from .._stream.pool import PacketBatchPool
 
 sources: str  # the fingerprint of the C files, for _load.py
 
@@ -38,6 +42,26 @@ class FillerFields:
     engine: Engine | None
     checked: object
     known: Outlook | None
+
+class LoanFields:
+    pool: ref[PacketBatchPool]
+    dropped: Counter[str] | None
+    holder: Holder | None
+    lost: bool
+    over: bool
+    def __init__(self, batch: PacketBatch, /) -> None: ...
+    def end(self, slots: Slots, /) -> None: ...
+
+class LentFields:
+    _slots: Slots
+    _lease: Loan | None
+    def close(self) -> None: ...
+    def __enter__(self) -> LentBatch: ...
+    def __exit__(self, *exc_info: object) -> None: ...
+
+def lend(
+    pool: PacketBatchPool, batch: type[LentBatch], loan: type[Loan], /
+) -> LentBatch | None: ...
 
 @final
 class Recvmmsg:

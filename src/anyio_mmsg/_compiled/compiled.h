@@ -57,9 +57,12 @@ typedef struct {
     unsigned char raw[RECENT_SIZE];
 } Recent;
 
-/* Names of attributes that again.c asks for, interned. */
+/* Names of attributes that again.c and loan.c ask for, interned. */
 typedef struct {
     PyObject *slots, *gettimeout;
+    PyObject *lent, *free, *size, *waiters, *some_are_lost, *self, *wake; /* of a pool */
+    PyObject *append, *pop;                                               /* of a deque */
+    PyObject *closed_slots, *close_slowly, *lose;                         /* of a LentBatch */
 } Names;
 
 /* Of one module object, that is of one interpreter. Nothing here is static: subinterpreters have
@@ -74,6 +77,8 @@ typedef struct {
     PyTypeObject *sendmmsg;  /* Sendmmsg, Linux only */
     PyTypeObject *outlook;   /* OutlookFields, Linux only */
     PyTypeObject *filler;    /* FillerFields, Linux only */
+    PyTypeObject *loan;      /* LoanFields, Linux only */
+    PyTypeObject *lent;      /* LentFields, Linux only */
     PyObject *release;       /* memoryview.release, the method */
     PyObject *fileno;        /* "fileno" */
     Names names;
@@ -205,6 +210,24 @@ typedef struct {
     PyObject *known;   /* an Outlook, or None */
 } Filler;
 
+/* The base of `Loan` in _stream/loans.py. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *pool;    /* owned: a weak reference; NULL: none yet */
+    PyObject *dropped; /* owned: a Counter, or NULL */
+    PyObject *holder;  /* owned: a Holder, or NULL */
+    char lost;         /* the batch was collected, and had not been closed */
+    char over;         /* or it was closed, or gave the loan up */
+} Loan;
+
+/* The base of `LentBatch` there. */
+typedef struct {
+    PyObject_HEAD
+    State *state;
+    Slots *slots;    /* owned; NULL: the batch is closed */
+    PyObject *lease; /* owned: a Loan; NULL: it has none, or ended it */
+} Lent;
+
 static inline Py_ssize_t
 slot_of(const Slots *self, long long number)
 {
@@ -314,6 +337,9 @@ int slots_add_types(PyObject *module, State *state);
  * and senders. Returns how many packets that are. */
 Py_ssize_t slots_hold(Slots *self, Py_ssize_t first, Py_ssize_t count);
 
+/* The method take_back(count). */
+PyObject *slots_take_back(Slots *self, PyObject *count);
+
 /* handout.c */
 /* The place of a held packet, by its number. */
 Place place_of(Slots *self, long long number);
@@ -365,6 +391,15 @@ PyObject *inet_address(const unsigned char *raw, uint32_t length);
 PyObject *inet_host(const unsigned char *raw, size_t size);
 /* kept.c */
 int kept_add_types(PyObject *module, State *state);
+/* loan.c */
+int loan_add_types(PyObject *module, State *state);
+/* Give the slots back, if that was not done before; then have the pool serve who waits, which runs
+ * Python. -1 and an error. */
+int loan_end(const State *state, Loan *self);
+/* lent.c */
+int lent_add_types(PyObject *module, State *state);
+/* A new batch of a type that derives from LentFields, which has neither slots nor a loan. */
+PyObject *lent_new(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 /* again.c */
 int again_add_functions(PyObject *module);
 /* recvmmsg.c */

@@ -6,6 +6,8 @@
  *   datagrams.c    copies of packets as bytes, with their senders       every platform
  *   columns.c      packets as arrays                                    every platform
  *   kept.c         what receives leave for the next one, as fields      Linux
+ *   loan.c         the loans of a pool: making and ending them         Linux
+ *   lent.c         what a lent batch does at its end                    Linux
  *   again.c        a receive that is like the last one                  Linux
  *   recvmmsg.c     Recvmmsg: fills slots by recvmmsg(2)                 Linux
  *   address.c      addresses, decoded                                   Linux
@@ -84,7 +86,10 @@ slot_of_class(PyTypeObject *type, const char *name)
 #define TEXT(macro) TEXT_OF(macro)
 
 /* As `Names` has them. */
-static const char *const names[] = {"_slots", "gettimeout"};
+static const char *const names[] = {
+    "_slots", "gettimeout", "_lent",  "_free", "_size",         "_waiters",      "_some_are_lost",
+    "_self",  "_wake",      "append", "pop",   "_closed_slots", "_close_slowly", "_lose",
+};
 #define NAMES ((Py_ssize_t)(sizeof(names) / sizeof(*names)))
 _Static_assert(sizeof(Names) == sizeof(PyObject *) * sizeof(names) / sizeof(*names), "names");
 
@@ -123,6 +128,7 @@ compiled_exec(PyObject *module)
     }
 #ifdef __linux__
     if (again_add_functions(module) < 0 || kept_add_types(module, state) < 0
+        || loan_add_types(module, state) < 0 || lent_add_types(module, state) < 0
         || recvmmsg_add_types(module, state) < 0 || sendmmsg_add_types(module, state) < 0) {
         return -1;
     }
@@ -142,6 +148,8 @@ compiled_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->sendmmsg);
     Py_VISIT(state->outlook);
     Py_VISIT(state->filler);
+    Py_VISIT(state->loan);
+    Py_VISIT(state->lent);
     Py_VISIT(state->release);
     return 0;
 }
@@ -162,6 +170,8 @@ compiled_clear(PyObject *module)
     Py_CLEAR(state->sendmmsg);
     Py_CLEAR(state->outlook);
     Py_CLEAR(state->filler);
+    Py_CLEAR(state->loan);
+    Py_CLEAR(state->lent);
     Py_CLEAR(state->release);
     Py_CLEAR(state->fileno);
     for (i = 0; i < NAMES; i++) {

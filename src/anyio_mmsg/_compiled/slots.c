@@ -370,7 +370,7 @@ raise_in_use(long long done)
     }
 }
 
-static PyObject *
+PyObject *
 slots_take_back(Slots *self, PyObject *argument)
 {
     long long first, last;

@@ -20,8 +20,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from .._packets.batch import PacketBatch
 from .handover import Handover
+from .loans import count_dropped, hold
 from .lost import NOBODY, Holder
-from .pool import count_dropped, hold
 from .receiver import PacketReceiver
 
 OverloadPolicy = Literal["block", "drop_newest", "drop_oldest"]

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, repeat
-from typing import Any, cast
+from typing import cast
 from weakref import ref
 
 import anyio
@@ -27,7 +26,6 @@ from .._arguments import whole_number
 from .._compat import RunSoon, checkpoint, run_soon
 from .._packets import Slots
 from .._packets.batch import (
-    _CLOSED,
     NUM_RCVMMSGS,
     PACKET_DATA_SIZE,
     PacketBatch,
@@ -35,7 +33,8 @@ from .._packets.batch import (
     new_slots,
     settle,
 )
-from .lost import NOBODY, SOMEBODY, Holder, caller, name, warn
+from .loans import LentBatch, Loan, hold, lend, new_loan
+from .lost import NOBODY, SOMEBODY, caller, name
 
 
 @dataclass(frozen=True)
@@ -59,110 +58,9 @@ class PoolStatistics:
     waiting: int
 
 
-class _Loan(ref[PacketBatch]):
-    """A batch that is lent, seen weakly: the pool notices when it is collected.
-
-    Attributes:
-        pool: Weakly, since the pool has its loans.
-        lost: Whether the batch was collected without being closed; its finalizer sets this.
-        dropped: Where its packets are counted if they are dropped; unset if nowhere.
-        holder: Who has got the batch; unset until somebody has.
-    """
-
-    __slots__ = ("__dict__", "dropped", "holder", "pool")  # what is seldom needed is in the dict
-
-    pool: ref[PacketBatchPool]
-    dropped: Counter[str]
-    holder: Holder
-    lost = False
-
-    def end(self, slots: Slots) -> None:
-        """See `anyio_mmsg._packets.batch.Lease`. If it is over already, nothing happens."""
-        pool = self.pool()
-        if pool is not None:
-            ours = pool._lent.pop(self, None)
-            if ours is not None:
-                pool._free.append(ours)
-            if pool._waiters:
-                pool._wake()
-
-    def is_over(self) -> bool:
-        """Whether the batch is lost or closed: an interrupt may have kept it from saying so."""
-        # No variable refers to the batch: a frame that is interrupted here would keep it alive.
-        return self.is_lost() or getattr(self(), "closed", True)
-
-    def is_lost(self) -> bool:
-        """Whether the batch was collected, and had not been closed."""
-        return self.lost or self() is None
-
-    def count_leak(self, leaked: Counter[str]) -> None:
-        """Count the batch as leaked, unless that was done before."""
-        leaked.update(self._mark("batches"))
-
-    def count_dropped(self, packets: int) -> None:
-        """Count packets of the batch as dropped, unless that was done before."""
-        dropped: Counter[str] | None = getattr(self, "dropped", None)
-        if dropped is not None:
-            mark = self._mark("packets")
-            # Counter counts in C what an iterable gives; the mark is taken in the same step.
-            dropped.update(chain.from_iterable(map(repeat, mark, (packets,))))
-
-    def _mark(self, name: str) -> Iterator[str]:
-        """Return the one mark of that name, which is taken or not."""
-        mark: Iterator[str] = vars(self).setdefault(name, iter((name,)))
-        return mark
-
-
-class _LentBatch(PacketBatch):
-    """A batch of a pool, which notices that it is collected."""
-
-    _lease: _Loan | None
-
-    def __del__(self) -> None:
-        loan = self._lease
-        if loan is not None:
-            pool = loan.pool()
-            slots = self._slots
-            loan.lost = slots is not _CLOSED  # else an interrupt kept it from ending its loan
-            self._slots = _CLOSED  # they are somebody else's soon; another finalizer may have us
-            if pool is not None and loan.lost:
-                pool._lose(loan)
-            elif pool is not None:
-                loan.end(slots)
-            if loan.lost and (holder := getattr(loan, "holder", NOBODY)):
-                warn(holder, self)
-
-
-def watch(batch: PacketBatch, dropped: Counter[str]) -> None:
-    """Have the packets of a lent batch counted in `dropped` if it is lost, not closed.
-
-    A finalizer counts them, so this may happen anywhere and at any time; but not if
-    `count_dropped` has counted them already.
-    """
-    loan: Any = batch._lease
-    loan.dropped = dropped
-
-
-def count_dropped(batch: PacketBatch, packets: int) -> None:
-    """Count packets of a batch as dropped, once, in the counter that `watch` was given.
-
-    If an interrupt keeps the caller from closing the batch, it is lost, and still counts once.
-    """
-    loan: Any = batch._lease
-    loan.count_dropped(packets)
-
-
-def hold(batch: PacketBatch, holder: Holder) -> None:
-    """Note who has got a lent batch."""
-    loan: Any = batch._lease
-    loan.holder = holder
-
-
 PATIENCE = 1.0
 """Seconds that a receiver waits for a batch of its pool before it is reported. Arbitrary: longer
 than a consumer that works is away, and short enough that whoever looks for the reason sees it."""
-
-_new_object = object.__new__
 
 
 class _Waiter:
@@ -216,7 +114,7 @@ class PacketBatchPool:
         first = self._new()  # at once, which checks the arguments
         self._capacity = first.capacity
         self._free: deque[Slots] = deque([first], self._size)  # the others are made when needed
-        self._lent: dict[_Loan, Slots] = {}
+        self._lent: dict[Loan, Slots] = {}
         self._some_are_lost = False  # perhaps
         self._leaked: Counter[str] = Counter()
         self._waiters: deque[ref[_Waiter]] = deque()
@@ -328,13 +226,16 @@ class PacketBatchPool:
 
     def _acquire_nowait(self) -> PacketBatch | None:
         """Do what `acquire_nowait` does, for whoever hands the batch on; None if none is free."""
+        batch = lend(self, LentBatch, Loan) if lend else None
+        if batch is not None:
+            return batch
         if self._waiters:
             self._serve()
         return self._lend()
 
     def _holders(self) -> Counter[str]:
         """Return who has got batches, and how many, for a message."""
-        holders = [getattr(loan, "holder", NOBODY) for loan in tuple(self._lent)]
+        holders = [loan.holder or NOBODY for loan in tuple(self._lent)]
         return Counter(name(holder) for holder in holders if holder)
 
     def statistics(self) -> PoolStatistics:
@@ -353,10 +254,7 @@ class PacketBatchPool:
             slots = self._new()
         if slots.held:  # read while another thread closed their last batch
             slots.take_back(None)
-        batch = _new_object(_LentBatch)
-        batch._lease = loan = _Loan(batch)
-        loan.pool = self._self
-        batch._slots = slots
+        batch, loan = new_loan(self._self, slots)
         # From here on the batch ends the loan, whatever becomes of this call.
         lent[loan] = slots
         if len(lent) > self._size:  # a signal handler has lent the last one meanwhile
@@ -383,13 +281,13 @@ class PacketBatchPool:
 
     # The ends of a loan: in any thread, in a finalizer, at any time
 
-    def _lose(self, loan: _Loan) -> None:
+    def _lose(self, loan: Loan) -> None:
         """Count what was lost. The slots are taken back in the event loop's thread."""
         self._count_loss(loan)
         self._some_are_lost = True
         self._wake()
 
-    def _count_loss(self, loan: _Loan) -> None:
+    def _count_loss(self, loan: Loan) -> None:
         slots = self._lent.get(loan)
         if slots is not None:
             # Slots are taken back, and lent again, only after the loss was counted, whoever
@@ -408,21 +306,18 @@ class PacketBatchPool:
             return
         self._some_are_lost = False
         for loan in tuple(self._lent):
-            if loan.is_over():
-                if loan.is_lost():
+            if loan.over:
+                if loan.lost:
                     self._count_loss(loan)
                 self._take_over(loan)
 
-    def _take_over(self, loan: _Loan) -> None:
+    def _take_over(self, loan: Loan) -> None:
         """Replace a batch whose loan is over by one of our own, and close that."""
         slots = self._lent.pop(loan, None)
         if slots is None:
             return  # it was ended meanwhile
-        batch = _new_object(_LentBatch)
-        batch._lease = own = _Loan(batch)
-        own.pool = self._self
+        batch, own = new_loan(self._self, slots)
         own.count_leak(Counter())  # that was done, for the one before
-        batch._slots = slots
         self._lent[own] = slots
         try:
             batch.close()

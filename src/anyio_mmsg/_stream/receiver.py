@@ -19,8 +19,9 @@ from .._packets.batch import PacketBatch, settle
 from .._receive.usable import ensure_usable
 from .._system.options import has_control_data, has_gro
 from .linger import Linger, check_linger
+from .loans import count_dropped, hold, watch
 from .lost import NOBODY, SOMEBODY, caller
-from .pool import PacketBatchPool, count_dropped, hold, watch
+from .pool import PacketBatchPool
 from .port import Port, SocketPort
 from .reports import report_waiting
 from .signals import StopOnSignals
