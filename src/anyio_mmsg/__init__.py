@@ -58,7 +58,7 @@ from ._stream.multicast import MulticastGroup
 from ._stream.open import open_udp_socket
 from ._stream.pool import PacketBatchPool, PoolStatistics
 from ._stream.receiver import PacketReceiver
-from ._stream.statistics import ReceiverStatistics
+from ._stream.statistics import ReceiverStatistics, StatisticsDelta
 from ._stream.transient import TRANSIENT_ERRORS
 from ._system.icmp import IcmpError
 
@@ -86,6 +86,7 @@ __all__ = [
     "SendFailure",
     "SendOptions",
     "SendResult",
+    "StatisticsDelta",
     "UnusableSocketError",
     "aclose_udp_socket",
     "batched_loop_factory",

@@ -420,6 +420,7 @@ async def test_statistics() -> None:
         dropped_by_kernel=None,
         buffer_used=None,
         buffer_size=None,
+        batch_fills=(2, 1),
     )
     assert receiver.pool.statistics().free == 2
 

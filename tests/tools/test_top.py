@@ -211,14 +211,12 @@ def test_top_quits_with_q(key: str, backend: str) -> None:
 
 def look() -> Interval:
     """What is shown of a busy port, whose senders have long addresses."""
-    seen = ReceiverStatistics(
-        **{
-            field.name: 0
-            for field in dataclasses.fields(ReceiverStatistics)
-            if field.name != "transient_errors"
-        },
-        transient_errors={},
-    )
+    zeros: dict[str, Any] = {
+        field.name: 0
+        for field in dataclasses.fields(ReceiverStatistics)
+        if field.default is dataclasses.MISSING
+    }
+    seen = ReceiverStatistics(**{**zeros, "transient_errors": {}})
     now = dataclasses.replace(
         seen,
         packets=123_456_789,

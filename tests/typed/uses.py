@@ -40,6 +40,7 @@ from anyio_mmsg import (
     SendFailure,
     SendOptions,
     SendResult,
+    StatisticsDelta,
     UnusableSocketError,
     aclose_udp_socket,
     batched_loop_factory,
@@ -296,6 +297,11 @@ async def streams(sock: socket.socket, overload: OverloadPolicy) -> None:
             await nursery.start(feed, receiver, send)
         await feed(receiver, send, "drop_oldest", receive, on_drop=lambda batch: len(batch))
         statistics = receiver.statistics()
+        delta = receiver.statistics() - statistics
+        assert_type(delta, StatisticsDelta)
+        assert_type(delta.per_second(), dict[str, float])
+        assert_type((delta.seconds, delta.packets_per_batch), tuple[float, float])
+        assert_type(delta.batch_fills, tuple[int, ...])
         assert_type(statistics, ReceiverStatistics)
         assert_type(statistics.dropped_by_kernel, int | None)
         print(sum(statistics.transient_errors.get(number, 0) for number in TRANSIENT_ERRORS))

@@ -25,7 +25,7 @@ from .pool import PacketBatchPool
 from .port import Port, SocketPort
 from .reports import report_waiting
 from .signals import StopOnSignals
-from .statistics import NOTHING, Counters, Received, ReceiverStatistics, plus
+from .statistics import Counters, Received, ReceiverStatistics, nothing, plus
 from .transient import pass_over
 
 
@@ -120,7 +120,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._left = 0  # how many messages may still be read after a stop
         # The sums over batches, and the batch that is being filled, which stays here when a
         # `receive` is cancelled. One store both counts a batch and lets go of it.
-        self._progress: tuple[Received, PacketBatch | None] = (NOTHING, None)
+        self._progress: tuple[Received, PacketBatch | None] = (nothing(), None)
         # The scope that a task in `receive` sleeps in for a batch of the pool.
         self._wait_for_batch: anyio.CancelScope | None = None
         self._reported = False  # that all batches were with consumers

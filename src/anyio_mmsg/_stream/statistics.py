@@ -1,10 +1,12 @@
-"""What a receiver has seen: the counting, and the frozen form of it."""
+"""What a receiver has seen: the counting, the frozen form of it, and the difference of two."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from itertools import count, zip_longest
 from typing import TypeAlias
 
 from .._system import memory
@@ -18,6 +20,8 @@ class ReceiverStatistics:
     Packets count when their batch is handed out; a train counts as its packets. Each packet that
     the kernel had room for is in exactly one place: in `packets`, in `unread`, still in the
     kernel, or in a batch that is being filled.
+
+    ``later - earlier`` is a `StatisticsDelta`: what happened between two of them, and the rates.
 
     Attributes:
         packets: Packets received.
@@ -42,6 +46,11 @@ class ReceiverStatistics:
         buffer_used: Bytes in the socket's buffer now, as the kernel counts them, or None.
         buffer_size: Bytes that fit into it, as the kernel counts them: on Linux a packet of 1232
             bytes counts some 2,300. None where the system does not report it.
+        batch_fills: How full batches were, in powers of 2: item n counts those that had 2**n to
+            2**(n + 1) - 1 packets. As long as it has to be. A signal handler that raises may
+            leave a batch more in here than in `batches`.
+        time: When this was, by `time.monotonic`, in seconds.
+        receiver: The number of the receiver, which no other one of the process has.
     """
 
     packets: int
@@ -58,13 +67,96 @@ class ReceiverStatistics:
     dropped_by_kernel: int | None
     buffer_used: int | None
     buffer_size: int | None
+    batch_fills: tuple[int, ...] = ()
+    time: float = field(default=0.0, compare=False)
+    receiver: int = field(default=0, compare=False)
+
+    def __sub__(self, earlier: ReceiverStatistics) -> StatisticsDelta:
+        """Return what happened since `earlier`.
+
+        Raises:
+            ValueError: `earlier` is of another receiver, or is the later one.
+        """
+        if not isinstance(earlier, ReceiverStatistics):
+            return NotImplemented
+        if earlier.receiver != self.receiver:
+            raise ValueError(
+                f"these are statistics of two receivers, {self.receiver} and {earlier.receiver}; "
+                f"keep the last ones of each receiver"
+            )
+        if earlier.time > self.time:
+            raise ValueError("the statistics on the right are the later ones; swap them")
+        errors = Counter(self.transient_errors)
+        errors.subtract(earlier.transient_errors)
+        fills = zip_longest(self.batch_fills, earlier.batch_fills, fillvalue=0)
+        drops = None
+        if self.dropped_by_kernel is not None and earlier.dropped_by_kernel is not None:
+            drops = self.dropped_by_kernel - earlier.dropped_by_kernel
+        return StatisticsDelta(
+            **{name: getattr(self, name) - getattr(earlier, name) for name in _COUNTS},
+            seconds=self.time - earlier.time,
+            transient_errors={number: n for number, n in errors.items() if n},
+            dropped_by_kernel=drops,
+            batch_fills=tuple([now - then for now, then in fills]),
+        )
 
 
-Received: TypeAlias = tuple[int, int, int, int, int, int]
+@dataclass(frozen=True)
+class StatisticsDelta:
+    """What a `PacketReceiver` has seen between two moments: ``later - earlier``.
+
+    Attributes:
+        packets: How many more there were than before, as in `ReceiverStatistics`. The same holds
+            for the other counts.
+        transient_errors: How many of each were new, by errno.
+        dropped_by_kernel: None where the system does not report it.
+        seconds: The time between the two.
+    """
+
+    packets: int
+    bytes: int
+    batches: int
+    full_batches: int
+    truncated: int
+    receive_calls: int
+    empty_calls: int
+    dropped: int
+    unread: int
+    transient_errors: Mapping[int, int]
+    dropped_by_kernel: int | None
+    batch_fills: tuple[int, ...]
+    seconds: float
+
+    def per_second(self) -> dict[str, float]:
+        """Return the rate of each count that is known, by its name.
+
+        Of `transient_errors` all together. 0.0 each, if no time has passed.
+        """
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        counts["transient_errors"] = sum(self.transient_errors.values())
+        if self.dropped_by_kernel is not None:
+            counts["dropped_by_kernel"] = self.dropped_by_kernel
+        return {name: n / self.seconds if self.seconds else 0.0 for name, n in counts.items()}
+
+    @property
+    def packets_per_batch(self) -> float:
+        """The mean; 0.0 without batches."""
+        return self.packets / self.batches if self.batches else 0.0
+
+
+# The plain counts: they are numbers in both, and always known.
+_COUNTS = [each.name for each in fields(StatisticsDelta) if each.type == "int"]
+
+
+Received: TypeAlias = tuple[int, int, int, int, int, int, list[int]]
 """Sums over the batches that were handed out: packets, bytes, batches, full batches, the largest
-batch, truncated packets. Replaced, not changed: one store counts all."""
+batch, truncated packets. Replaced, not changed: one store counts all. Last, always the same list:
+how many batches had packets of each `int.bit_length`."""
 
-NOTHING: Received = (0, 0, 0, 0, 0, 0)
+
+def nothing() -> Received:
+    """Return the sums over no batches."""
+    return 0, 0, 0, 0, 0, 0, [0] * 64  # no memory holds a batch of 2**64 packets
 
 
 def plus(sums: Received, tally: tuple[int, int, int], full: bool) -> Received:
@@ -76,7 +168,8 @@ def plus(sums: Received, tally: tuple[int, int, int], full: bool) -> Received:
         full: Whether it has as many messages as there may be.
     """
     packets, octets, truncated = tally
-    before, octets_before, batches, full_batches, largest, truncated_before = sums
+    before, octets_before, batches, full_batches, largest, truncated_before, fills = sums
+    fills[packets.bit_length()] += 1
     return (
         before + packets,
         octets_before + octets,
@@ -84,7 +177,11 @@ def plus(sums: Received, tally: tuple[int, int, int], full: bool) -> Received:
         full_batches + full,
         packets if packets > largest else largest,
         truncated_before + truncated,
+        fills,
     )
+
+
+_numbers = count(1)
 
 
 class Counters:
@@ -109,6 +206,7 @@ class Counters:
         # The kernel's count has 32 bits, and started before ours. So keep its last value, and how
         # many drops we had counted until then.
         self._kernel = (port.memory(), 0)
+        self._number = next(_numbers)
 
     def error(self, number: int) -> None:
         """Count an error that passes, by its errno."""
@@ -125,8 +223,14 @@ class Counters:
         """Return all counts as they are, with the sums over batches."""
         kernel, drops = self._kernel
         receive_calls, empty_calls = self._calls_before
+        packets, octets, batches, full_batches, largest, truncated, fills = received
         return ReceiverStatistics(
-            *received,
+            packets,
+            octets,
+            batches,
+            full_batches,
+            largest,
+            truncated,
             receive_calls=self._outlook.receive_calls - receive_calls,
             empty_calls=self._outlook.empty_calls - empty_calls,
             dropped=self.dropped["packets"],
@@ -135,4 +239,7 @@ class Counters:
             dropped_by_kernel=None if kernel is None else drops,
             buffer_used=None if kernel is None else kernel.used,
             buffer_size=None if kernel is None else kernel.size,
+            batch_fills=tuple(fills[1 : largest.bit_length() + 1]),
+            time=time.monotonic(),
+            receiver=self._number,
         )
