@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import struct
+import sys
 from typing import Any
 
 import anyio
@@ -21,6 +23,9 @@ METRICS, SERVE_METRICS = python_blocks("docs/how-to/metrics.md")
 TO_TCP, TO_TCP_FRESH = python_blocks("docs/how-to/udp-to-tcp.md")
 
 pytestmark = pytest.mark.anyio
+needs_linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="the page asks Linux what is not acknowledged"
+)
 
 
 # Syslog
@@ -129,6 +134,10 @@ async def test_names_of_metrics_are_bounded() -> None:
 # To a TCP stream
 
 
+def frame(data: bytes) -> bytes:
+    return struct.pack("!H", len(data)) + data
+
+
 class Listening:
     """A TCP server that keeps the frames that it reads."""
 
@@ -149,6 +158,7 @@ class Listening:
         self.ended.set()
 
 
+@needs_linux
 @runs(TO_TCP)
 async def test_udp_to_tcp() -> None:
     """All packets arrive in order, and at the end nothing is missing."""
@@ -175,6 +185,7 @@ async def test_udp_to_tcp() -> None:
     assert server.frames == sent
 
 
+@needs_linux
 @runs(TO_TCP)
 async def test_a_peer_that_closes(inet: Family, capsys: pytest.CaptureFixture[str]) -> None:
     """It is noticed before anything is sent to it in vain."""
@@ -198,7 +209,7 @@ async def test_a_peer_that_closes(inet: Family, capsys: pytest.CaptureFixture[st
                 async with anyio.create_task_group() as nursery:
                     nursery.start_soon(listener.serve, handle)
                     async with anyio.create_task_group() as program:
-                        program.start_soon(page["relay"], receiver, "127.0.0.1", port)
+                        program.start_soon(page["Relay"](receiver).run, "127.0.0.1", port)
                         sender.send(b"to the first")
                         await until(lambda: connections == 2)
                         for data in sent:
@@ -207,10 +218,11 @@ async def test_a_peer_that_closes(inet: Family, capsys: pytest.CaptureFixture[st
                     await server.ended.wait()
                     nursery.cancel_scope.cancel()
     assert server.frames == sent
-    printed = "ConnectionResetError('the other end has closed'); next try in 0.1 s\n"
+    printed = "ConnectionResetError('the other end has closed'); 0 to send again; next in 0.1 s\n"
     assert capsys.readouterr().out == printed
 
 
+@needs_linux
 @runs(TO_TCP)
 async def test_a_stream_that_breaks(inet: Family, capsys: pytest.CaptureFixture[str]) -> None:
     """The next connection carries what comes then."""
@@ -233,7 +245,7 @@ async def test_a_stream_that_breaks(inet: Family, capsys: pytest.CaptureFixture[
                 async with anyio.create_task_group() as nursery:
                     nursery.start_soon(listener.serve, handle)
                     async with anyio.create_task_group() as program:
-                        program.start_soon(page["relay"], receiver, "127.0.0.1", port)
+                        program.start_soon(page["Relay"](receiver).run, "127.0.0.1", port)
                         sent = 0
                         while not server.frames:
                             sender.send(b"again")
@@ -247,7 +259,7 @@ async def test_a_stream_that_breaks(inet: Family, capsys: pytest.CaptureFixture[
     assert connections == 2
     assert set(server.frames[:-1]) == {b"again"}
     assert server.frames[-1] == b"last"
-    assert capsys.readouterr().out.endswith("; next try in 0.1 s\n")
+    assert capsys.readouterr().out.endswith("; next in 0.1 s\n")
 
 
 class SlowStream(ByteSendStream):
@@ -277,16 +289,76 @@ class SlowStream(ByteSendStream):
         return found
 
 
+@needs_linux
+@runs(TO_TCP)
+async def test_what_a_reset_leaves_unacknowledged_is_sent_again(
+    inet: Family, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of it, from the first byte on that the other end's kernel has not got."""
+    sock, sender = inet.pair()
+    sent: list[bytes] = []
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        listener.settimeout(10)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        async with PacketReceiver(sock, PacketBatchPool(2, 1, 8192)) as receiver:
+            relay = as_module(TO_TCP)["Relay"](receiver)
+
+            def stuck() -> bool:
+                return bool(relay.unconfirmed() > 30)
+
+            with anyio.fail_after(20):
+                async with anyio.create_task_group() as nursery:
+                    nursery.start_soon(relay.run, *listener.getsockname())
+                    while not stuck():
+                        sent.append(b"%8d" % len(sent) * 1000)
+                        sender.send(sent[-1])
+                        await until(lambda: receiver.statistics().packets == len(sent) or stuck())
+                    with listener.accept()[0] as first:
+                        got = len(first.recv(2**24, socket.MSG_PEEK))
+                    with (await anyio.to_thread.run_sync(listener.accept))[0] as second:
+                        receiver.stop()
+                        data = await anyio.to_thread.run_sync(second.makefile("rb").read)
+    everything = b"".join(map(frame, sent))
+    assert everything.endswith(data)
+    assert got >= len(everything) - len(data)
+    assert relay.unconfirmed() == 0
+    assert f"; {len(data) // 8002} to send again; " in capsys.readouterr().out
+
+
+@needs_linux
+@runs(TO_TCP)
+async def test_what_is_acknowledged_is_forgotten(inet: Family) -> None:
+    """Whole batches, and none that was not sent yet."""
+    sock, _ = inet.pair()
+    async with PacketReceiver(sock) as receiver:
+        relay = as_module(TO_TCP)["Relay"](receiver)
+        with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as tcp:
+            tcp.connect(listener.getsockname())
+            relay.kept.extend([(2, b"aaaa"), (3, b"bbbbbb"), (1, b"c")])
+            tcp.sendall(b"aaaabbbbbb")
+            relay.sent = 2
+            with anyio.fail_after(10):
+                while relay.sent:
+                    relay.forget(tcp.fileno())
+                    await checkpoint()
+    assert list(relay.kept) == [(1, b"c")]
+    assert relay.unconfirmed() == 1
+
+
+@needs_linux
 @runs(TO_TCP)
 async def test_a_slow_stream_holds_the_receiver_up(inet: Family) -> None:
     page, stream = as_module(TO_TCP), SlowStream()
     sock, sender = inet.pair()
+    tcp = inet.open()  # where nothing waits to be acknowledged
     async with PacketReceiver(sock, PacketBatchPool(2, capacity=1)) as receiver:
         for number in range(5):
             sender.send(b"%d" % number)
         with anyio.fail_after(10):
             async with anyio.create_task_group() as nursery:
-                nursery.start_soon(page["forward"], receiver, stream)
+                nursery.start_soon(page["Relay"](receiver).forward, stream, tcp.fileno())
                 await until(lambda: stream.permissions.statistics().tasks_waiting)
                 assert receiver.statistics().packets == 1
                 receiver.stop()
@@ -296,6 +368,7 @@ async def test_a_slow_stream_holds_the_receiver_up(inet: Family) -> None:
         assert receiver.pool.free == 2
 
 
+@needs_linux
 @runs(TO_TCP, TO_TCP_FRESH)
 async def test_a_slow_stream_loses_the_oldest(inet: Family) -> None:
     page, stream = as_module(TO_TCP, TO_TCP_FRESH), SlowStream()

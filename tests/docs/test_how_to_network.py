@@ -117,7 +117,7 @@ async def test_how_long_packets_waited(capsys: pytest.CaptureFixture[str]) -> No
                 shown = capsys.readouterr().out
                 await anyio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
-    assert shown.startswith("2 packets waited up to ")
+    assert shown.startswith("2 waited up to ")
     assert shown.endswith(" ns\n")
 
 
