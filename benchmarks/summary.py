@@ -1,4 +1,4 @@
-"""What matters most of the results, as ratios to what people use today: for those in a hurry."""
+"""The results in short: ratios to what people use today."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Inbox:
         self.more: bool = False
 
     def receive(self) -> bool:
-        """Receive a batch, for a caller whom the system has told that something is there.
+        """Receive a batch, after the system has reported that the socket is readable.
 
         Each step may be repeated, when an interrupt has ended this after it.
 

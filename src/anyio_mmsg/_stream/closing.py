@@ -13,10 +13,10 @@ async def aclose_udp_socket(sock: socket.socket) -> None:
     """Close a socket, and wake the tasks that wait for it.
 
     They get `anyio.ClosedResourceError`. After a bare ``sock.close()`` they would wait for ever,
-    since nothing tells the event loop, and a new socket with the same number would be busy. Waking
-    them needs AnyIO 4.10; with an older version waiting tasks are not woken.
-    `PacketReceiver.aclose` closes the socket of a receiver, and counts what is left; this wakes
-    it too.
+    since the event loop does not learn of it, and a new socket with the same number would be busy.
+    Waking them needs AnyIO 4.10; with an older version waiting tasks are not woken.
+    `PacketReceiver.aclose` closes the socket of a receiver, and counts what is left; this wakes it
+    too.
 
     A checkpoint. The socket is closed before it, even if the call is cancelled. Closing a closed
     socket does nothing.

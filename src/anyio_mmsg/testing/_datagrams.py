@@ -255,7 +255,7 @@ def datagrams(packets: Iterable[DatagramLike]) -> list[Datagram]:
     """Return `Datagram`s for all that a test may give.
 
     Raises:
-        TypeError: One of them is nothing of that; with its index.
+        TypeError: One of them is none of these; with its index.
         ValueError: One can't be a datagram; likewise.
     """
     if isinstance(packets, (str, bytes, bytearray, memoryview, Datagram, Packet)):
