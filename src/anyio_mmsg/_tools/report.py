@@ -26,6 +26,8 @@ from .._system.platform import ON_LINUX, Refused, why_no_batch_calls
 
 BUFFER = 8 << 20  # bytes to ask for, as the README does
 
+LIMITS = "net.core.rmem_max", "net.core.wmem_max"  # of the buffers to receive and to send
+
 CONTROL_DATA = {
     "timestamps": "timestamp",
     "destinations": "destination",
@@ -142,7 +144,11 @@ async def buffers() -> str:
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF)
         ]
     receive, send = granted
-    return f"of {BUFFER:,} bytes asked for, receives {receive:,}, sends {send:,}"
+    got = f"of {BUFFER:,} bytes asked for, receives {receive:,}, sends {send:,}"
+    low = [name for name, size in zip(LIMITS, granted, strict=True) if size < BUFFER]
+    if not low or not ON_LINUX:
+        return got
+    return f"{got}. As root, this allows more: sysctl -w " + " ".join(f"{n}={BUFFER}" for n in low)
 
 
 def limits() -> str:
