@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn, SupportsIndex, final
 from weakref import ref
 
+from typing_extensions import Self, disjoint_base
+
 from .._packets.batch import PacketBatch
 from .._packets.packet import Packet as Packet
 from .._packets.slots import Slots as Slots
@@ -26,6 +28,7 @@ def ready(
 ) -> Outlook | None: ...
 def refill(slots: Slots, sock: socket.socket, limit: int, /) -> int | None: ...
 
+@disjoint_base
 class OutlookFields:
     sock: ref[socket.socket]
     more: bool
@@ -37,21 +40,24 @@ class OutlookFields:
     unreturned: list[Any]
     _error: OSError | None
 
+@disjoint_base
 class FillerFields:
     task: Awaitable[None] | None
     engine: Engine | None
     checked: object
     known: Outlook | None
 
+@disjoint_base
 class LoanFields:
     pool: ref[PacketBatchPool]
     dropped: Counter[str] | None
     holder: Holder | None
     lost: bool
     over: bool
-    def __init__(self, batch: PacketBatch, /) -> None: ...
+    def __new__(cls, batch: PacketBatch, /) -> Self: ...
     def end(self, slots: Slots, /) -> None: ...
 
+@disjoint_base
 class LentFields:
     _slots: Slots
     _lease: Loan | None
