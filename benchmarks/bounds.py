@@ -62,7 +62,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-datagrams",
         "wake-naive",
         (1.1, 1.2, 1.2),
-        (1.07, 1.37, 1.2),
+        (1.0, 1.12, 1.07),
     ),
     Ratio(
         "a protocol by `serve_protocol`, a packet a wake",
@@ -118,7 +118,7 @@ RATIOS: tuple[Ratio, ...] = (
         "recv-datagrams",
         "recv-recvfrom",
         None,
-        (2.95,),
+        (1.3,),
     ),
     Ratio(
         "one pair by `send_mmsg_nowait`",

@@ -25,6 +25,7 @@ NUMBERS = {
     "CONTROL_SIZE": "_system.control CONTROL_SIZE",
     "HOPLIMIT6": "_system.control IPV6_HOPLIMIT",
     "LOST": "_packets.slots LOST",
+    "MAX_SIZE": "_receive.datagrams MAX_SIZE",
     "MOST_BYTES": "_send.sendto _MOST_BYTES",
     "MOST_SEGMENTS": "_send.sendto MOST_SEGMENTS",
     "MOST_STRUCK": "_send.sendto MOST_STRUCK",

@@ -14,9 +14,10 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import ReceiveEngine, recv_datagrams, recv_datagrams_nowait
+from anyio_mmsg._receive import datagrams
 from anyio_mmsg._receive.outlook import outlook_for
 from anyio_mmsg._system.control import SOL_UDP, UDP_GRO
-from anyio_mmsg._system.platform import Refused
+from anyio_mmsg._system.platform import Refused, take_datagrams
 
 from ..helpers import Family
 from ..interrupts import BeforeOpcode, Interrupt, interrupt, of_cpython
@@ -82,21 +83,28 @@ def world(request: pytest.FixtureRequest, inet: Family) -> World:
         pytest.skip(f"UDP_GRO: {error}")
 
 
-def points() -> Iterator[BeforeOpcode]:
+def points(least: int = 10) -> Iterator[BeforeOpcode]:
     """Return each place where CPython may run a handler; none is before a return itself."""
     at = 0
     while True:
         yield (point := BeforeOpcode(at, everywhere=False))
         if not point.reached:
-            assert at > 10, "too few bytecodes to be true"
+            assert at > least, "too few bytecodes to be true"
             return
         at += 1
 
 
-def test_nowait_at_every_bytecode(world: World) -> None:
+@pytest.mark.parametrize("in_one_step", [False, True], ids=["reference", "usual"])
+def test_nowait_at_every_bytecode(
+    world: World, in_one_step: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not in_one_step:
+        monkeypatch.setattr(datagrams, "take_datagrams", None)
+    elif take_datagrams is None:
+        pytest.skip("is of the compiled module, on Linux")
     world.send(0, 1)
     world.take(0)
-    for point in points():
+    for point in points(2 if in_one_step else 10):
         world.send(0, 3)
         world.train(0)
         world.send(1, 1)
@@ -133,15 +141,14 @@ class LastBytecode:
 
     def __enter__(self) -> None:
         self.patch = pytest.MonkeyPatch()
-        from anyio_mmsg._receive import datagrams
-
-        real = datagrams._receive
+        real = datagrams._receive_unusual
 
         def read_and_raise(*args: Any) -> None:
             real(*args)
             interrupt()
 
-        self.patch.setattr(datagrams, "_receive", read_and_raise)
+        self.patch.setattr(datagrams, "take_datagrams", None)
+        self.patch.setattr(datagrams, "_receive_unusual", read_and_raise)
 
     def __exit__(self, *exc_info: object) -> None:
         self.patch.undo()

@@ -26,6 +26,9 @@ def again(
 def ready(
     cls: type[PacketBatch], sock: socket.socket, batch: PacketBatch, limit: SupportsIndex, /
 ) -> Outlook | None: ...
+def datagrams(
+    outlook: Outlook | None, sock: socket.socket, limit: int, most: int, record: list[Any], /
+) -> tuple[Slots, Recvmmsg] | bool | None: ...
 def refill(slots: Slots, sock: socket.socket, limit: int, /) -> int | None: ...
 
 @disjoint_base
@@ -38,6 +41,7 @@ class OutlookFields:
     options: object
     receive_calls: int
     unreturned: list[Any]
+    spares: list[Any] | None
     _error: OSError | None
 
 @disjoint_base
@@ -89,7 +93,7 @@ class Recvmmsg:
     def fill(self, slots: Slots, sock: socket.socket, limit: int, /) -> int: ...
     def datagrams(
         self, slots: Slots, sock: socket.socket, limit: int, most: int, record: list[Any], /
-    ) -> int: ...
+    ) -> None: ...
     def busy(self) -> bool: ...
     def settle(self, slots: Slots, /) -> None: ...
 

@@ -197,6 +197,7 @@ typedef struct {
     PyObject *options;    /* compared only */
     PyObject *error;      /* an OSError, or None */
     PyObject *unreturned; /* a list */
+    PyObject *spares;     /* a list of tuples, slots and their Recvmmsg; or None */
     long long receive_calls;
     char more, woken, reports_errors, struck;
 } Outlook;
@@ -407,8 +408,8 @@ int again_add_functions(PyObject *module);
  * they are. -1 and an error: what was read is held. */
 int recvmmsg_read(Recvmmsg *self, Slots *slots, int fd, Py_ssize_t limit, Py_ssize_t *packets);
 int recvmmsg_add_types(PyObject *module, State *state);
-/* The method fill(slots, sock, limit). */
-PyObject *recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs);
+/* Whether it was made for these slots; if not, an error. */
+int recvmmsg_fits(const Recvmmsg *self, const Slots *slots);
 /* The address of who sent the packet in a slot: a new reference, or NULL and an error. */
 PyObject *recvmmsg_address(Recvmmsg *self, Py_ssize_t slot);
 /* The same if it is remembered, without running Python: a borrowed reference, or NULL. */
@@ -416,6 +417,10 @@ PyObject *recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot);
 /* The same in the system's form: the bytes lie in `self->names` until the slot is filled again. */
 const unsigned char *recvmmsg_sockaddr(const Recvmmsg *self, Py_ssize_t slot, uint32_t *length);
 /* datagrams.c */
+/* Read up to `limit` messages, and move them to the end of a list, as datagrams cut to `most` bytes.
+ * -1 and an error: what was read is in the list, or held if there is no memory to copy it. */
+int datagrams_read(Recvmmsg *self, Slots *slots, PyObject *sock, Py_ssize_t limit, Py_ssize_t most,
+                   PyObject *record);
 /* The method datagrams(slots, sock, limit, most, record) of Recvmmsg. */
 PyObject *recvmmsg_datagrams(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs);
 /* control.c */

@@ -112,12 +112,40 @@ move_held(Slots *self, Py_ssize_t most, PyObject *list)
     return moved;
 }
 
-/* datagrams(slots, sock, limit, most, record): see `_by_slots` in _receive/datagrams.py. What is read
- * is in `record` when this returns or raises, but for a MemoryError: then it is held. */
+int
+datagrams_read(Recvmmsg *self, Slots *slots, PyObject *sock, Py_ssize_t limit, Py_ssize_t most,
+               PyObject *record)
+{
+    Py_ssize_t taken = 0;
+    do {
+        long long before = slots->tail;
+        PyObject *type, *error, *trace;
+        Py_ssize_t packets;
+        int fd, done = descriptor_of(self->state, sock, &fd); /* each time, as Python may run */
+        if (done == 0) {
+            done = recvmmsg_read(self, slots, fd, limit - taken, &packets);
+        }
+        taken += (Py_ssize_t)(slots->tail - before);
+        PyErr_Fetch(&type, &error, &trace);
+        if (move_held(slots, most, record) < 0) {
+            if (type == NULL) {
+                return -1;
+            }
+            PyErr_Clear(); /* an interrupt goes before it */
+        }
+        PyErr_Restore(type, error, trace);
+        if (done < 0) {
+            return -1;
+        }
+    } while (taken < limit && !self->dry);
+    return 0;
+}
+
+/* datagrams(slots, sock, limit, most, record): see `DatagramReader` in _receive/engine.py. */
 PyObject *
 recvmmsg_datagrams(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    Py_ssize_t limit, most, taken = 0;
+    Py_ssize_t limit, most;
     Slots *slots;
     if (nargs != 5 || Py_TYPE(args[0]) != self->state->slots || !PyList_CheckExact(args[4])) {
         PyErr_SetString(PyExc_TypeError, "datagrams takes slots, a socket, two numbers, a list");
@@ -126,34 +154,11 @@ recvmmsg_datagrams(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
     slots = (Slots *)args[0];
     limit = PyNumber_AsSsize_t(args[2], NULL); /* clamped: no socket has as many */
     most = PyNumber_AsSsize_t(args[3], NULL);
-    if (PyErr_Occurred()) {
+    if (PyErr_Occurred() || !recvmmsg_fits(self, slots)
+        || datagrams_read(self, slots, args[1], limit, most, args[4]) < 0) {
         return NULL;
     }
-    do {
-        long long before = slots->tail;
-        PyObject *type, *error, *trace;
-        PyObject *left = PyLong_FromSsize_t(limit - taken), *done = NULL;
-        if (left != NULL) {
-            PyObject *arguments[3] = {args[0], args[1], left};
-            done = recvmmsg_fill(self, arguments, 3);
-            Py_DECREF(left);
-        }
-        taken += (Py_ssize_t)(slots->tail - before);
-        PyErr_Fetch(&type, &error, &trace);
-        if (move_held(slots, most, args[4]) < 0) {
-            if (type == NULL) {
-                Py_XDECREF(done);
-                return NULL;
-            }
-            PyErr_Clear(); /* an interrupt goes before it */
-        }
-        PyErr_Restore(type, error, trace);
-        if (done == NULL) {
-            return NULL;
-        }
-        Py_DECREF(done);
-    } while (taken < limit && !self->dry);
-    return PyLong_FromSsize_t(taken);
+    Py_RETURN_NONE;
 }
 
 #endif

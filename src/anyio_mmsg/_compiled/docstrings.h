@@ -276,9 +276,6 @@
     "    most: Bytes at which a datagram is cut.\n" \
     "    record: Gets ``(bytes, address)`` of each.\n" \
     "\n" \
-    "Returns:\n" \
-    "    How many messages were read.\n" \
-    "\n" \
     "Raises:\n" \
     "    MemoryError: There is not enough memory."
 

@@ -15,6 +15,7 @@ outlook_traverse(Outlook *self, visitproc visit, void *arg)
     Py_VISIT(self->options);
     Py_VISIT(self->error);
     Py_VISIT(self->unreturned);
+    Py_VISIT(self->spares);
     return 0;
 }
 
@@ -25,6 +26,7 @@ outlook_clear(Outlook *self)
     Py_CLEAR(self->options);
     Py_CLEAR(self->error);
     Py_CLEAR(self->unreturned);
+    Py_CLEAR(self->spares);
     return 0;
 }
 
@@ -43,6 +45,7 @@ static PyMemberDef outlook_members[] = {
     {"options", T_OBJECT, offsetof(Outlook, options), 0, NULL},
     {"_error", T_OBJECT, offsetof(Outlook, error), 0, NULL},
     {"unreturned", T_OBJECT, offsetof(Outlook, unreturned), 0, NULL},
+    {"spares", T_OBJECT, offsetof(Outlook, spares), 0, NULL},
     {"receive_calls", T_LONGLONG, offsetof(Outlook, receive_calls), 0, NULL},
     {"more", T_BOOL, offsetof(Outlook, more), 0, NULL},
     {"woken", T_BOOL, offsetof(Outlook, woken), 0, NULL},

@@ -247,8 +247,18 @@ recvmmsg_read(Recvmmsg *self, Slots *slots, int fd, Py_ssize_t limit, Py_ssize_t
     return 0;
 }
 
+int
+recvmmsg_fits(const Recvmmsg *self, const Slots *slots)
+{
+    if (slots->memory != self->memory || slots->capacity != self->capacity) {
+        PyErr_SetString(PyExc_ValueError, "these are the slots of another engine");
+        return 0;
+    }
+    return 1;
+}
+
 /* fill(slots, sock, limit): see `Engine.fill` in _receive/engine.py. */
-PyObject *
+static PyObject *
 recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
 {
     Slots *slots;
@@ -263,11 +273,7 @@ recvmmsg_fill(Recvmmsg *self, PyObject *const *args, Py_ssize_t nargs)
     if ((limit == -1 && PyErr_Occurred()) || descriptor_of(self->state, args[1], &fd) < 0) {
         return NULL;
     }
-    if (slots->memory != self->memory || slots->capacity != self->capacity) {
-        PyErr_SetString(PyExc_ValueError, "these are the slots of another engine");
-        return NULL;
-    }
-    if (recvmmsg_read(self, slots, fd, limit, &packets) < 0) {
+    if (!recvmmsg_fits(self, slots) || recvmmsg_read(self, slots, fd, limit, &packets) < 0) {
         return NULL;
     }
     return PyLong_FromSsize_t(packets);

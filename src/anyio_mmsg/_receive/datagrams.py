@@ -24,10 +24,18 @@ from .._packets.memory import paged
 from .._packets.packet import Address
 from .._system.control import CONTROL_SIZE, segment_of
 from .._system.options import has_gro
-from .._system.platform import MSG_DONTWAIT, ON_WINDOWS, Recvmmsg, Refused, family_of, give_up
+from .._system.platform import (
+    MSG_DONTWAIT,
+    ON_WINDOWS,
+    Recvmmsg,
+    Refused,
+    family_of,
+    give_up,
+    take_datagrams,
+)
 from .engine import batch_engine
 from .functions import as_ended, conclude, pause_between, raise_deferred
-from .outlook import Outlook, inode_of, outlook_for
+from .outlook import Outlook, _outlooks, inode_of, outlook_for
 from .recvfrom_into import SEGMENT_SIZE_LOST
 from .usable import ensure_usable
 
@@ -128,19 +136,25 @@ def recv_datagrams_nowait(
         anyio.WouldBlock: No datagram is there.
         Exception: Otherwise as `recv_datagrams`.
     """
-    limit, most = _check(sock, limit, max_size)
-    outlook = outlook_for(sock)
+    outlook = _outlooks.get(id(sock))
     record: list[Any] = []
     try:
-        _receive(sock, outlook, limit, most, record)
+        spare = take_datagrams(outlook, sock, limit, max_size, record) if take_datagrams else None
+        if spare is None:
+            limit, most = _check(sock, limit, max_size)
+            outlook = outlook_for(sock)
+            _receive_unusual(sock, outlook, limit, most, record)
+        elif spare is not True and outlook is not None:
+            _conclude(sock, outlook, spare, int(limit), int(max_size), record)
         if not record:
             raise WouldBlock
         return record
     except BaseException:
-        kept = outlook.unreturned  # as above
-        if record and not (kept and kept[0] is record[0]):
-            kept[:0] = record
-            outlook.home = inode_of(sock), os.getpid()
+        if record and outlook is not None:  # as above
+            kept = outlook.unreturned
+            if not (kept and kept[0] is record[0]):
+                kept[:0] = record
+                outlook.home = inode_of(sock), os.getpid()
         raise
 
 
@@ -157,6 +171,17 @@ def _receive(
     sock: socket.socket, outlook: Outlook, limit: int, most: int, record: list[Any]
 ) -> None:
     """Put the datagrams that are there into `record`. Never waits."""
+    spare = take_datagrams(outlook, sock, limit, most, record) if take_datagrams else None
+    if spare is None:
+        _receive_unusual(sock, outlook, limit, most, record)
+    elif spare is not True:
+        _conclude(sock, outlook, spare, limit, most, record)
+
+
+def _receive_unusual(
+    sock: socket.socket, outlook: Outlook, limit: int, most: int, record: list[Any]
+) -> None:
+    """Do what `_receive` does, without `take_datagrams`, whose reference it is."""
     kept = outlook.unreturned
     if kept:
         if outlook.home in (None, (inode_of(sock), os.getpid())):
@@ -182,8 +207,8 @@ def _receive(
             record[:] = _datagrams_in(record, most)
 
 
-# By recvmmsg(2). Slots are taken off the list while they are used, so each thread and each signal
-# handler has its own. There are as many as were ever used at once.
+# By recvmmsg(2). Slots are taken off the list until the read is concluded, so each thread and
+# each signal handler has its own. There are as many as were ever used at once.
 
 _trains: list[tuple[Slots, Any]] = []
 _singles: list[tuple[Slots, Any]] = []
@@ -204,18 +229,36 @@ def _by_slots(
         slots = Slots(memory, NUM_RCVMMSGS, _STRIDE, gro=spares is _trains)
         spare = slots, batch_engine(slots)
     slots, engine = spare
+    outlook.spares = spares
     try:
         engine.datagrams(slots, sock, limit, most, record)
-        conclude(sock, outlook, engine, len(record))
-    finally:
+    except BaseException:
         if slots.held:  # there was no memory to copy the packets
             record.append(slots)
         else:
             spares.append(spare)
+        raise
+    _conclude(sock, outlook, spare, limit, most, record)
+
+
+def _conclude(
+    sock: socket.socket,
+    outlook: Outlook,
+    spare: tuple[Slots, Any],
+    limit: int,
+    most: int,
+    record: list[Any],
+) -> None:
+    """Do what comes after a read by slots, which are empty again."""
+    slots, engine = spare
+    try:
+        conclude(sock, outlook, engine, len(record))
+    finally:
+        (_trains if slots.gro else _singles).append(spare)
     if engine.refused:
         give_up("recvmmsg")
         if not record:
-            _receive(sock, outlook, limit, most, record)
+            _receive_unusual(sock, outlook, limit, most, record)
 
 
 # Elsewhere

@@ -90,7 +90,7 @@ class DatagramReader(Reader, Protocol):
 
     def datagrams(
         self, slots: Slots, sock: socket.socket, limit: int, most: int, record: list[Any]
-    ) -> int:
+    ) -> None:
         """Put the datagrams that are there at the end of `record`, and free the slots.
 
         What was read is in `record` when this returns or raises. Without the memory to copy it,
@@ -102,9 +102,6 @@ class DatagramReader(Reader, Protocol):
             limit: How many messages at most.
             most: Bytes at which a datagram is cut.
             record: Gets ``(bytes, address)`` of each.
-
-        Returns:
-            How many messages were read.
 
         Raises:
             MemoryError: There is not enough memory.

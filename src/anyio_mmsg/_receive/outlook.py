@@ -23,6 +23,7 @@ class OutlookFields:
         "receive_calls",
         "reports_errors",
         "sock",
+        "spares",
         "struck",
         "unreturned",
         "woken",
@@ -36,6 +37,7 @@ class OutlookFields:
     options: object
     receive_calls: int
     unreturned: list[Any]
+    spares: list[Any] | None
     _error: OSError | None
 
 
@@ -63,6 +65,7 @@ class Outlook(_Fields):
             them in spite of further errors.
         report_cut: Called once, with the socket and the slots, after a read that cut a packet.
         unreturned: Datagrams that `recv_datagrams` has read but, interrupted, did not return.
+        spares: The slots that `recv_datagrams` takes for this socket, from its last use on.
         home: The inode of the socket that `unreturned` came from, and the process; None: unknown.
     """
 
@@ -76,6 +79,7 @@ class Outlook(_Fields):
         self.receive_calls = self.empty_calls = 0
         self.report_cut: Callable[[socket.socket, Slots], object] | None = None
         self.unreturned = []
+        self.spares = None
         self.home: tuple[int, int] | None = None
         self._error = None
         self._inode = 0

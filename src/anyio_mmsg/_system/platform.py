@@ -22,6 +22,7 @@ Recvmmsg: Any = getattr(module, "Recvmmsg", None)
 again: Any = getattr(module, "again", None)
 ready: Any = getattr(module, "ready", None)
 refill: Any = getattr(module, "refill", None)
+take_datagrams: Any = getattr(module, "datagrams", None)
 """Checks of the receive functions as one step, or None; see _compiled/again.c."""
 
 Sendmmsg: Any = getattr(module, "Sendmmsg", None)
