@@ -15,7 +15,7 @@ import anyio
 from anyio_mmsg import PacketReceiver, open_udp_socket, send_mmsg
 
 
-async def main(port: int = 9999, *to: int) -> None:
+async def main(port: int, *to: int) -> None:
     """Send packets on until a signal, then say how many."""
     destinations = [("127.0.0.1", number) for number in to]
     sock = await open_udp_socket("127.0.0.1", port)
@@ -33,7 +33,8 @@ async def main(port: int = 9999, *to: int) -> None:
 
 
 if __name__ == "__main__":
+    port, *to = map(int, sys.argv[1:] or ("9999",))
     try:
-        anyio.run(main, *map(int, sys.argv[1:]))
+        anyio.run(main, port, *to)
     except OSError as error:  # such as a port in use
         sys.exit(f"fan_out.py: {error}")
