@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
 import subprocess
 import sys
 import threading
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,12 +23,14 @@ from anyio_mmsg import (
     PacketBatch,
     ReceiveEngine,
     SendEngine,
+    compiled,
+    send_mmsg,
     send_mmsg_nowait,
 )
 from anyio_mmsg._system import addresses as caches
 
 from ..helpers import Family
-from .helpers import arrived, fill
+from .helpers import arrived, fill, received
 
 
 def test_payloads_are_not_kept(sending: SendEngine, inet: Family) -> None:
@@ -46,6 +53,42 @@ def test_the_ring_is_let_go(sending: SendEngine, engine: ReceiveEngine, inet: Fa
     send_mmsg_nowait(server, batch, engine=sending)
     del batch
     memory.extend(b"more")
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="its queue is short")
+async def test_senders_are_kept_while_a_send_waits(
+    sending: SendEngine, engine: ReceiveEngine, tmp_path: Path
+) -> None:
+    """The kernel is given their addresses where the engine has them, in each send anew."""
+    with Family("unix", tmp_path) as unix:
+        server, client, other = unix.open(), unix.open(), unix.open()
+        there, batch = client.getsockname(), PacketBatch(4, 8, engine)
+        server.connect(there)  # else it always seems to be writable
+        fill(batch, server, (client, b"1"), (client, b"2"))
+        packets: list[Any] = [batch[0]]
+        send_mmsg_nowait(server, packets)  # by a send that the next one uses again
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other.sendto(b"filler", there)
+        filler = batch._slots.filler
+        packets[:] = [(b"first", there), batch[1]]
+        count = sys.getrefcount(filler.engine)
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(send_mmsg, server, packets, engine=sending))
+                await anyio.wait_all_tasks_blocked()
+                kept = sys.getrefcount(filler.engine) - count
+                del batch, filler, packets[:]
+                await anyio.wait_all_tasks_blocked()
+                found = received(client)
+                while b"2" not in found:
+                    await checkpoint()
+                    found += received(client)
+        assert found[0] == b"1"
+        assert found[-2:] == [b"first", b"2"]
+        by_c = sending != "sendto" and engine != "recvfrom_into"
+        assert kept == (by_c and compiled)
 
 
 def test_data_whose_kind_has_another_opinion_of_its_length(

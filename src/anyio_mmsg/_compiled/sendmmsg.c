@@ -49,6 +49,7 @@ sendmmsg_drop(Sendmmsg *self)
     self->buffers = NULL;
     self->exports = 0;
     self->slots = NULL;
+    self->kept = NULL;
     self->controls = NULL;
     memset(&self->room, 0, sizeof(self->room));
     for (i = 0; i < exports; i++) {
