@@ -120,7 +120,7 @@ datagrams_read(Recvmmsg *self, Slots *slots, PyObject *sock, Py_ssize_t limit, P
     do {
         long long before = slots->tail;
         PyObject *type, *error, *trace;
-        Py_ssize_t packets = 0; /* not asked */
+        Py_ssize_t packets = 0;                               /* not asked */
         int fd, done = descriptor_of(self->state, sock, &fd); /* each time, as Python may run */
         if (done == 0) {
             done = recvmmsg_read(self, slots, fd, limit - taken, &packets);
