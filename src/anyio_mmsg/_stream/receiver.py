@@ -430,6 +430,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def statistics(self) -> ReceiverStatistics:
         """Return what was seen so far; after the end, what was seen until then.
 
+        Any thread may ask.
+
         The kernel's counter wraps after 4,294,967,296 drops: call this at least once before.
         """
         if not self._closed:
