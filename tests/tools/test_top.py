@@ -86,7 +86,9 @@ async def test_top_has_a_bound_on_senders(capsys: pytest.CaptureFixture[str]) ->
         await monitor.receive()
         assert len(monitor.total.counts) <= 20
         assert f"in all {sent:,} packets, unknown dropped by kernel" in monitor.look().line()
-        print(dataclasses.replace(monitor.whole(), seconds=1.0).summary())
+        whole = monitor.whole()
+        after_a_second = dataclasses.replace(whole.now, time=whole.before.time + 1)
+        print(dataclasses.replace(whole, now=after_a_second).summary())
     lines = capsys.readouterr().out.splitlines()
     assert numbers(lines[0], "1.0 s: # packets, # bytes") == (sent, sent)
     heading = next(number for number, line in enumerate(lines) if line.startswith("top senders"))
@@ -227,10 +229,11 @@ def look() -> Interval:
         dropped_by_kernel=98_765_432,
         buffer_used=1_000_000,
         buffer_size=8_000_000,
+        time=1.0,
     )
     senders = TopSenders(1000)
     senders.add([f"2001:db8:1111:2222:3333:4444:5555:{n:x} {50000 + n}" for n in range(20)] * 99)
-    return Interval(1.0, seen, now, senders, "q quits")
+    return Interval(seen, now, senders, "q quits")
 
 
 @without_rich

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .. import ReceiverStatistics
+from .. import ReceiverStatistics, StatisticsDelta
 from .senders import TopSenders
 from .showing import losses
 
@@ -28,38 +28,32 @@ class Messages:
 class Interval:
     """What happened between two looks, or in all."""
 
-    seconds: float
     before: ReceiverStatistics
     now: ReceiverStatistics
     senders: TopSenders
     how_to_quit: str
     messages: Messages | None = None  # with --gro
 
-    def growth(self, of: Callable[[ReceiverStatistics], int | None]) -> int:
-        """Return by how much something grew."""
-        return (of(self.now) or 0) - (of(self.before) or 0)
-
-    def rate(self, of: Callable[[ReceiverStatistics], int | None]) -> float:
-        """Return by how much something grew, per second."""
-        return self.growth(of) / max(self.seconds, 1e-9)
+    @property
+    def seen(self) -> StatisticsDelta:
+        """What the receiver has seen in it."""
+        return self.now - self.before
 
     def figures(self) -> dict[str, str]:
         """Return the figures to show, by name."""
-        batches = self.growth(lambda seen: seen.batches)
-        full = self.growth(lambda seen: seen.full_batches)
-        packets = self.growth(lambda seen: seen.packets)
-        used, size = self.now.buffer_used, self.now.buffer_size
+        seen, used, size = self.seen, self.now.buffer_used, self.now.buffer_size
+        rates = seen.per_second()
         figures = {
-            "packets/s": f"{self.rate(lambda seen: seen.packets):,.0f}",
-            "Mbit/s": f"{self.rate(lambda seen: seen.bytes) * 8 / 1e6:,.3f}",
-            "dropped by kernel/s": f"{self.rate(lambda seen: seen.dropped_by_kernel):,.0f}",
-            "packets a batch": f"{packets / max(1, batches):.1f}",
-            "full batches": f"{100 * full / max(1, batches):.0f} %",
+            "packets/s": f"{rates['packets']:,.0f}",
+            "Mbit/s": f"{rates['bytes'] * 8 / 1e6:,.3f}",
+            "dropped by kernel/s": f"{rates.get('dropped_by_kernel', 0):,.0f}",
+            "packets a batch": f"{seen.packets_per_batch:.1f}",
+            "full batches": f"{100 * seen.full_batches / max(1, seen.batches):.0f} %",
             "kernel's buffer": "-" if used is None or not size else f"{100 * used / size:.0f} %",
             "truncated": f"{self.now.truncated:,}",
         }
         if self.messages is not None:
-            figures["packets a message"] = f"{packets / max(1, self.messages.recent):.1f}"
+            figures["packets a message"] = f"{seen.packets / max(1, self.messages.recent):.1f}"
         return figures
 
     def line(self) -> str:
@@ -97,9 +91,9 @@ class Interval:
         senders.add_column("top senders", overflow="fold")
         senders.add_column("packets/s", justify="right", no_wrap=True)
         senders.add_column("share", justify="right", no_wrap=True)
-        packets = max(1, self.growth(lambda seen: seen.packets))
+        seen = self.seen
         for who, count in self.senders.counts.most_common(SHOWN):
-            share, rate = 100 * count / packets, count / max(self.seconds, 1e-9)
+            share, rate = 100 * count / max(1, seen.packets), count / max(seen.seconds, 1e-9)
             senders.add_row(who, f"{rate:,.0f}", f"{share:.1f} %")
         screen = Table.grid()
         # Side by side if there is room, else one below the other.
@@ -109,20 +103,19 @@ class Interval:
 
     def fields(self) -> dict[str, Any]:
         """Return it for programs. Counts are those of the interval."""
-        dropped = None
-        if self.now.dropped_by_kernel is not None:
-            dropped = self.growth(lambda seen: seen.dropped_by_kernel)
+        seen = self.seen
+        rates = seen.per_second()
         return {
-            "seconds": round(self.seconds, 6),
-            "packets": self.growth(lambda seen: seen.packets),
-            "bytes": self.growth(lambda seen: seen.bytes),
-            "packets_per_second": round(self.rate(lambda seen: seen.packets), 3),
-            "bits_per_second": round(8 * self.rate(lambda seen: seen.bytes), 3),
+            "seconds": round(seen.seconds, 6),
+            "packets": seen.packets,
+            "bytes": seen.bytes,
+            "packets_per_second": round(rates["packets"], 3),
+            "bits_per_second": round(8 * rates["bytes"], 3),
             "messages": self.messages and self.messages.recent,
-            "batches": self.growth(lambda seen: seen.batches),
-            "full_batches": self.growth(lambda seen: seen.full_batches),
-            "truncated": self.growth(lambda seen: seen.truncated),
-            "dropped_by_kernel": dropped,
+            "batches": seen.batches,
+            "full_batches": seen.full_batches,
+            "truncated": seen.truncated,
+            "dropped_by_kernel": seen.dropped_by_kernel,
             "buffer_used": self.now.buffer_used,
             "buffer_size": self.now.buffer_size,
             "senders": list(self.top_senders()),
@@ -137,11 +130,10 @@ class Interval:
 
     def summary(self) -> str:
         """Return it for the end of a run; it has to be of all that was seen."""
-        seen = self.now
-        bits = 8 * self.rate(lambda seen: seen.bytes)
+        seen, rates = self.now, self.seen.per_second()
         lines = [
-            f"{self.seconds:.1f} s: {seen.packets:,} packets, {seen.bytes:,} bytes "
-            f"({self.rate(lambda seen: seen.packets):,.0f} packets/s, {bits / 1e6:,.3f} Mbit/s)",
+            f"{self.seen.seconds:.1f} s: {seen.packets:,} packets, {seen.bytes:,} bytes "
+            f"({rates['packets']:,.0f} packets/s, {rates['bytes'] * 8 / 1e6:,.3f} Mbit/s)",
             f"{losses(seen)}, truncated {seen.truncated:,}, "
             f"packets a batch {seen.packets / max(1, seen.batches):.1f}, "
             f"the largest {seen.largest_batch}",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import anyio
-
 from .. import PacketReceiver
 from .interval import Interval, Messages
 from .senders import TopSenders
@@ -25,7 +23,7 @@ class Monitor:
 
     def __post_init__(self) -> None:
         self.recent, self.total = TopSenders(self.limit), TopSenders(self.limit)
-        self._start = self._last = anyio.current_time(), self.receiver.statistics()
+        self._start = self._last = self.receiver.statistics()
 
     async def receive(self) -> None:
         """Count what arrives."""
@@ -44,18 +42,16 @@ class Monitor:
 
     def look(self) -> Interval:
         """Return what happened since the last look."""
-        (then, before), self._last = self._last, (anyio.current_time(), self.receiver.statistics())
+        before, self._last = self._last, self.receiver.statistics()
         senders, self.recent = self.recent, TopSenders(self.limit)
-        now, seen = self._last
         messages = None
         if self.messages is not None:
             messages = replace(self.messages)
             self.messages.recent = 0
-        return Interval(now - then, before, seen, senders, self.how_to_quit, messages)
+        return Interval(before, self._last, senders, self.how_to_quit, messages)
 
     def whole(self) -> Interval:
         """Return what happened since the start."""
-        then, before = self._start
         messages = self.messages and Messages(self.messages.total, self.messages.total)
-        now, seen = anyio.current_time(), self.receiver.statistics()
-        return Interval(now - then, before, seen, self.total, self.how_to_quit, messages)
+        seen = self.receiver.statistics()
+        return Interval(self._start, seen, self.total, self.how_to_quit, messages)
