@@ -19,6 +19,7 @@ from anyio_mmsg._stream import pool as pool_module
 
 from ..helpers import Family, contents, drain, each_loop, loses_batches
 from ..interrupts import HandlerError, every_bytecode, fail, unreported
+from .ends import ENDS, close, leak, leak_in_a_cycle
 
 pytestmark = [pytest.mark.anyio, loses_batches]
 ALL_FREE = {"lent": 0, "waiting": 0}
@@ -28,24 +29,6 @@ def in_a_thread(work: Callable[[], object]) -> None:
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-
-
-def close(held: list[PacketBatch]) -> None:
-    held.pop().close()
-
-
-def leak(held: list[PacketBatch]) -> None:
-    held.pop()
-
-
-def leak_in_a_cycle(held: list[PacketBatch]) -> None:
-    cycle: list[Any] = [held.pop()]
-    cycle.append(cycle)
-    del cycle
-    gc.collect(0)
-
-
-ENDS = [close, leak, leak_in_a_cycle]
 
 
 # In worker threads

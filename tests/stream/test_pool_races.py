@@ -20,6 +20,7 @@ from anyio_mmsg._stream import receiver as receiver_module
 
 from ..helpers import Family, contents, drain, loses_batches
 from ..interrupts import BeforeOpcode, HandlerError, every_bytecode, fail, unreported
+from .ends import ENDS, close, leak, leak_in_a_cycle
 
 pytestmark = [pytest.mark.anyio, loses_batches]
 MODULES = [pool_module, loans, batch_module]
@@ -50,24 +51,6 @@ class Rival:
         for batch in self.held:
             batch.close()
         assert self.pool.statistics().free == self.pool.size
-
-
-def close(held: list[PacketBatch]) -> None:
-    held.pop().close()
-
-
-def leak(held: list[PacketBatch]) -> None:
-    held.pop()
-
-
-def leak_in_a_cycle(held: list[PacketBatch]) -> None:
-    cycle: list[Any] = [held.pop()]
-    cycle.append(cycle)
-    del cycle
-    gc.collect(0)
-
-
-ENDS = [close, leak, leak_in_a_cycle]
 
 
 @pytest.mark.parametrize("end", ENDS)

@@ -126,6 +126,17 @@ async def test_dropped_in_another_thread(inet: Family) -> None:
         assert await take(receiver) == [b"y"]
 
 
+async def hear_by_number(number: int, inet: Family, sender: socket.socket) -> None:
+    """See that a new socket, whose descriptor has this number, is heard."""
+    with inet.unbound() as other:
+        assert other.fileno() == number
+        other.bind(("127.0.0.1", 0))
+        sender.connect(other.getsockname())
+        async with PacketReceiver(other) as receiver:
+            sender.send(b"y")
+            assert await take(receiver) == [b"y"]
+
+
 async def test_a_socket_that_somebody_else_closes(inet: Family) -> None:
     sock, sender = inet.pair()
     receiver = PacketReceiver(sock)
@@ -135,13 +146,7 @@ async def test_a_socket_that_somebody_else_closes(inet: Family) -> None:
     sock.close()
     with pytest.raises(anyio.ClosedResourceError):
         await take(receiver)
-    with inet.unbound() as other:
-        assert other.fileno() == number
-        other.bind(("127.0.0.1", 0))
-        sender.connect(other.getsockname())
-        async with PacketReceiver(other) as receiver:
-            sender.send(b"y")
-            assert await take(receiver) == [b"y"]
+    await hear_by_number(number, inet, sender)
 
 
 async def test_a_number_that_the_loop_still_knows(inet: Family) -> None:
@@ -152,13 +157,7 @@ async def test_a_number_that_the_loop_still_knows(inet: Family) -> None:
     assert await take(old) == [b"x"]
     number = sock.fileno()
     sock.close()
-    with inet.unbound() as other:
-        assert other.fileno() == number
-        other.bind(("127.0.0.1", 0))
-        sender.connect(other.getsockname())
-        async with PacketReceiver(other) as receiver:
-            sender.send(b"y")
-            assert await take(receiver) == [b"y"]
+    await hear_by_number(number, inet, sender)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it has a second descriptor")
