@@ -211,11 +211,11 @@ def payloads_up_to(largest: int) -> list[bytes]:
     return [random.Random(size).randbytes(size) for size in sizes]
 
 
-def has_nothing(sock: socket.socket) -> bool:
+def has_nothing(sock: socket.socket, flags: int = 0) -> bool:
     """Return whether nothing has come; loopback delivers within the send."""
     sock.setblocking(False)
     try:
-        sock.recv(1)
+        sock.recv(1, flags)
     except BlockingIOError:
         return True
     return False

@@ -188,6 +188,10 @@ def test_another_version_is_answered_with_ours(make: Make, certificate: Path) ->
     assert answer[1:5] == bytes(4)  # Version Negotiation, RFC 8999 section 6
     # An answer to an answer would never end.
     world.endpoint.receive(answer, address, world.now)
+    world.endpoint.receive(answer + bytes(1200), address, world.now)
+    assert world.endpoint.datagrams(world.now) == []
+    # What is too short for a client's first datagram gets none: RFC 9000 section 5.2.2.
+    world.endpoint.receive(header + bytes(1199 - len(header)), address, world.now)
     assert world.endpoint.datagrams(world.now) == []
 
 

@@ -7,7 +7,7 @@ import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,14 @@ import pytest
 from .helpers import (
     DEADLINE,
     Program,
+    client,
     each_backend,
     each_host,
+    has_nothing,
     numbers,
+    only_linux,
     running,
+    wait_for_all,
     without_signals,
 )
 
@@ -34,6 +38,7 @@ from aioquic.quic.events import QuicEvent
 
 pytestmark = without_signals
 
+MOST = Path("/proc/sys/net/core/rmem_max")  # bytes of a buffer that may be asked for
 CONTENT = random.Random(1).randbytes(150_000)
 
 
@@ -194,6 +199,38 @@ def test_a_rude_client_hinders_nobody(tmp_path: Path) -> None:
         lines = program.stop()
     assert numbers(lines[-1], "not QUIC #")[0] > 0
     assert "faults" not in lines[-1]
+
+
+def of_another_version(name: bytes) -> bytes:
+    """Return a client's first datagram, of a version that nobody speaks: the answer has `name`."""
+    header = b"\xc0\x1a\x2a\x3a\x4a\x08whatever\x08" + name
+    return header.ljust(1200, b"\0")
+
+
+@only_linux
+@each_backend
+def test_a_burst_of_1000(tmp_path: Path, backend: str) -> None:
+    """Each datagram that the kernel has taken is answered; it counts what it did not take."""
+    names = [b"%8d" % number for number in range(1000)]
+    room = min(int(MOST.read_text()), 2**22)  # for 1000, if that much is allowed
+    books = "; # datagrams received, .*; dropped by kernel #"
+    options = ["--backend", backend, "--buffer", str(room), "--interval", "0.05"]
+    with server(tmp_path, *options) as (program, address, _), ExitStack() as stack:
+        senders = [stack.enter_context(client(address[0])) for _ in range(20)]
+        with program.held():  # so that all of them are there when it goes on
+            for number, name in enumerate(names):
+                senders[number % 20].sendto(of_another_version(name), address)
+        wait_for_all(program, 1000, books)
+        last = program.stop()[-1]
+        answers = []
+        for sock in senders:
+            while not has_nothing(sock, socket.MSG_PEEK):
+                answers.append(sock.recv(2000)[6:14])
+    received, sent = numbers(last, "; # datagrams received, # sent")
+    assert (sent, len(answers)) == (received, received)
+    assert len(set(answers) & set(names)) == received
+    if room >= 2**22:
+        assert received == 1000
 
 
 @each_backend

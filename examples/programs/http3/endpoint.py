@@ -86,6 +86,9 @@ class Endpoint:
         self, data: bytes, header: QuicHeader, address: tuple[str, int], now: float
     ) -> Connection | None:
         """Return a new connection for a client's first datagram, if it may have one."""
+        if len(data) < SMALLEST_MAX_DATAGRAM_SIZE:  # no client's first one (RFC 9000, 5.2.2)
+            self.counts["of no connection"] += 1
+            return None
         unknown = header.version not in (None, *self._configuration.supported_versions)
         if unknown and header.packet_type != QuicPacketType.VERSION_NEGOTIATION:
             self._answers.append(
@@ -99,8 +102,7 @@ class Endpoint:
                 )
             )
             return None
-        is_first = header.packet_type == QuicPacketType.INITIAL
-        if not is_first or len(data) < SMALLEST_MAX_DATAGRAM_SIZE:
+        if header.packet_type != QuicPacketType.INITIAL:
             self.counts["of no connection"] += 1
             return None
         if self._stopping or len(self) >= self._most:
