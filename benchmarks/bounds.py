@@ -128,4 +128,12 @@ RATIOS: tuple[Ratio, ...] = (
         (1.3,),
         (1.2,),
     ),
+    Ratio(
+        "one pair by `send_mmsg`",
+        "`sendto` and AnyIO's checkpoint",
+        "answer-ours",
+        "answer-sendto",
+        None,
+        (1.0, 1.0, 1.0),
+    ),
 )

@@ -20,6 +20,7 @@ from anyio_mmsg import (
     PacketBatch,
     recv_datagrams_nowait,
     recv_mmsg_nowait,
+    send_mmsg,
     send_mmsg_nowait,
 )
 from benchmarks import example, udp
@@ -241,6 +242,32 @@ async def open_send(loop: str, burst: int) -> Run:
     return run
 
 
+async def open_sendto_turn(loop: str, burst: int) -> Run:
+    """`socket.sendto`, and a checkpoint."""
+    sock = udp.open_socket()
+    data, address, send = bytes(PACKET_DATA_SIZE), sock.getsockname(), sock.sendto
+    checkpoint = lowlevel.checkpoint
+
+    async def run(count: int) -> None:
+        for _ in range(count * burst):
+            await checkpoint()
+            send(data, address)
+
+    return run
+
+
+async def open_send_turn(loop: str, burst: int) -> Run:
+    """`send_mmsg` of one pair."""
+    sock = udp.open_socket()
+    data, address = bytes(PACKET_DATA_SIZE), sock.getsockname()
+
+    async def run(count: int) -> None:
+        for _ in range(count * burst):
+            await send_mmsg(sock, [(data, address)])
+
+    return run
+
+
 async def open_unsent(loop: str, burst: int) -> Run:
     """A loop that sends nothing."""
 
@@ -333,6 +360,14 @@ ROWS: list[CountedSpec] = [
     _spec("send", "sendto", "socket.sendto", "peer", open_sendto, CALLS),
     _spec("send", "ours", "send_mmsg_nowait of a pair", "ours", open_send, CALLS),
     _spec("send", "plain", "send_mmsg_nowait of a pair, plain Python", "plain", open_send, CALLS),
+    *(
+        _spec("answer", kind, label, whose, count, CALLS, loop)
+        for kind, label, whose, count in (
+            ("sendto", "socket.sendto and a checkpoint", "peer", open_sendto_turn),
+            ("ours", "send_mmsg of a pair", "ours", open_send_turn),
+        )
+        for loop in LOOPS
+    ),
 ]
 HARNESS: list[CountedSpec] = [
     *(
@@ -341,6 +376,7 @@ HARNESS: list[CountedSpec] = [
             ("wake", open_alone, 1, ()),
             ("full", open_alone, FULL, ()),
             ("dns", open_dns_alone, 1, ("dns",)),
+            ("answer", open_unsent, CALLS, ()),
         )
         for loop in LOOPS
     ),

@@ -189,6 +189,7 @@ TABLES = {
     "dns": "A query that wakes a DNS server, and its answer",
     "recv": "A call that receives a packet, without waiting",
     "send": "A call that sends a packet, without waiting",
+    "answer": "A call that sends a packet, with a checkpoint",
 }
 UNIT = "instructions a packet"
 
