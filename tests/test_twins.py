@@ -95,6 +95,7 @@ SAID_BY_C_ALONE = {
     "control data is bytes, or a tuple of bytes by packet",
     "control data is up to 88 bytes, in whole words",
     "datagrams takes slots, a socket, two numbers, a list",
+    "fan takes a socket, data, addresses, a result",
     "fill takes slots, a socket and a limit",
     "too little memory for a copy",
     "not a pair",

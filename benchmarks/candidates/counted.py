@@ -341,6 +341,11 @@ _SERVERS: dict[str, tuple[str, type[servers.Server], Sequence[str], Kind]] = {
     "qh3": (qh3_sockets.TRANSPORT, Qh3Server, BOTH, "peer"),
 }
 
+_ANSWERS: dict[str, tuple[str, Counted, Kind]] = {
+    "sendto": ("socket.sendto and a checkpoint", open_sendto_turn, "peer"),
+    "ours": ("send_mmsg of a pair", open_send_turn, "ours"),
+}
+
 ROWS: list[CountedSpec] = [
     *(
         _spec(what, kind, label, whose, partial(open_wake, make=make), limit, loop)
@@ -362,10 +367,7 @@ ROWS: list[CountedSpec] = [
     _spec("send", "plain", "send_mmsg_nowait of a pair, plain Python", "plain", open_send, CALLS),
     *(
         _spec("answer", kind, label, whose, count, CALLS, loop)
-        for kind, label, whose, count in (
-            ("sendto", "socket.sendto and a checkpoint", "peer", open_sendto_turn),
-            ("ours", "send_mmsg of a pair", "ours", open_send_turn),
-        )
+        for kind, (label, count, whose) in _ANSWERS.items()
         for loop in LOOPS
     ),
 ]

@@ -121,6 +121,7 @@ shortcut_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
 /* Arguments of a usual send. `keep`: whether to go on later, as in `Sender.send`. */
 typedef struct {
     PyObject *sock, *packets;
+    PyObject *data;   /* one payload for `packets`, which are addresses then; or None */
     PyObject *result; /* a SendResult that was given, or None */
     int gso, keep;
 } Call;
@@ -137,9 +138,15 @@ packets_of(Shortcut *self, const Call *call)
         return NULL;
     }
     if (PyList_CheckExact(call->packets) || PyTuple_CheckExact(call->packets)) {
-        return Py_NewRef(call->packets);
+        if (call->data == Py_None) {
+            return Py_NewRef(call->packets);
+        }
+        if (PySequence_Fast_GET_SIZE(call->packets) == 0) {
+            return NULL; /* data for nobody is checked too */
+        }
+        return PySequence_Tuple(call->packets); /* addresses may change while they are encoded */
     }
-    if (!PyObject_TypeCheck(call->packets, self->batch)) {
+    if (call->data != Py_None || !PyObject_TypeCheck(call->packets, self->batch)) {
         return NULL;
     }
     slots = PyObject_GetAttr(call->packets, self->slots);
@@ -199,8 +206,8 @@ refuse(Shortcut *self, const Call *call)
     PyObject *type, *error, *trace, *done;
     PyErr_Fetch(&type, &error, &trace);
     PyErr_NormalizeException(&type, &error, &trace);
-    done = PyObject_CallFunctionObjArgs(self->refuse, call->sock, call->packets, call->result,
-                                        error, NULL);
+    done = PyObject_CallFunctionObjArgs(self->refuse, call->sock, call->packets, call->data,
+                                        call->result, error, NULL);
     Py_XDECREF(type);
     Py_XDECREF(error);
     Py_XDECREF(trace);
@@ -219,7 +226,8 @@ begin(Shortcut *self, Sendmmsg *sender, const Call *call, PyObject *known, PyObj
     course.gso = course.gso && call->gso;
     sender->room = self->room;
     memset(&self->room, 0, sizeof(self->room));
-    done = sendmmsg_begin(sender, packets, &course, NULL, Py_None);
+    done = sendmmsg_begin(sender, packets, &course, call->data == Py_None ? NULL : call->data,
+                          Py_None);
     if (done < 0
         && (PyErr_ExceptionMatches(PyExc_TypeError) || PyErr_ExceptionMatches(PyExc_ValueError)
             || PyErr_ExceptionMatches(PyExc_BufferError))) {
@@ -317,6 +325,7 @@ usual_arguments(Shortcut *self, PyObject *const *args, Py_ssize_t nargs, Call *c
     }
     call->sock = args[0];
     call->packets = args[1];
+    call->data = Py_None;
     call->gso = args[2] == Py_True;
     call->result = args[7];
     call->keep = 1;
@@ -341,17 +350,14 @@ shortcut_usable(Shortcut *self, PyObject *const *args, Py_ssize_t nargs)
     return PyErr_Occurred() ? NULL : PyBool_FromLong(fd >= 0);
 }
 
-/* send(*arguments): see `Usual` in _send/engine.py. */
+/* Send, and go on later if there is no room: the result if all is done, else the sender; None: it is
+ * not usual. */
 static PyObject *
-shortcut_send(Shortcut *self, PyObject *const *args, Py_ssize_t nargs)
+send_on(Shortcut *self, const Call *call)
 {
-    Call call;
     Sendmmsg *sender;
     PyObject *result;
-    int done = usual_arguments(self, args, nargs, &call);
-    if (done > 0) {
-        done = send_usual(self, &call, &sender, &result);
-    }
+    int done = send_usual(self, call, &sender, &result);
     if (done <= 0) {
         return done < 0 ? NULL : Py_NewRef(Py_None);
     }
@@ -362,11 +368,31 @@ shortcut_send(Shortcut *self, PyObject *const *args, Py_ssize_t nargs)
     return give(self, sender, result);
 }
 
-/* nowait(sock, packets, *, gso=False, result=None): likewise. */
+/* send(*arguments): see `Usual` in _send/usual.py, also for the next ones. */
+static PyObject *
+shortcut_send(Shortcut *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    Call call;
+    return usual_arguments(self, args, nargs, &call) ? send_on(self, &call) : Py_NewRef(Py_None);
+}
+
+/* fan(sock, data, addresses, result) */
+static PyObject *
+shortcut_fan(Shortcut *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    Call call;
+    if (nargs != 4) {
+        return PyErr_Format(PyExc_TypeError, "fan takes a socket, data, addresses, a result");
+    }
+    call = (Call){args[0], args[2], args[1], args[3], 0, 1};
+    return args[1] == Py_None ? Py_NewRef(Py_None) : send_on(self, &call);
+}
+
+/* nowait(sock, packets, *, gso=False, result=None) */
 static PyObject *
 shortcut_nowait(Shortcut *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
-    Call call = {NULL, NULL, Py_None, 0, 0};
+    Call call = {NULL, NULL, Py_None, Py_None, 0, 0};
     Sendmmsg *sender;
     PyObject *result, *done;
     Py_ssize_t i, named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
@@ -406,6 +432,7 @@ shortcut_nowait(Shortcut *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
 static PyMethodDef shortcut_methods[] = {
     {"usable", FAST(shortcut_usable, 0), NULL},
     {"send", FAST(shortcut_send, 0), NULL},
+    {"fan", FAST(shortcut_fan, 0), NULL},
     {"nowait", FAST(shortcut_nowait, METH_KEYWORDS), NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -25,7 +25,7 @@ from .result import NOTHING, SendResult, UnusableSocketError, result_of
 from .turns import until_writable
 from .usual import USUAL, after, conclude
 
-_usable, _send_usual = USUAL.usable, USUAL.send
+_usable, _send_usual, _fan_usual = USUAL.usable, USUAL.send, USUAL.fan
 
 _DGRAM = int(socket.SOCK_DGRAM)
 
@@ -155,11 +155,21 @@ async def multi_target_send(
     Raises:
         Exception: As `send_mmsg`.
     """
-    _begin(sock, engine, result)
     controls = None
-    if source is not None or ecn is not None:
-        controls = Controls(sock, False, source, ecn)
+    usual = _usable(sock, addresses, False, False, source, ecn, engine, result)
+    if not usual:
+        _begin(sock, engine, result)
+        if source is not None or ecn is not None:
+            controls = Controls(sock, False, source, ecn)
+    elif result is not None:
+        result._progress = NOTHING
     await checkpoint()
+    if usual:
+        sent = _fan_usual(sock, data, addresses, result)
+        if type(sent) is SendResult:
+            return sent
+        if sent is not None:
+            return await _send_all(sock, sent, result, sent.code)
     sender = fan_sender_of(sock, data, addresses, engine, controls)
     return await _send_all(sock, sender, result)
 

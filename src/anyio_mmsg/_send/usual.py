@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from anyio import WouldBlock
@@ -14,7 +15,7 @@ from .._system.error_queue import ASKED
 from .._system.platform import Refused, Shortcut
 from .engine import Sender, fall_back
 from .known import KNOWN, Known, known_of, learn
-from .outgoing import Packets, refuse
+from .outgoing import Destination, Payload, check_fan, refuse
 from .result import NOTHING, UNUSABLE, SendFailure, SendResult, UnusableSocketError, result_of
 
 
@@ -51,11 +52,28 @@ class Usual:
         """
         return None
 
+    def fan(
+        self,
+        sock: socket.socket,
+        data: Payload,
+        addresses: Iterable[Destination],
+        result: SendResult | None,
+    ) -> Any:
+        """Send one payload to many addresses: `send` for the usual `multi_target_send`."""
+        return None
+
 
 def refuse_usual(
-    sock: socket.socket, packets: Packets, result: SendResult | None, error: Exception
+    sock: socket.socket, packets: Any, data: Any, result: SendResult | None, error: Exception
 ) -> NoReturn:
     """Raise `error`, which came from one of `packets` in a usual send, with that one's index.
+
+    Args:
+        sock: Where they were to go out.
+        packets: What `send_mmsg` was given; or, if there is `data`, addresses.
+        data: One payload for all addresses, or None.
+        result: What the call was given.
+        error: What was wrong.
 
     Raises:
         UnusableSocketError: The socket was closed meanwhile.
@@ -64,6 +82,9 @@ def refuse_usual(
         raise UnusableSocketError(errno.EBADF, "the socket is closed", result)
     known = known_of(sock)
     items: Any = packets._slots.hand_out(0) if isinstance(packets, PacketBatch) else packets
+    if data is not None:
+        check_fan(known.most, data)
+        items = [(b"", address) for address in packets]
     refuse(known.family, known.most, items, error)
 
 
