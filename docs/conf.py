@@ -40,6 +40,7 @@ PAGES_ABOVE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
+    "examples/README.md": "examples.md",
 }
 
 project = "anyio-mmsg"
