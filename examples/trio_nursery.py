@@ -32,7 +32,7 @@ async def report(receiver: PacketReceiver) -> None:
     while True:
         await trio.sleep(1)
         later = receiver.statistics()
-        print(f"{later.packets - earlier.packets} packets in the last second", flush=True)
+        print(f"{(later - earlier).packets} packets in the last second", flush=True)
         earlier = later
 
 
