@@ -370,6 +370,10 @@ int slots_kill(Slots *self, Place place, PyObject **leftover);
 /* The method datagrams(): (bytes, address) of all packets held. */
 PyObject *slots_datagrams(Slots *self, PyObject *ignored);
 
+/* tally.c */
+/* The method tally(sums, spare): sums over batches with what is held. */
+PyObject *slots_tally(Slots *self, PyObject *const *args, Py_ssize_t nargs);
+
 /* columns.c */
 /* The method columns(allocate): what `PacketBatch.columns` is made of. */
 PyObject *slots_columns(Slots *self, PyObject *allocate);

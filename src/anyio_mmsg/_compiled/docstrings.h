@@ -147,10 +147,10 @@
     "Return the lengths, as sent, of all packets held."
 
 #define DOC_Slots_tally \
-    "tally($self, /)\n" \
+    "tally($self, sums, spare, /)\n" \
     "--\n" \
     "\n" \
-    "Return how many packets are held, their bytes, and how many of them were cut."
+    "Return `sums` with this batch; it is full if at most `spare` slots are free."
 
 #define DOC_Slots_addresses \
     "addresses($self, start, stop=None, /)\n" \

@@ -36,6 +36,7 @@ from operator import getitem
 from typing import Any, TypeAlias, TypeVar
 
 from .packet import NO_CONTROL, UNKNOWN_WIRE_SIZE, Address, Packet, make_packets, mark_released
+from .sums import Sums, plus
 from .tables import Tables
 
 _T = TypeVar("_T")
@@ -222,12 +223,13 @@ class Slots:
         """Return the lengths, as sent, of all packets held."""
         return self._sizes(0, self.held)
 
-    def tally(self) -> tuple[int, int, int]:
-        """Return how many packets are held, their bytes, and how many of them were cut."""
+    def tally(self, sums: Sums, spare: int) -> Sums:
+        """Return `sums` with this batch; it is full if at most `spare` slots are free."""
         sizes, limit = self.wire_sizes(), self.slot_size
         some = max(sizes, default=0) > limit
         beyond = [size - limit for size in sizes if size > limit] if some else []
-        return len(sizes), sum(sizes) - sum(beyond), len(beyond)
+        full = self.free <= spare
+        return plus(sums, len(sizes), sum(sizes) - sum(beyond), len(beyond), full)
 
     def addresses(self, start: int, stop: int | None = None) -> list[Address]:
         """Return the senders of held packets."""

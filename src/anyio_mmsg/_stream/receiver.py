@@ -16,6 +16,7 @@ from anyio.abc import ObjectReceiveStream, SocketAttribute
 from .._arguments import whole_number
 from .._compat import RunSoon, checkpoint, run_soon
 from .._packets.batch import PacketBatch, settle
+from .._packets.sums import Sums, nothing
 from .._receive.usable import ensure_usable
 from .._system.options import has_control_data, has_gro
 from .linger import Linger, check_linger
@@ -25,7 +26,7 @@ from .pool import PacketBatchPool
 from .port import Port, SocketPort
 from .reports import report_waiting
 from .signals import StopOnSignals
-from .statistics import Counters, Received, ReceiverStatistics, nothing, plus
+from .statistics import Counters, ReceiverStatistics
 from .transient import pass_over
 
 
@@ -120,7 +121,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._left = 0  # how many messages may still be read after a stop
         # The sums over batches, and the batch that is being filled, which stays here when a
         # `receive` is cancelled. One store both counts a batch and lets go of it.
-        self._progress: tuple[Received, PacketBatch | None] = (nothing(), None)
+        self._progress: tuple[Sums, PacketBatch | None] = (nothing(), None)
         # The scope that a task in `receive` sleeps in for a batch of the pool.
         self._wait_for_batch: anyio.CancelScope | None = None
         self._reported = False  # that all batches were with consumers
@@ -278,8 +279,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
     def _hand_out(self, batch: PacketBatch) -> PacketBatch:
         watch(batch, self._counters.dropped)
-        slots = batch._slots
-        self._progress = plus(self._progress[0], slots.tally(), slots.free <= self._spare), None
+        self._progress = batch._slots.tally(self._progress[0], self._spare), None
         return batch
 
     def _end_wait_for_batch(self) -> None:

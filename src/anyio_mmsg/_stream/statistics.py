@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from itertools import count, zip_longest
-from typing import TypeAlias
 
+from .._packets.sums import Sums
 from .._system import memory
 from .port import Port
 
@@ -148,39 +148,6 @@ class StatisticsDelta:
 _COUNTS = [each.name for each in fields(StatisticsDelta) if each.type == "int"]
 
 
-Received: TypeAlias = tuple[int, int, int, int, int, int, list[int]]
-"""Sums over the batches that were handed out: packets, bytes, batches, full batches, the largest
-batch, truncated packets. Replaced, not changed: one store counts all. Last, always the same list:
-how many batches had packets of each `int.bit_length`."""
-
-
-def nothing() -> Received:
-    """Return the sums over no batches."""
-    return 0, 0, 0, 0, 0, 0, [0] * 64  # no memory holds a batch of 2**64 packets
-
-
-def plus(sums: Received, tally: tuple[int, int, int], full: bool) -> Received:
-    """Return the sums with one batch more.
-
-    Args:
-        sums: Those so far.
-        tally: How many packets it has, their bytes, and how many were cut.
-        full: Whether it has as many messages as there may be.
-    """
-    packets, octets, truncated = tally
-    before, octets_before, batches, full_batches, largest, truncated_before, fills = sums
-    fills[packets.bit_length()] += 1
-    return (
-        before + packets,
-        octets_before + octets,
-        batches + 1,
-        full_batches + full,
-        packets if packets > largest else largest,
-        truncated_before + truncated,
-        fills,
-    )
-
-
 _numbers = count(1)
 
 
@@ -219,7 +186,7 @@ class Counters:
         if last is not None and now is not None:
             self._kernel = (now, drops + (now.drops - last.drops) % 2**32)
 
-    def freeze(self, received: Received) -> ReceiverStatistics:
+    def freeze(self, received: Sums) -> ReceiverStatistics:
         """Return all counts as they are, with the sums over batches."""
         kernel, drops = self._kernel
         receive_calls, empty_calls = self._calls_before

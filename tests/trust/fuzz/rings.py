@@ -18,6 +18,7 @@ from anyio_mmsg._packets import compiled
 from anyio_mmsg._packets.packet import Control
 from anyio_mmsg._packets.slots import LOST
 from anyio_mmsg._packets.slots import Slots as PlainSlots
+from anyio_mmsg._packets.sums import nothing
 from anyio_mmsg._receive.recvfrom_into import RecvfromInto
 from anyio_mmsg._system.addresses import ADDRESSES
 from anyio_mmsg._system.control import CONTROL_SIZE
@@ -129,7 +130,7 @@ class Ring:
         if looks & 4:
             sizes = [2**32 - 1 if s.wire_size is None else s.wire_size for s in expected]
             assert slots.wire_sizes() == sizes
-            count, size, cut = slots.tally()
+            count, size, _, _, _, cut, _ = slots.tally(nothing(), 0)
             assert (count, size) == (len(sizes), sum(len(seen.data) for seen in expected))
             assert cut == sum(s.wire_size is None or s.wire_size > len(s.data) for s in expected)
         if looks & 8:
