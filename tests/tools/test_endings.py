@@ -171,7 +171,9 @@ def test_a_full_disk(command: list[str]) -> None:
 def test_ctrl_c_ends_the_wait_for_reports(backend: str) -> None:
     """Somebody listens where nobody should, and says nothing."""
     options = ["--timeout", "1000", "--hops", "1", "--queries", "1", "--backend", backend]
-    with client("127.0.0.77", 33434), running("traceroute", "127.0.0.77", *options) as program:
+    number = os.getpid()  # an address that no other run of this test has
+    host = f"127.77.{number // 256 % 256}.{number % 256}"
+    with client(host, 33434), running("traceroute", host, *options) as program:
         program.line()
         program.process.send_signal(signal.SIGINT)
         assert program.line() == " 1  *"
