@@ -1,5 +1,6 @@
 # What the C files give to the Python ones. What each name promises is said in its plain twin.
 
+import asyncio
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -50,6 +51,10 @@ class FillerFields:
     engine: Engine | None
     checked: object
     known: Outlook | None
+
+@final
+class Wake(asyncio.Future[None]):  # has what a task asks for, and derives from nothing
+    def __new__(cls, loop: object, /) -> Wake: ...
 
 @disjoint_base
 class LoanFields:

@@ -63,6 +63,7 @@ typedef struct {
     PyObject *lent, *free, *size, *waiters, *some_are_lost, *self, *wake; /* of a pool */
     PyObject *append, *pop;                                               /* of a deque */
     PyObject *closed_slots, *close_slowly, *lose;                         /* of a LentBatch */
+    PyObject *call_soon;                                                  /* of a loop */
 } Names;
 
 /* Of one module object, that is of one interpreter. Nothing here is static: subinterpreters have
@@ -82,8 +83,9 @@ typedef struct {
     PyObject *release;       /* memoryview.release, the method */
     PyObject *fileno;        /* "fileno" */
     Names names;
-    PyObject *progress; /* "_progress", of a SendResult */
-    Recent *recent;     /* RECENT_SENDERS entries */
+    PyObject *context_only; /* ("context",): the name of an argument */
+    PyObject *progress;     /* "_progress", of a SendResult */
+    Recent *recent;         /* RECENT_SENDERS entries */
 } State;
 
 /* One datagram. `data` and `address` are members that can't be set; which attributes raise is
@@ -365,6 +367,9 @@ PyObject *slots_copies(Slots *self, PyObject *ignored);
  * runs, if the caller drops `leftover`, a reference or NULL, after the place is free: that may run
  * callbacks of weak references, which may use the slots. */
 int slots_kill(Slots *self, Place place, PyObject **leftover);
+
+/* wake.c */
+int wake_add_types(PyObject *module);
 
 /* datagrams.c */
 /* The method datagrams(): (bytes, address) of all packets held. */

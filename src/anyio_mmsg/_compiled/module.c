@@ -5,6 +5,7 @@
  *   handout.c      what consumers get for a slot, and its end           every platform
  *   datagrams.c    copies of packets as bytes, with their senders       every platform
  *   columns.c      packets as arrays                                    every platform
+ *   wake.c         what a receiver's task awaits on asyncio's loops     every platform
  *   kept.c         what receives leave for the next one, as fields      Linux
  *   loan.c         the loans of a pool: making and ending them         Linux
  *   lent.c         what a lent batch does at its end                    Linux
@@ -87,8 +88,9 @@ slot_of_class(PyTypeObject *type, const char *name)
 
 /* As `Names` has them. */
 static const char *const names[] = {
-    "_slots", "gettimeout", "_lent",  "_free", "_size",         "_waiters",      "_some_are_lost",
-    "_self",  "_wake",      "append", "pop",   "_closed_slots", "_close_slowly", "_lose",
+    "_slots",   "gettimeout",     "_lent",         "_free", "_size",
+    "_waiters", "_some_are_lost", "_self",         "_wake", "append",
+    "pop",      "_closed_slots",  "_close_slowly", "_lose", "call_soon",
 };
 #define NAMES ((Py_ssize_t)(sizeof(names) / sizeof(*names)))
 _Static_assert(sizeof(Names) == sizeof(PyObject *) * sizeof(names) / sizeof(*names), "names");
@@ -108,7 +110,8 @@ compiled_exec(PyObject *module)
     State *state = PyModule_GetState(module);
     state->fileno = PyUnicode_InternFromString("fileno");
     state->progress = PyUnicode_InternFromString("_progress");
-    if (state->fileno == NULL || state->progress == NULL) {
+    state->context_only = Py_BuildValue("(s)", "context");
+    if (state->fileno == NULL || state->progress == NULL || state->context_only == NULL) {
         return -1;
     }
     for (Py_ssize_t i = 0; i < NAMES; i++) {
@@ -123,7 +126,7 @@ compiled_exec(PyObject *module)
         return -1;
     }
     if (entry_add_type(module) < 0 || packet_add_types(module, state) < 0
-        || slots_add_types(module, state) < 0) {
+        || slots_add_types(module, state) < 0 || wake_add_types(module) < 0) {
         return -1;
     }
 #ifdef __linux__
@@ -178,6 +181,7 @@ compiled_clear(PyObject *module)
         Py_CLEAR(*name_of(state, i));
     }
     Py_CLEAR(state->progress);
+    Py_CLEAR(state->context_only);
     return 0;
 }
 

@@ -26,6 +26,7 @@ from .._compat import (
     wait_socket_readable,
     waits,
 )
+from .._load import module
 from .._system.beacon import beacon_of
 from .registration import Registration
 
@@ -36,6 +37,10 @@ _ANOTHER_LOOP = (
     "this receiver belongs to the event loop that it has waited in first, and that was another "
     "one; make a receiver for each event loop"
 )
+
+
+Wake: Callable[[object], asyncio.Future[None]] | None = getattr(module, "Wake", None)
+"""A future that hides no cancellation, see _compiled/wake.c; or None."""
 
 
 class Reads(Protocol):
@@ -112,7 +117,7 @@ class _Reader:
         self._registered = False  # for certain
         self._owner = owner
         self._look = waits().look
-        self._future: asyncio.Future[None] | None = None  # of the task that waits
+        self._future: Any = None  # of the task that waits: a Future, or a Wake
         self._run_soon: RunSoon = run_soon()
 
     def wait(self) -> Awaitable[object]:
@@ -122,6 +127,9 @@ class _Reader:
             raise RuntimeError(_ANOTHER_LOOP)
         if not self._registered:
             self.begin()
+        if Wake is not None:
+            self._future = wake = Wake(loop)
+            return wake
         if self._look is not None:
             return self._wait_unless_cancelled(self._look)
         self._future = future = loop.create_future()
