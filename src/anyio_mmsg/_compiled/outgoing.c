@@ -38,7 +38,8 @@ lay_name(Sendmmsg *self, Py_ssize_t i, const void *name, uint32_t length)
 }
 
 /* Whether an export keeps the memory of an object in place: ctypes resizes its objects in spite of
- * exports. */
+ * exports. A class with `__buffer__` in Python may give such memory; what is asked for it then is a
+ * `_buffer_wrapper` of CPython's (3.12). */
 static int
 keeps_still(PyObject *owner)
 {
@@ -50,7 +51,8 @@ keeps_still(PyObject *owner)
         return 1;
     }
     for (type = Py_TYPE(owner); type != NULL; type = type->tp_base) {
-        if (strncmp(type->tp_name, "_ctypes.", 8) == 0) {
+        if (strncmp(type->tp_name, "_ctypes.", 8) == 0
+            || strcmp(type->tp_name, "_buffer_wrapper") == 0) {
             return 0;
         }
     }

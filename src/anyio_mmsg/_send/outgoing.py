@@ -218,14 +218,20 @@ def _checked(most: int, data: Payload) -> Payload:
     if view.nbytes > most:
         raise ValueError(f"data has {view.nbytes} bytes; a datagram carries {most} at most")
     kind = type(view.obj)
-    return data if kind in _STEADY or not _is_of_ctypes(kind) else bytes(view)
+    return data if kind in _STEADY or not _may_move(kind) else bytes(view)
 
 
 _STEADY = {bytes, bytearray, mmap}  # the usual ones, which keep their memory while it is exported
 
 
-def _is_of_ctypes(kind: type) -> bool:
-    """Whether objects are made by ctypes, which resizes their memory in spite of exports."""
+def _may_move(kind: type) -> bool:
+    """Whether the memory of such objects may move though it is exported.
+
+    Objects of ctypes are resized in spite of exports. A class with `__buffer__` in Python may give
+    such memory; CPython has a `_buffer_wrapper` in its place then (3.12).
+    """
+    if kind.__name__ == "_buffer_wrapper":
+        return True
     return any(base.__module__ == "_ctypes" for base in kind.__mro__)
 
 
