@@ -228,9 +228,9 @@ def _may_move(kind: type) -> bool:
     """Whether the memory of such objects may move though it is exported.
 
     Objects of ctypes are resized in spite of exports. A class with `__buffer__` in Python may give
-    such memory; CPython has a `_buffer_wrapper` in its place then (3.12).
+    such memory; CPython then has an object of its own in its place (3.12).
     """
-    if kind.__name__ == "_buffer_wrapper":
+    if repr(kind) == "<class '_buffer_wrapper'>":
         return True
     return any(base.__module__ == "_ctypes" for base in kind.__mro__)
 
