@@ -167,7 +167,7 @@ class Slots:
 
     def free_run(self, count: int) -> tuple[int, int]:
         """Return the next free slots that lie side by side: the first, and how many of `count`."""
-        free = self.free
+        free = self.capacity - (self.tail - self._state[0])
         if free == self.capacity:  # an empty ring starts again at slot 0, to need one run
             self._base = self.tail
         first = (self.tail - self._base) % self.capacity
@@ -190,7 +190,7 @@ class Slots:
         """
         # `free_run` may answer differently now: the ring may be empty since the engine called it.
         first, count = (self.tail - self._base) % self.capacity, len(wire_sizes)
-        free = min(self.free, self.capacity - first)
+        free = min(self.capacity - (self.tail - self._state[0]), self.capacity - first)
         if count > free:
             raise ValueError(f"commit of {count} packets into {free} free slots")
         run = slice(first, first + count)

@@ -15,7 +15,7 @@ from anyio import BusyResourceError, ClosedResourceError, WouldBlock
 from .._arguments import whole_number
 from .._compat import checkpoint, waits
 from .._packets import Slots
-from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch, is_busy, settle
+from .._packets.batch import NUM_RCVMMSGS, BatchFullError, PacketBatch
 from .._system.error_queue import errors_pending
 from .._system.options import has_gro
 from .._system.platform import again, family_of, give_up, ready, refill
@@ -203,19 +203,27 @@ def drain(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook) -> in
     found: int | None = refill(slots, sock, limit) if refill else None
     if found is not None:
         return found if found > 0 else _finish(sock, slots, limit, outlook, ~found)
-    raise_deferred(sock, outlook)
+    if outlook._error is not None or outlook.struck:
+        raise_deferred(sock, outlook)
     filler = filler_of(slots)
     filler.task = None  # of a receive that was cancelled
-    engine = filler.engine
-    if engine is None or not engine.takes(family_of(sock)):
-        engine = engine_for(slots, sock)
-    if filler.checked is not outlook.options:
-        _check_gro(sock, slots)
-        filler.checked = outlook.options
+    if filler.known is not outlook or filler.checked is not outlook.options:
+        _prepare(sock, slots, outlook)
+    engine: Any = filler.engine
     taken = _finish(sock, slots, limit, outlook, engine.fill(slots, sock, limit))
     if filler.checked is outlook.options:
         filler.known = outlook
     return taken
+
+
+def _prepare(sock: socket.socket, slots: Slots, outlook: Outlook) -> None:
+    """Give the slots an engine that takes a socket, which is another one than the last."""
+    filler = filler_of(slots)
+    if filler.engine is None or not filler.engine.takes(family_of(sock)):
+        engine_for(slots, sock)
+    if filler.checked is not outlook.options:
+        _check_gro(sock, slots)
+        filler.checked = outlook.options
 
 
 def _finish(sock: socket.socket, slots: Slots, limit: int, outlook: Outlook, taken: int) -> int:
@@ -309,11 +317,13 @@ def _check(
     if type(number) is not int or number < 1:
         number = whole_number(name, number, 1, "give the number of packets, at least 1")
     slots = batch._slots
-    if is_busy(slots):
+    filler = slots.filler
+    if slots.reading or (filler is not None and filler.busy(slots)):
         raise BusyResourceError("receiving into")
-    if slots.filler is None:
+    if filler is None:
         check_engine(slots.engine)  # before anything waits
-    settle(slots)
+    else:
+        filler.settle(slots)
     if not slots.free:  # not batch.free, which a subclass may override
         raise BatchFullError(
             f"all {slots.capacity} slots of the batch hold packets; give some back with "

@@ -169,9 +169,10 @@ class RecvfromInto:
     def _fill(self, slots: Slots, sock: socket.socket, limit: int) -> Generator[int, None, None]:
         """Yield the result of `fill`: a generator, so that `busy` can ask the interpreter."""
         self.error, self.cut, self.dry = None, False, False
-        self.settle(slots)
+        if self._record[1]:
+            self.settle(slots)
         by_message = self.asks_by_message(sock)
-        taken, held = 0, slots.held
+        taken, held = 0, slots.held if slots.gro else 0
         while taken < limit and not self.dry:
             first, count = slots.free_run(limit - taken)
             if not count:
@@ -181,10 +182,12 @@ class RecvfromInto:
             try:
                 self._read(sock, first, count, got, by_message)
             finally:  # whatever was raised; if this is interrupted too, the next receive does it
+                if by_message and isinstance(sock, socket.socket) and family_of(sock) == _UNIX:
+                    _close_files(got)
                 self.settle(slots)
             taken += len(got)
             self.dry = self.dry or len(got) < count
-        yield slots.held - held
+        yield slots.held - held if slots.gro else taken
 
     def asks_by_message(self, sock: socket.socket) -> bool:
         """Return whether a socket has to be read by `recvmsg_into`."""
@@ -194,15 +197,6 @@ class RecvfromInto:
         self, sock: socket.socket, first: int, count: int, got: list[_Got], by_message: bool
     ) -> None:
         """Read into a run of free slots until all are filled, or nothing more can be read."""
-        try:
-            self._read_on(sock, first, count, got, by_message)
-        finally:
-            if by_message and isinstance(sock, socket.socket) and family_of(sock) == _UNIX:
-                _close_files(got)
-
-    def _read_on(
-        self, sock: socket.socket, first: int, count: int, got: list[_Got], by_message: bool
-    ) -> None:
         while len(got) < count:
             memory = self._memory[first + len(got) : first + count]
             try:
