@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import anyio
@@ -15,8 +14,11 @@ from anyio import to_thread, wait_all_tasks_blocked
 from anyio.lowlevel import checkpoint
 
 from anyio_mmsg import PacketReceiver
+from anyio_mmsg._stream import signals as signals_module
+from anyio_mmsg._stream.signals import Handler
 
 from ..helpers import Family, attempts, contents, without_trio, without_uvloop
+from ..interrupts import HandlerError, every_bytecode, fail, of_cpython
 
 pytestmark = [
     pytest.mark.anyio,
@@ -122,37 +124,55 @@ async def test_blocks_that_overlap(fires: bool, before: Before, inet: Family) ->
     """As those of two tasks may. Handlers that are put back after their end are transparent."""
     one, two = PacketReceiver(inet.open()), PacketReceiver(inet.open())
     async with one, two:
-        scopes = ExitStack()
-        first, foreign = one.stop_on(ONE), Before()
-        first.__enter__()
+        first, second = Handler(one.stop, None), Handler(two.stop, None)
+        foreign = Before()
+        first.handle(ONE)
         under_foreign = signal.signal(ONE, foreign)
-        scopes.enter_context(_handlers_only(two, ONE))
-        _leave_handlers(first)
+        second.handle(ONE)
+        first.end()
         if fires:
             signal.raise_signal(ONE)
             assert (one.stopped, two.stopped, foreign.calls, before.calls) == (False, True, 0, 0)
             signal.raise_signal(ONE)
             assert (foreign.calls, before.calls) == (1, 0)
-        scopes.close()
+        second.end()
         assert signal.getsignal(ONE) is foreign
         signal.signal(ONE, under_foreign)  # which ended long ago
         signal.raise_signal(ONE)
         assert (one.stopped, before.calls) == (False, 1)
         signal.signal(ONE, before)
-        first.__exit__(None, None, None)
 
 
-def _handlers_only(receiver: PacketReceiver, number: int) -> Any:
-    """The handlers of a block, without its scope, which has to nest."""
-    stops: Any = receiver.stop_on(number)
-    stops._handle(number)
-    stack = ExitStack()
-    stack.callback(stops._handle_no_more)
-    return stack
+async def test_nothing_is_beneath_but_the_systems_own(inet: Family) -> None:
+    """A handler that was put back after its end does what the system does: here nothing."""
+    was = signal.signal(ONE, signal.SIG_IGN)
+    try:
+        async with PacketReceiver(inet.open()) as receiver:
+            handler = Handler(receiver.stop, None)
+            handler.handle(ONE)
+            handler.end()
+            signal.signal(ONE, handler)
+            signal.raise_signal(ONE)
+            assert not receiver.stopped
+    finally:
+        signal.signal(ONE, was)
 
 
-def _leave_handlers(stops: Any) -> None:
-    stops._handle_no_more()
+@of_cpython
+async def test_an_interrupt_at_every_bytecode(before: Before, inet: Family) -> None:
+    """Whatever it keeps from happening, the handlers are as they were."""
+    interrupted = 0
+    async with PacketReceiver(inet.open()) as receiver:
+        for point in every_bytecode(fail, everywhere=False, within=[signals_module]):
+            try:
+                with point, receiver.stop_on(ONE, TWO, grace=1):
+                    pass
+            except HandlerError:
+                interrupted += 1
+            assert [signal.getsignal(number) for number in (ONE, TWO)] == [before, before]
+            await checkpoint()  # no scope is left that would end this
+        assert not receiver.stopped
+    assert interrupted > 20
 
 
 async def test_grace(before: Before, inet: Family) -> None:

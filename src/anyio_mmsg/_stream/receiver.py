@@ -25,7 +25,7 @@ from .lost import NOBODY, SOMEBODY, caller
 from .pool import PacketBatchPool
 from .port import Port, SocketPort
 from .reports import report_waiting
-from .signals import StopOnSignals
+from .signals import check, stopping
 from .statistics import Counters, ReceiverStatistics
 from .transient import pass_over
 
@@ -330,7 +330,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 can handle signals, or a signal's handler is not Python's.
             OSError: Likewise: a signal that can't be handled, such as `signal.SIGKILL`.
         """
-        return StopOnSignals(self.stop, signals, grace)
+        check(signals, grace)
+        return stopping(self.stop, signals, grace)
 
     @property
     def stopped(self) -> bool:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from types import FrameType, TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -19,7 +19,24 @@ import anyio
 from .._compat import loop_clock, run_soon
 
 
-class StopOnSignals(AbstractContextManager[anyio.CancelScope]):
+def check(numbers: tuple[int, ...], grace: float | None) -> None:
+    """Raise TypeError or ValueError for arguments of `PacketReceiver.stop_on`."""
+    if not numbers:
+        raise ValueError("stop_on has no signals; give some: signal.SIGINT, signal.SIGTERM")
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"{number!r} is not a signal; give some, as signal.SIGTERM")
+    if grace is not None:
+        if isinstance(grace, bool) or not isinstance(grace, (int, float)):
+            raise TypeError(f"grace is a {type(grace).__name__}; give seconds, or None")
+        if not grace >= 0:
+            raise ValueError(f"grace is {grace}; give seconds, or None to wait without end")
+
+
+@contextmanager
+def stopping(
+    stop: Callable[[], object], numbers: tuple[int, ...], grace: float | None
+) -> Iterator[anyio.CancelScope]:
     """See `PacketReceiver.stop_on`.
 
     Args:
@@ -27,55 +44,61 @@ class StopOnSignals(AbstractContextManager[anyio.CancelScope]):
         numbers: The signals.
         grace: Seconds from the first signal until the block is cancelled, or None.
     """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "Python handles signals in its main thread alone, and this is another one; handle "
+            "them there, and call receiver.stop(), which any thread may do"
+        )
+    with anyio.CancelScope() as scope:
+        handler = Handler(stop, None if grace is None else Grace(scope, grace))
+        try:
+            for number in numbers:
+                handler.handle(number)
+            yield scope
+        finally:
+            try:
+                handler.end()
+            finally:  # once more, should a handler of some other signal have raised there
+                handler.end()
 
-    def __init__(
-        self, stop: Callable[[], object], numbers: tuple[int, ...], grace: float | None
-    ) -> None:
-        if not numbers:
-            raise ValueError("stop_on has no signals; give some: signal.SIGINT, signal.SIGTERM")
-        for number in numbers:
-            if isinstance(number, bool) or not isinstance(number, int):
-                raise TypeError(f"{number!r} is not a signal; give some, as signal.SIGTERM")
-        if grace is not None:
-            if isinstance(grace, bool) or not isinstance(grace, (int, float)):
-                raise TypeError(f"grace is a {type(grace).__name__}; give seconds, or None")
-            if not grace >= 0:
-                raise ValueError(f"grace is {grace}; give seconds, or None to wait without end")
+
+class Grace:
+    """Cancels a scope some time after a signal."""
+
+    def __init__(self, scope: anyio.CancelScope, seconds: float) -> None:
+        self._scope: anyio.CancelScope | None = scope
+        self._seconds = seconds
+        self._soon, self._clock = run_soon(), loop_clock()
+
+    def begin(self) -> None:
+        """Have the event loop set the deadline; from anywhere."""
+        self._soon(self._set_deadline)
+
+    def _set_deadline(self) -> None:
+        if self._scope is not None:
+            self._scope.deadline = self._clock() + self._seconds
+
+    def end(self) -> None:
+        """Set no deadline any more: the block is over."""
+        self._scope = None
+
+
+class Handler:
+    """Handles signals, for one block.
+
+    Args:
+        stop: What the first signal calls.
+        grace: What begins then, or None.
+    """
+
+    def __init__(self, stop: Callable[[], object], grace: Grace | None) -> None:
         self._stop = stop
-        self._numbers = numbers
         self._grace = grace
-        self._scope: anyio.CancelScope | None = None
         self._handles: set[int] = set()  # signals, until the first has come, or the block ends
         self._replaced: dict[int, Any] = {}  # what each signal did before
 
-    def __enter__(self) -> anyio.CancelScope:
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError(
-                "Python handles signals in its main thread alone, and this is another one; "
-                "handle them there, and call receiver.stop(), which any thread may do"
-            )
-        self._soon, self._clock = run_soon(), loop_clock()
-        self._scope = scope = anyio.CancelScope()
-        scope.__enter__()
-        try:
-            for number in self._numbers:
-                self._handle(number)
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
-        return scope
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        scope, self._scope = self._scope, None
-        self._handle_no_more()
-        return None if scope is None else scope.__exit__(kind, error, traceback)
-
-    def _handle(self, number: int) -> None:
+    def handle(self, number: int) -> None:
+        """Handle a signal from now on."""
         previous = signal.getsignal(number)
         if previous is None:
             raise RuntimeError(
@@ -87,8 +110,13 @@ class StopOnSignals(AbstractContextManager[anyio.CancelScope]):
             self._handles.add(number)  # before, as the handler may be called at once
             signal.signal(number, self)
 
-    def _handle_no_more(self) -> None:
-        """Have signals do what they did before. A signal handler may come in between."""
+    def end(self) -> None:
+        """Have signals do what they did before, and set no deadline any more."""
+        self._restore()
+        if self._grace is not None:
+            self._grace.end()
+
+    def _restore(self) -> None:
         for number in tuple(self._handles):
             now: Any = signal.getsignal(number)
             if now is self:
@@ -100,24 +128,19 @@ class StopOnSignals(AbstractContextManager[anyio.CancelScope]):
         if number not in self._handles:  # another handler has put us back meanwhile
             _pass_on(_beneath(self, number), number, frame)
             return
-        self._handle_no_more()  # first, so that the next signal does what it did before
+        self._restore()  # first, so that the next signal does what it did before
         self._stop()
         if self._grace is not None:
-            self._soon(self._set_deadline)
+            self._grace.begin()
         beneath = _beneath(self, number)
-        if isinstance(beneath, StopOnSignals):  # of another receiver, or another block
+        if isinstance(beneath, Handler):  # of another receiver, or another block
             beneath(number, frame)
 
-    def _set_deadline(self) -> None:
-        """In the event loop's thread, and perhaps after the end of the block."""
-        if self._scope is not None and self._grace is not None:
-            self._scope.deadline = self._clock() + self._grace
 
-
-def _beneath(handler: StopOnSignals, number: int) -> Any:
+def _beneath(handler: Handler, number: int) -> Any:
     """Return what a signal did before: the next handler that is not one of ours that has ended."""
     beneath = handler._replaced[number]
-    while isinstance(beneath, StopOnSignals) and number not in beneath._handles:
+    while isinstance(beneath, Handler) and number not in beneath._handles:
         beneath = beneath._replaced[number]
     return beneath
 
