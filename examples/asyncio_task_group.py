@@ -1,7 +1,7 @@
 """An asyncio task group: a receiver, a queue and three workers, stopped without a loss.
 
     python examples/asyncio_task_group.py 9999
-    python examples/send.py 9999 1000           (in another terminal)
+    python examples/send.py 9999 200            (in another terminal)
 
 When the workers are too slow the queue is full, nothing more is received, and packets wait in the
 kernel. It needs Python 3.11. The whole program of this kind is `programs/statsd_server.py`.
@@ -28,7 +28,7 @@ async def work(queue: Queue, done: list[int], number: int) -> None:
 
 async def main(port: int) -> None:
     """Work until a signal, then say how much was done."""
-    sock = await open_udp_socket("127.0.0.1", port, receive_buffer_size=1 << 18)
+    sock = await open_udp_socket("127.0.0.1", port)
     queue = Queue(8)
     done = [0, 0, 0]
     async with PacketReceiver(sock) as receiver, TaskGroup() as group:

@@ -1,6 +1,6 @@
 """Send many packets, by as few system calls as possible.
 
-    python examples/send.py 9999 1000           (to 127.0.0.1:9999, 1,000 packets)
+    python examples/send.py 9999 200            (to 127.0.0.1:9999, 200 packets)
 
 A packet is `(data, address)`. One that the system refuses does not stop the others: the result
 says which, and why. Where nobody listens, they count as sent all the same: UDP does not tell.
@@ -26,5 +26,6 @@ async def main(port: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    port, count = map(int, sys.argv[1:] or ("9999", "1000"))
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 9999
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 200
     anyio.run(main, port, count)

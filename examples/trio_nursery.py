@@ -1,7 +1,7 @@
 """A Trio nursery with a receiver and a report each second, which a signal stops without a loss.
 
     python examples/trio_nursery.py 9999
-    python examples/send.py 9999 1000           (in another terminal)
+    python examples/send.py 9999 200            (in another terminal)
 
 Nothing here starts a task but the nursery, so an error in any task ends all of them, and comes
 out of `main`. The whole program of this kind is `programs/syslog_collector.py`.
@@ -39,7 +39,7 @@ async def report(receiver: PacketReceiver) -> None:
 async def main(port: int) -> None:
     """Count until a signal, then print all counts."""
     senders: Counter[str] = Counter()
-    sock = await open_udp_socket("127.0.0.1", port, receive_buffer_size=1 << 18)
+    sock = await open_udp_socket("127.0.0.1", port)
     async with PacketReceiver(sock) as receiver, trio.open_nursery() as nursery:
         nursery.start_soon(report, receiver)
         with receiver.stop_on(signal.SIGINT, signal.SIGTERM):

@@ -1,7 +1,7 @@
 """Workers on batches, and a bounded queue in between that drops the oldest when they are slow.
 
     python examples/workers.py 9999
-    python examples/send.py 9999 20000          (in another terminal)
+    python examples/send.py 9999 200            (in another terminal)
 
 `feed` moves batches into a memory object stream of AnyIO. Each worker owns the batch that it
 takes until the end of its `with batch:`. Everything is counted, what is dropped too.
@@ -31,7 +31,7 @@ async def work(batches: MemoryObjectReceiveStream[PacketBatch], done: list[int])
 async def main(port: int) -> None:
     """Receive and work until a signal, then say what became of the packets."""
     done: list[int] = []
-    sock = await open_udp_socket("127.0.0.1", port, receive_buffer_size=1 << 18)
+    sock = await open_udp_socket("127.0.0.1", port)
     send, batches = anyio.create_memory_object_stream[PacketBatch](QUEUE)
     # As many as can be in use: in the queue, at work, one in feed, one at the receiver.
     pool = PacketBatchPool(QUEUE + WORKERS + 2)
