@@ -46,7 +46,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-stream",
         "wake-naive",
         (0.6, 0.75, 1.3),
-        (0.6, 0.76, 1.41),
+        (0.56, 0.66, 1.31),
     ),
     Ratio(
         "`recv_mmsg`, a packet a wake",

@@ -90,7 +90,8 @@ class Loan(_LoanFields):
 
     Attributes:
         pool: Weakly, since the pool has its loans.
-        dropped: Where its packets are counted if they are dropped; None if nowhere.
+        dropped: Where its packets are counted if it is lost, unless `count_dropped` has counted
+            them; None if nowhere. A finalizer counts, so anywhere and at any time.
         holder: Who has got the batch; None until somebody has.
         lost: Whether the batch was collected, and had not been closed.
         over: Whether it is lost or closed: an interrupt may have kept it from saying so.
@@ -147,16 +148,6 @@ def new_loan(pool: ref[PacketBatchPool], slots: Slots) -> tuple[LentBatch, Loan]
     return batch, loan
 
 
-def watch(batch: PacketBatch, dropped: Counter[str]) -> None:
-    """Have the packets of a lent batch counted in `dropped` if it is lost, not closed.
-
-    A finalizer counts them, so this may happen anywhere and at any time; but not if
-    `count_dropped` has counted them already.
-    """
-    loan: Any = batch._lease
-    loan.dropped = dropped
-
-
 def hold(batch: PacketBatch, holder: Holder) -> None:
     """Note who has got a lent batch."""
     loan: Any = batch._lease
@@ -164,7 +155,7 @@ def hold(batch: PacketBatch, holder: Holder) -> None:
 
 
 def count_dropped(batch: PacketBatch, packets: int) -> None:
-    """Count packets of a batch as dropped, once, in the counter that `watch` was given.
+    """Count packets of a batch as dropped, once, where its loan says.
 
     If an interrupt keeps the caller from closing the batch, it is lost, and still counts once.
     """

@@ -116,6 +116,7 @@ class _Reader:
         self._registration = Registration(loop, sock)
         self._registered = False  # for certain
         self._owner = owner
+        self._running_loop: Callable[[], object] = sys.modules["asyncio"].get_running_loop
         self._look = waits().look
         self._future: Any = None  # of the task that waits: a Future, or a Wake
         self._run_soon: RunSoon = run_soon()
@@ -123,7 +124,11 @@ class _Reader:
     def wait(self) -> Awaitable[object]:
         """See `Readiness`, as for all below."""
         loop = self._loop
-        if asyncio_loop() is not loop:
+        try:
+            running = self._running_loop()
+        except RuntimeError:  # it is Trio's
+            running = None
+        if running is not loop:
             raise RuntimeError(_ANOTHER_LOOP)
         if not self._registered:
             self.begin()

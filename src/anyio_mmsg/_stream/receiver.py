@@ -20,7 +20,7 @@ from .._packets.sums import Sums, nothing
 from .._receive.usable import ensure_usable
 from .._system.options import has_control_data, has_gro
 from .linger import Linger, check_linger
-from .loans import count_dropped, hold, watch
+from .loans import count_dropped, hold
 from .lost import NOBODY, SOMEBODY, caller
 from .pool import PacketBatchPool
 from .port import Port, SocketPort
@@ -152,36 +152,21 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         """
         active = None
         try:
-            active = self._begin_to_receive()
+            active = self._begin_to_receive(EndOfStream)
             batch = await active
         finally:
             if active is not None:
                 active.close()  # or Python warns of one that an interrupt kept from starting
-            if self._closed:
-                self._drop_batches()
         loan: Any = batch._lease
         loan.holder = SOMEBODY or caller()
         return batch
 
-    async def __anext__(self) -> PacketBatch:
+    def __anext__(self) -> Coroutine[Any, Any, PacketBatch]:
         if type(self).receive is not PacketReceiver.receive:  # a subclass has its own
-            return await super().__anext__()
-        active = None  # from here on as in `receive`, without its coroutine
-        try:
-            active = self._begin_to_receive()
-            batch = await active
-        except EndOfStream:
-            raise StopAsyncIteration from None
-        finally:
-            if active is not None:
-                active.close()
-            if self._closed:
-                self._drop_batches()
-        loan: Any = batch._lease
-        loan.holder = SOMEBODY or caller()
-        return batch
+            return super().__anext__()
+        return self._begin_to_receive(StopAsyncIteration)
 
-    def _begin_to_receive(self) -> Coroutine[Any, Any, PacketBatch]:
+    def _begin_to_receive(self, end: type[Exception]) -> Coroutine[Any, Any, PacketBatch]:
         active: Any = self._active
         if active is not None and (active.cr_running or active.cr_await is not None):
             raise BusyResourceError("receiving from")
@@ -189,57 +174,70 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             raise ClosedResourceError
         if self._run_soon is None:
             self._run_soon = run_soon()
-        self._active = receiving = self._receive()
+        self._active = receiving = self._receive(end)
         return receiving
 
     def _is_receiving(self) -> bool:
         active: Any = self._active
         return active is not None and (active.cr_running or active.cr_await is not None)
 
-    async def _receive(self) -> PacketBatch:
-        empty_waits = 0
-        while True:
-            if self._returned:
-                await checkpoint()
+    async def _receive(self, end: type[Exception]) -> PacketBatch:
+        """Do what `receive` does; raise `end` at the end of the stream."""
+        empty_waits, is_counted = 0, False
+        try:
+            batch: PacketBatch | None
+            while True:
                 if self._returned:
-                    return self._returned.popleft()
-            batch = self._progress[1]
-            if batch is None:
-                if self._stopped and not self._left:
                     await checkpoint()
-                    raise EndOfStream
-                batch = self.pool._acquire_nowait()
+                    if self._returned:
+                        batch, is_counted = self._returned.popleft(), True
+                        break
+                batch = self._progress[1]
                 if batch is None:
-                    batch = await self._wait_for_a_batch()
-                    if batch is None:
-                        continue
-                self._progress = self._progress[0], batch
-            elif settle(batch._slots):  # of a call that was cancelled
-                await checkpoint()
-                break
-            if self._stopped:
-                await self._read_the_rest(batch)
-            else:
-                try:
-                    if self._outlook.more:
+                    if self._stopped and not self._left:
                         await checkpoint()
-                        self._read()
-                    else:
-                        await self._port.wait()
-                except OSError as error:
-                    self._pass_over(error)
-                    empty_waits = -1  # it brought something, so there is no pause after it
+                        raise end
+                    batch = self.pool._acquire_nowait()
+                    if batch is None:
+                        batch = await self._wait_for_a_batch()
+                        if batch is None:
+                            continue
+                    self._progress = self._progress[0], batch
+                elif settle(batch._slots):  # of a call that was cancelled
                     await checkpoint()
-                if self._closed:
-                    raise ClosedResourceError
-            if batch._slots.held:
-                break
-            empty_waits += 1
-            await self._port.back_off(empty_waits)
-        if self._linger and self._missing(batch) > 0 and not self._stopped:
-            await self._linger.fill_up(self, batch)
-            self._ensure_open()
-        return self._hand_out(batch)
+                    break
+                if self._stopped:
+                    if not await self._read_the_rest(batch):
+                        raise end
+                else:
+                    try:
+                        if self._outlook.more:
+                            await checkpoint()
+                            self._read()
+                        else:
+                            await self._port.wait()
+                    except OSError as error:
+                        self._pass_over(error)
+                        empty_waits = -1  # it brought something, so there is no pause after it
+                        await checkpoint()
+                    if self._closed:
+                        raise ClosedResourceError
+                if batch._slots.held:
+                    break
+                empty_waits += 1
+                await self._port.back_off(empty_waits)
+            if not is_counted:
+                if self._linger and self._missing(batch) > 0 and not self._stopped:
+                    await self._linger.fill_up(self, batch)
+                    self._ensure_open()
+                self._hand_out(batch)
+            if end is StopAsyncIteration:  # `receive` does it itself, after its last step
+                loan: Any = batch._lease
+                loan.holder = SOMEBODY or caller()
+            return batch
+        finally:
+            if self._closed:
+                self._drop_batches()
 
     async def _wait_for_a_batch(self) -> PacketBatch | None:
         """Return a batch of the pool, or None after a call of `_look`."""
@@ -269,7 +267,12 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     def _read_woken(self) -> int:
         """See `anyio_mmsg._stream.readiness.Reads`, as for both below."""
         self._outlook.woken = True
-        return self._read()
+        batch = self._progress[1]  # from here on as in `_read`
+        if batch is None:
+            return 0
+        slots = batch._slots
+        missing = slots.free - self._spare
+        return self._port.drain(slots, missing) if missing > 0 else 0
 
     def _expect_more(self) -> None:
         self._outlook.more = True
@@ -278,7 +281,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         self._port.defer_error(error)
 
     def _hand_out(self, batch: PacketBatch) -> PacketBatch:
-        watch(batch, self._counters.dropped)
+        """Count a batch, and let go of it."""
+        loan: Any = batch._lease
+        loan.dropped = self._counters.dropped
         self._progress = batch._slots.tally(self._progress[0], self._spare), None
         return batch
 
@@ -346,12 +351,12 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         if self._returned:
             self._end_wait_for_batch()
 
-    async def _read_the_rest(self, batch: PacketBatch) -> None:
-        """Read what had arrived when `stop` was called; raise EndOfStream if that is all."""
+    async def _read_the_rest(self, batch: PacketBatch) -> bool:
+        """Read what had arrived when `stop` was called; return whether there may be any."""
         await checkpoint()
         self._ensure_open()
         if settle(batch._slots):  # of a wait, or a read, that an interrupt has ended
-            return
+            return True
         attempts = self._left + 1  # an end, should each of them meet an error
         while self._left > 0 and attempts:
             attempts -= 1
@@ -360,12 +365,12 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 if not self._port.drain(batch._slots, min(self._left, self._limit)):
                     break
                 self._left -= batch._slots.tail - before  # messages, as the kernel holds them
-                return
+                return True
             except OSError as error:
                 self._pass_over(error)
         self._left, self._progress = 0, (self._progress[0], None)
         batch.close()
-        raise EndOfStream
+        return False
 
     def _take_back(self, batch: PacketBatch) -> None:
         """Take back a batch that `receive` returned, to return it again before all others.

@@ -160,7 +160,7 @@ class Counters:
     Attributes:
         discarded: What `discard_waiting` read, and threw away.
         dropped: "packets" that were received and that no consumer got. Batches count there by
-            themselves, see `anyio_mmsg._stream.pool.watch`.
+            themselves, see `anyio_mmsg._stream.loans.Loan`.
     """
 
     def __init__(self, port: Port) -> None:
