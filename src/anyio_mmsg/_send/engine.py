@@ -17,7 +17,7 @@ from .._system.platform import (
     why_no_batch_calls,
 )
 from .ancillary import Controls, pack
-from .known import Known, known_of
+from .known import KNOWN, Known, known_of
 from .outgoing import (
     GIVE,
     WRONG,
@@ -112,48 +112,62 @@ def sender_of(
             destination has none.
     """
     known = known_to_send(sock)
-    family, most = known.family, known.most
-    best: Any = None if name == "sendto" or Refused.sendmmsg else Sendmmsg
     gso = bool(gso) and known.segmentation
+    best: Any = None if name == "sendto" or Refused.sendmmsg else Sendmmsg
     replies = controls is not None and controls.replies
     slots: Any = packets._slots if isinstance(packets, PacketBatch) else None
     items: Any = packets
     if slots is not None:
-        if slots.held and best is not None and not replies:
-            items = slots
-        elif best is not None or replies:
-            items = slots.hand_out(0)
-    elif type(packets) not in (list, tuple) or best is None or replies:
+        by_packet = replies or (not slots.held and best is not None)  # raises if it is closed
+        items = slots.hand_out(0) if by_packet else slots
+    elif best is None or replies or type(packets) not in (list, tuple):
         # A copy, where it is read more than once: a list may change meanwhile.
-        items = listed("packets", packets, GIVE)
+        items = packets.copy() if type(packets) is list else listed("packets", packets, GIVE)
+    if best is None:
+        return _sendto_of(sock, known, items, gso, controls)
+    return _sendmmsg_of(sock, known, best, items, gso, controls)
+
+
+def _sendto_of(
+    sock: socket.socket, known: Known, items: Any, gso: bool, controls: Controls | None
+) -> Sendto:
+    """Return the portable sender of a list of packets, or of slots."""
+    family, most = known.family, known.most
     try:
-        if best is None:
-            if items is packets:
-                return _plain(known, batch_columns(family, cast(Any, slots)), gso, controls, ())
-            made = columns(family, most, items)
-            if made.has_options and controls is None:
-                controls = Controls(sock)
-            return _plain(known, made, gso, controls, items)
-        sockaddrs, flags = known.sockaddrs, gso | known.reports << 1
-        packed: Any = None
+        if type(items) is not list:
+            return _plain(known, batch_columns(family, items), gso, controls, ())
+        made = columns(family, most, items)
+        if made.has_options and controls is None:
+            controls = Controls(sock)
+        return _plain(known, made, gso, controls, items)
+    except WRONG as error:
+        refuse(family, most, items, error, controls)
+
+
+def _sendmmsg_of(
+    sock: socket.socket, known: Known, best: Any, items: Any, gso: bool, controls: Controls | None
+) -> Sender:
+    """Return a `Sendmmsg` for packets, or for slots."""
+    family, most = known.family, known.most
+    wanted = known.sockaddrs, family, most, gso | known.reports << 1, None
+    packed: Any = None
+    try:
         if controls is not None:
-            packed = tuple(controls.each(items, pack)) if replies else pack(controls.same)
-        sender: Sender | None = best(
-            SendFailure, items, sockaddrs, family, most, flags, None, packed
-        )
+            packed = tuple(controls.each(items, pack)) if controls.replies else pack(controls.same)
+        sender: Sender | None = best(SendFailure, items, *wanted, packed)
         if sender is None:  # some packets have options
             items = list(items)
             controls = controls or Controls(sock)
             packed = tuple(controls.each(items, pack))
-            sender = best(SendFailure, items, sockaddrs, family, most, flags, None, packed)
+            sender = best(SendFailure, items, *wanted, packed)
         return cast(Sender, sender)
     except WRONG as error:
-        refuse(family, most, items if slots is None else slots.hand_out(0), error, controls)
+        refuse(family, most, items, error, controls)
 
 
 def known_to_send(sock: socket.socket) -> Known:
     """Return what is known of a socket; if asked, find out anew whether it reports errors."""
-    known = known_of(sock)
+    known = KNOWN.get(id(sock)) or known_of(sock)
     if ASKED and id(sock) in ASKED:
         known.reports = True
     return known

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from mmap import mmap
 from pickle import PickleBuffer
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from .._packets import Packet, Slots
 from .._packets.packet import Address
@@ -95,7 +95,7 @@ def columns(family: int, most: int, items: list[Any]) -> Columns:
     if not items:
         return Columns([], [])
     if isinstance(items[0], Packet) and all(map(_is_packet, items)):
-        datas: Sequence[Payload] = [packet.data for packet in items]
+        datas: Any = [packet.data for packet in items]
         addresses: Sequence[Address] = [packet.address for packet in items]
         return Columns(datas, _canonical(family, addresses))
     options: Sequence[Any] = ()
@@ -106,10 +106,11 @@ def columns(family: int, most: int, items: list[Any]) -> Columns:
     only_bytes = set(map(type, datas)) == {bytes}
     if not only_bytes:
         datas = [_checked(most, data) for data in datas]
-    elif max(set(map(len, cast(Sequence[bytes], datas)))) > most:
+    elif max(set(map(len, datas))) > most:
         raise ValueError(f"a payload of more than {most} bytes")
     made = Columns(datas, _canonical(family, addresses), only_bytes)
-    made.has_options = options.count(None) < len(options)
+    if options:
+        made.has_options = options.count(None) < len(options)
     return made
 
 
@@ -175,11 +176,13 @@ def check_fan(most: int, data: Payload) -> Payload:
 def refuse(
     family: int,
     most: int,
-    items: Iterable[Any],
+    items: Iterable[Any] | Slots,
     error: Exception,
     controls: Controls | None = None,
 ) -> NoReturn:
     """Raise `error`, which came from one of `items`, with the index of that one."""
+    if isinstance(items, Slots):
+        items = items.hand_out(0)
     for index, item in enumerate(items):
         try:
             try:

@@ -48,8 +48,8 @@ class Tally:
     bytecodes.
 
     Args:
-        handled: Packets that another sender has handled.
-        failures: Those that it has met.
+        handled: How many packets another sender has handled.
+        failures: Those of them that were refused.
     """
 
     __slots__ = ("_failures", "_state")
@@ -108,7 +108,7 @@ class Sendto:
         gso: Whether to use segmentation offload: `sendmsg` with a control message, a call for a
             run.
         first: The index of the first packet: those before it were handled by another sender.
-        failures: Those that it has met.
+        failures: Those of them that were refused.
 
     Attributes:
         count: How many packets there are, with those.
@@ -132,7 +132,6 @@ class Sendto:
         self._columns = columns
         self._gso = gso
         self._first = first
-        self._mixed = 0 < columns.addresses.count(None) < len(columns.addresses)
 
     @property
     def handled(self) -> int:
@@ -202,8 +201,11 @@ class Sendto:
         self._columns.release()
 
     def _next(self, start: int) -> tuple[Sequence[Payload], Sequence[Address]]:
+        datas, addresses = self._columns.datas, self._columns.addresses
+        if start == self._first and len(datas) <= _CHUNK:
+            return datas, addresses
         chunk = slice(start - self._first, start - self._first + _CHUNK)
-        return self._columns.datas[chunk], self._columns.addresses[chunk]
+        return datas[chunk], addresses[chunk]
 
     def _controls(self, start: int) -> Sequence[Messages]:
         """Return the control messages of the packets that `_next` returns."""
@@ -221,11 +223,11 @@ class Sendto:
             )
             taken.extend(calls)
         elif addresses[0] is None:
-            if self._mixed:
+            if addresses.count(None) < len(addresses):
                 datas = datas[: len(list(takewhile(_is_none, addresses)))]
             taken.extend(map(sock.send, self._unstruck(sock, datas), repeat(MSG_DONTWAIT)))
         else:
-            if self._mixed and None in addresses:
+            if None in addresses:
                 addresses = addresses[: addresses.index(None)]  # `map` ends with the shortest
             unstruck = self._unstruck(sock, datas)
             taken.extend(map(sock.sendto, unstruck, repeat(MSG_DONTWAIT), addresses))

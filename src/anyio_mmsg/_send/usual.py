@@ -81,7 +81,7 @@ def refuse_usual(
     if sock.fileno() < 0:
         raise UnusableSocketError(errno.EBADF, "the socket is closed", result)
     known = known_of(sock)
-    items: Any = packets._slots.hand_out(0) if isinstance(packets, PacketBatch) else packets
+    items: Any = packets._slots if isinstance(packets, PacketBatch) else packets
     if data is not None:
         check_fan(known.most, data)
         items = [(b"", address) for address in packets]
