@@ -95,6 +95,7 @@ SAID_BY_C_ALONE = {
     "it is not done",
     "lend takes a pool and its classes",
     "loans are in a dict",
+    "columns are read-only",
     "commit takes a list of sizes, and senders",
     "commit takes columns of one length",
     "commit takes lists of numbers, of one length",

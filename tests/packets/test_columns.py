@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import gc
 import ipaddress
@@ -331,3 +332,30 @@ def test_as_many_as_there_are_packets_at_most() -> None:
         with pytest.raises(ValueError, match="released"):
             len(columns.data)
     assert rows(batch.columns()) == [b"x"]
+
+
+def test_nobody_can_write_to_what_they_show() -> None:
+    columns = filled(b"a", b"b").columns()
+    for view in (columns.data, columns.sizes, columns.hosts):
+        assert view.readonly
+        assert view.c_contiguous
+        with pytest.raises(TypeError):
+            ctypes.c_char.from_buffer(view)
+        if compiled:
+            with pytest.raises(TypeError, match="read-write"):
+                struct.pack_into("B", view.obj, 0, 1)
+
+
+@pytest.mark.parametrize("which", ["data", "sizes"])
+def test_memory_that_refers_to_its_columns_can_be_collected(which: str) -> None:
+    class Memory(bytearray):
+        columns: memoryview
+
+    memory = Memory(2 * 1232)
+    batch = PacketBatch(2, memory=memory)
+    stub_engine(batch).put(b"x")
+    memory.columns = getattr(batch.columns(), which)
+    collected = weakref.ref(memory)
+    del memory, batch
+    gc.collect()
+    assert collected() is None

@@ -60,40 +60,20 @@ tables_end(Slots *self, long long until)
     return 0;
 }
 
-/* A read-only view of an object's memory, in rows; steals the reference. NULL and an error. */
-static PyObject *
-view_of(PyObject *object, const char *format, Py_ssize_t rows, Py_ssize_t width)
-{
-    PyObject *view = object == NULL ? NULL : PyMemoryView_FromObject(object), *cast = NULL;
-    Py_XDECREF(object);
-    if (view != NULL && !PyMemoryView_GET_BUFFER(view)->readonly) {
-        Py_SETREF(view, PyObject_CallMethod(view, "toreadonly", NULL));
-    }
-    if (view != NULL) {
-        cast = width == 0 ? PyObject_CallMethod(view, "cast", "s", format)
-                          : PyObject_CallMethod(view, "cast", "s(nn)", format, rows, width);
-        Py_DECREF(view);
-    }
-    return cast;
-}
-
 /* The part of the ring with slots from `first` on, a row each. */
 static PyObject *
 ring_rows(Slots *self, Py_ssize_t first, Py_ssize_t rows)
 {
-    PyObject *part = NULL, *slice = NULL;
-    PyObject *start = PyLong_FromSsize_t(first * self->slot_size);
-    PyObject *stop = PyLong_FromSsize_t((first + rows) * self->slot_size);
-    if (start != NULL && stop != NULL) {
-        slice = PySlice_New(start, stop, NULL);
-    }
-    if (slice != NULL) {
-        part = PyObject_GetItem(self->view, slice);
-    }
-    Py_XDECREF(slice);
-    Py_XDECREF(start);
-    Py_XDECREF(stop);
-    return view_of(part, "B", rows, self->slot_size);
+    const char *start = (const char *)self->buffer.buf + first * self->slot_size;
+    return rows_view(self->state, Py_NewRef(self->view), start, "B", 1, rows, self->slot_size);
+}
+
+/* A bytes object as an array; steals the reference. NULL and an error. */
+static PyObject *
+array_of(State *state, PyObject *bytes, const char *format, Py_ssize_t item, Py_ssize_t rows,
+         Py_ssize_t width)
+{
+    return rows_view(state, bytes, PyBytes_AS_STRING(bytes), format, item, rows, width);
 }
 
 /* Memory for a copy, of zeros: a bytes object, or what `allocate` gives. NULL and an error. */
@@ -143,6 +123,20 @@ copy_rows(Slots *self, PyObject *memory, Py_ssize_t rows, Py_ssize_t width)
         PyBuffer_Release(&target);
     }
     return 0;
+}
+
+/* The memory of a copy, a row each; steals the reference. NULL and an error. */
+static PyObject *
+copied_rows(State *state, PyObject *memory, Py_ssize_t rows, Py_ssize_t width)
+{
+    PyObject *whole;
+    if (PyBytes_CheckExact(memory)) {
+        return array_of(state, memory, "B", 1, rows, width);
+    }
+    whole = PyMemoryView_FromObject(memory); /* an export, so that it can't move */
+    Py_DECREF(memory);
+    return rows_view(state, whole, whole == NULL ? NULL : PyMemoryView_GET_BUFFER(whole)->buf, "B",
+                     1, rows, width);
 }
 
 /* The newest table if it has exactly these packets and is alive, or NULL. */
@@ -195,7 +189,7 @@ make_data(Slots *self, PyObject *allocate, PyObject **data)
             Py_DECREF(memory);
             return -1;
         }
-        *data = view_of(memory, "B", rows, width);
+        *data = copied_rows(self->state, memory, rows, width);
     }
     table = *data == NULL ? NULL : PyMem_Malloc(sizeof(*table));
     if (table == NULL) {
@@ -328,7 +322,8 @@ slots_columns(Slots *self, PyObject *allocate)
             views[i] = Py_NewRef(Py_None);
             continue;
         }
-        views[i] = view_of(made[i], formats[i], rows, i == HOSTS ? 16 : 0);
+        views[i] = array_of(self->state, made[i], formats[i], i == HOSTS ? 1 : widths[i], rows,
+                            i == HOSTS ? 16 : 0);
         made[i] = NULL;
         if (views[i] == NULL) {
             goto end;

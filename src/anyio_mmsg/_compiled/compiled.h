@@ -74,6 +74,7 @@ typedef struct {
     PyTypeObject *undecoded; /* a Packet whose address nobody has asked for */
     PyTypeObject *released;  /* a Packet whose slot was given back */
     PyTypeObject *slots;     /* Slots */
+    PyTypeObject *rows;      /* Rows, of which views are made */
     PyTypeObject *recvmmsg;  /* Recvmmsg, Linux only */
     PyTypeObject *sendmmsg;  /* Sendmmsg, Linux only */
     PyTypeObject *outlook;   /* OutlookFields, Linux only */
@@ -378,6 +379,14 @@ PyObject *slots_datagrams(Slots *self, PyObject *ignored);
 /* tally.c */
 /* The method tally(sums, spare): sums over batches with what is held. */
 PyObject *slots_tally(Slots *self, PyObject *const *args, Py_ssize_t nargs);
+
+/* rows.c */
+int rows_add_types(PyObject *module, State *state);
+/* A read-only memoryview of an array of `rows` items of `item` bytes each; or, with a `width`, of rows
+ * of so many items. They lie from `start` on in the memory of `owner`, whose reference this steals, or
+ * NULL, and the view keeps it. NULL and an error. `format` lives as long as the module. */
+PyObject *rows_view(State *state, PyObject *owner, const char *start, const char *format,
+                    Py_ssize_t item, Py_ssize_t rows, Py_ssize_t width);
 
 /* columns.c */
 /* The method columns(allocate): what `PacketBatch.columns` is made of. */

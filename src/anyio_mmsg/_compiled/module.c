@@ -4,6 +4,7 @@
  *   slots.c        Slots: which slots are held                          every platform
  *   handout.c      what consumers get for a slot, and its end           every platform
  *   datagrams.c    copies of packets as bytes, with their senders       every platform
+ *   rows.c         Rows: memory as an array                             every platform
  *   columns.c      packets as arrays                                    every platform
  *   wake.c         what a receiver's task awaits on asyncio's loops     every platform
  *   kept.c         what receives leave for the next one, as fields      Linux
@@ -126,7 +127,8 @@ compiled_exec(PyObject *module)
         return -1;
     }
     if (entry_add_type(module) < 0 || packet_add_types(module, state) < 0
-        || slots_add_types(module, state) < 0 || wake_add_types(module) < 0) {
+        || slots_add_types(module, state) < 0 || rows_add_types(module, state) < 0
+        || wake_add_types(module) < 0) {
         return -1;
     }
 #ifdef __linux__
@@ -147,6 +149,7 @@ compiled_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->undecoded);
     Py_VISIT(state->released);
     Py_VISIT(state->slots);
+    Py_VISIT(state->rows);
     Py_VISIT(state->recvmmsg);
     Py_VISIT(state->sendmmsg);
     Py_VISIT(state->outlook);
@@ -169,6 +172,7 @@ compiled_clear(PyObject *module)
     Py_CLEAR(state->undecoded);
     Py_CLEAR(state->released);
     Py_CLEAR(state->slots);
+    Py_CLEAR(state->rows);
     Py_CLEAR(state->recvmmsg);
     Py_CLEAR(state->sendmmsg);
     Py_CLEAR(state->outlook);
