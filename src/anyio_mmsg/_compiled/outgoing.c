@@ -168,8 +168,8 @@ lay_raw_sender(Laying *laying, Py_ssize_t i, Recvmmsg *source, Py_ssize_t slot, 
         return -1;
     }
     if (pinned) {
-        /* The engine, which keeps its names, is kept until `sendmmsg_drop`; the slot is not
-         * filled again, as its packet is pinned until then too. */
+        /* Until `sendmmsg_drop` the name stays where it is: there is a reference to the engine,
+         * whose memory it is in; and its slot, which is pinned, is not filled again. */
         if (i == 0 || self->kept != (PyObject *)source) {
             self->held[i].name = Py_NewRef(source);
             self->kept = (PyObject *)source;
@@ -405,6 +405,7 @@ sendmmsg_lay(Sendmmsg *self, PyObject *packets, PyObject *sockaddrs, int family,
         PyErr_SetString(PyExc_TypeError, "a list, a tuple or slots, and a dict of sockaddrs");
         return -1;
     }
+    self->kept = NULL; /* what an earlier send kept is gone */
     self->count = is_ring ? ((Slots *)packets)->held : PySequence_Fast_GET_SIZE(packets);
     if (self->count == 0) {
         return 0;
