@@ -11,7 +11,7 @@ import signal
 import sys
 from collections import Counter
 
-from anyio_mmsg import PacketReceiver, open_udp_socket
+from anyio_mmsg import PacketReceiver, ReceiverStatistics, open_udp_socket
 
 try:
     import trio
@@ -26,9 +26,8 @@ async def count(receiver: PacketReceiver, senders: Counter[str]) -> None:
             senders.update(packet.address[0] for packet in batch)
 
 
-async def report(receiver: PacketReceiver) -> None:
+async def report(receiver: PacketReceiver, earlier: ReceiverStatistics) -> None:
     """Print each second how many came in it."""
-    earlier = receiver.statistics()
     while True:
         await trio.sleep(1)
         later = receiver.statistics()
@@ -41,7 +40,7 @@ async def main(port: int) -> None:
     senders: Counter[str] = Counter()
     sock = await open_udp_socket("127.0.0.1", port)
     async with PacketReceiver(sock) as receiver, trio.open_nursery() as nursery:
-        nursery.start_soon(report, receiver)
+        nursery.start_soon(report, receiver, receiver.statistics())
         with receiver.stop_on(signal.SIGINT, signal.SIGTERM):
             print("listening on {}:{}".format(*sock.getsockname()), flush=True)
             await count(receiver, senders)  # returns when all that had arrived is counted

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
+import inspect
 import re
+from typing import Any
 
 import pytest
 
@@ -50,3 +53,27 @@ def test_every_public_member_is_documented(name: str) -> None:
         and (callable(value := getattr(base, member)) or isinstance(value, property))
     }
     assert there == documented
+
+
+def fields_of(thing: Any) -> set[str]:
+    """Return the public attributes that instances of a class have, and that are no properties."""
+    if dataclasses.is_dataclass(thing):
+        return {field.name for field in dataclasses.fields(thing)}
+    made = {
+        anyio_mmsg.PacketBatchPool: anyio_mmsg.PacketBatchPool,
+        anyio_mmsg.PacketReceiver: anyio_mmsg.testing.ScriptedReceiver,
+    }
+    if thing in made:
+        return {name for name in vars(made[thing]()) if not name.startswith("_")}
+    return set(getattr(thing, "_fields", ()))
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_public_attribute_is_documented(name: str) -> None:
+    """As an argument or an attribute, in the docstring, which help() shows too."""
+    thing = PUBLIC[name]
+    text = inspect.getdoc(thing) or ""
+    if thing is anyio_mmsg.StatisticsDelta:  # it says that the counts are those of the other
+        text += inspect.getdoc(anyio_mmsg.ReceiverStatistics) or ""
+    if isinstance(thing, type):
+        assert fields_of(thing) <= set(re.findall(r"^    (\w+):", text, re.M))

@@ -93,6 +93,29 @@ async def test_of_two_receivers(inet: Family) -> None:
             two.statistics() - one.statistics()
 
 
+def test_equal_are_those_that_count_the_same() -> None:
+    """So whether anything happened in between is a question of ==."""
+    earlier, later = statistics(time=1.0, receiver=7), statistics(time=2.0, receiver=7)
+    assert earlier == later
+    assert earlier != statistics(time=1.0, receiver=7, dropped_by_kernel=1)
+
+
+async def test_nothing_happens_to_an_idle_receiver(inet: Family) -> None:
+    sock, sender = inet.pair()
+    async with PacketReceiver(sock) as receiver:
+        sender.send(b"1")
+        await consume(receiver, 1)
+        earlier = receiver.statistics()
+        with anyio.move_on_after(0.001):
+            await receiver.receive()
+        while time.monotonic() <= earlier.time:
+            pass
+        assert receiver.statistics() == earlier
+        sender.send(b"2")
+        await consume(receiver, 1)
+        assert receiver.statistics() != earlier
+
+
 def test_in_the_wrong_order() -> None:
     with pytest.raises(ValueError, match="on the right are the later ones; swap them"):
         statistics(time=1.0) - statistics(time=2.0)

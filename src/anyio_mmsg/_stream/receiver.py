@@ -66,6 +66,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             up to a microsecond a packet. Give False where another process has the same socket and
             goes on reading it.
 
+    Attributes:
+        pool: Where the batches come from: the one that was given, or the receiver's own.
+            ``receiver.pool.statistics()`` says how many of them consumers have.
+
     Raises:
         TypeError: `sock` is not a `socket.socket`, `limit` is not an int, or `on_error` is not
             callable.

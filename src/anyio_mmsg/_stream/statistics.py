@@ -22,6 +22,8 @@ class ReceiverStatistics:
     kernel, or in a batch that is being filled.
 
     ``later - earlier`` is a `StatisticsDelta`: what happened between two of them, and the rates.
+    What came before the first of them is in no difference, so take that one where the receiver is
+    made. ``later == earlier`` compares all but `time` and `receiver`.
 
     Attributes:
         packets: Packets received.
@@ -41,8 +43,8 @@ class ReceiverStatistics:
         transient_errors: How many errors of each kind were counted, by errno.
         dropped_by_kernel: Packets, or with ``gro=True`` whole trains (so at least as many
             packets), that the kernel had no room for in the socket's buffer (or had
-            to throw away for a bad checksum), since the receiver was made. None where the system
-            does not report it; Linux does (SO_MEMINFO).
+            to throw away for a bad checksum), since the receiver was made, which may be later
+            than the socket. None where the system does not report it; Linux does (SO_MEMINFO).
         buffer_used: Bytes in the socket's buffer now, as the kernel counts them, or None.
         buffer_size: Bytes that fit into it, as the kernel counts them: on Linux a packet of 1232
             bytes counts some 2,300. None where the system does not report it.
