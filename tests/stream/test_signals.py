@@ -264,7 +264,7 @@ async def test_what_cannot_be_handled(before: Before, inet: Family) -> None:
 # Programs, and signals from elsewhere
 
 PROGRAM = """
-import signal, sys
+import asyncio, signal, sys
 import anyio
 from anyio_mmsg import PacketReceiver, open_udp_socket
 
@@ -285,7 +285,7 @@ backend, *_ = sys.argv[1].split("+")
 options = {"use_uvloop": True} if sys.argv[1] == "asyncio+uvloop" else {}
 try:
     anyio.run(main, backend=backend, backend_options=options)
-except KeyboardInterrupt:
+except (KeyboardInterrupt, asyncio.CancelledError):  # the latter of AnyIO on Python 3.10
     print("KeyboardInterrupt", flush=True)
 """
 
