@@ -77,7 +77,7 @@ async def open_udp_socket(
         receive_buffer_size: Bytes of the kernel's buffer for packets not read yet. Linux grants
             twice as many, and charges a packet of 1232 bytes some 2,300. A process with
             CAP_NET_ADMIN may have more than net.core.rmem_max. If fewer are granted, a
-            RuntimeWarning says how many, and what to do.
+            RuntimeWarning, and the logger "anyio_mmsg.system", say how many, and what to do.
         send_buffer_size: The same for packets not sent yet, and net.core.wmem_max.
         multicast_groups: Groups to join, of the socket's family: addresses, or `MulticastGroup`s
             to say more.

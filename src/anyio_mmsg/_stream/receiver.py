@@ -37,14 +37,15 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     the consumer until it is closed, by ``with batch:``; then it goes back to the pool. While all
     batches of the pool are with consumers, the receiver waits, and packets queue in the kernel.
 
-    There are two ways to end it. `stop` ends the stream when what has arrived is handed out: the
-    loop above ends, and nothing is lost. `aclose`, or the end of ``async with``, closes the
-    socket at once: what had not been received counts as `ReceiverStatistics.unread`, and a loop
-    in another task ends with `anyio.ClosedResourceError`.
+    There are two ways to end it. `stop` (and `stop_on`, by signals) ends the stream when what has
+    arrived is handed out: the loop ends, and nothing is lost. `aclose`, or the end of
+    ``async with``, closes the socket at once: what had not been received counts as
+    `ReceiverStatistics.unread`, and a loop in another task ends with
+    `anyio.ClosedResourceError`.
 
     The receiver owns the socket, and belongs to one event loop. From its first wait on, until it
     is closed or collected, it has a descriptor of its own: on Linux an epoll instance, elsewhere a
-    second one of the socket.
+    second one of the socket. It logs a packet that it has cut, and a long wait for a batch, once.
 
     Args:
         sock: A bound or connected datagram socket, nonblocking, as `open_udp_socket` gives it.
@@ -126,9 +127,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         # The sums over batches, and the batch that is being filled, which stays here when a
         # `receive` is cancelled. One store both counts a batch and lets go of it.
         self._progress: tuple[Sums, PacketBatch | None] = (nothing(), None)
-        # The scope that a task in `receive` sleeps in for a batch of the pool.
-        self._wait_for_batch: anyio.CancelScope | None = None
-        self._reported = False  # that all batches were with consumers
+        self._wait_for_batch: anyio.CancelScope | None = None  # while a task waits for one
+        self._reported = False  # that it waits long
         self._run_soon: RunSoon | None = None
 
     def __repr__(self) -> str:
@@ -244,7 +244,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
                 self._drop_batches()
 
     async def _wait_for_a_batch(self) -> PacketBatch | None:
-        """Return a batch of the pool, or None after a call of `_look`."""
+        """Return a batch of the pool, or None after `_look`."""
         try:
             with anyio.CancelScope() as self._wait_for_batch:
                 return await self.pool._acquire(None if self._reported else self._report)
@@ -322,21 +322,20 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     ) -> AbstractContextManager[anyio.CancelScope]:
         """Return a context manager in whose block the first of these signals calls `stop`.
 
-        ``with receiver.stop_on(signal.SIGINT, signal.SIGTERM):`` around what receives, and what
-        works on its packets. From the second signal on, and after the block, signals do what they
-        did before: a second Ctrl-C raises KeyboardInterrupt. Blocks of several receivers may be
-        nested; the first signal then stops all of them.
+        Put it around what receives, and what works on its packets. From the second signal on, and
+        after the block, signals do what they did before: a second Ctrl-C raises KeyboardInterrupt.
+        Blocks of several receivers may be nested: the first signal stops all of them.
 
         Args:
-            signals: Numbers of signals, such as `signal.SIGTERM`.
-            grace: Seconds from the signal on in which the block may end. Then it is cancelled,
-                as by the `anyio.CancelScope` that the context manager returns. None: no limit.
+            signals: Such as `signal.SIGINT` and `signal.SIGTERM`.
+            grace: Seconds from the signal on in which the block may end. Then it is cancelled, as
+                by the `anyio.CancelScope` that the context manager returns. None: no limit.
 
         Raises:
             TypeError: One of `signals` is not an int, or `grace` not a number.
             ValueError: There is no signal, or `grace` is negative.
-            RuntimeError: At the beginning of the block: this is not the main thread, which alone
-                can handle signals, or a signal's handler is not Python's.
+            RuntimeError: In the `with`: this is not the main thread, which alone handles signals;
+                or a handler that is there is not Python's.
             OSError: Likewise: a signal that can't be handled, such as `signal.SIGKILL`.
         """
         check(signals, grace)
