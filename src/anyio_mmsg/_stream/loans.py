@@ -142,8 +142,9 @@ _new_object = LentBatch.__new__
 def new_loan(pool: ref[PacketBatchPool], slots: Slots) -> tuple[LentBatch, Loan]:
     """Return a batch of slots that are to be lent, and its loan, which is to be noted."""
     batch = _new_object(LentBatch)
-    batch._lease = loan = Loan(batch)
+    loan = Loan(batch)
     loan.pool = pool
+    batch._lease = loan  # now that it is whole: from here on the finalizer asks it
     batch._slots = slots
     return batch, loan
 
