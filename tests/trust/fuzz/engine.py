@@ -16,8 +16,8 @@ from typing import Any
 from . import load
 
 # Whose branches guide the search. The targets' own would only distract it.
-INSTRUMENTED = ["anyio_mmsg", "statsd_server", "dns_answers", "dns_server"]
-INSTRUMENTED += ["loopback", "shared", "syslog_collector"]
+INSTRUMENTED = ["anyio_mmsg", "statsd_metrics", "dns_answers", "dns_server"]
+INSTRUMENTED += ["loopback", "shared", "syslog_messages"]
 
 
 TARGET = "ANYIO_MMSG_FUZZ_TARGET"

@@ -21,7 +21,7 @@ SOURCE = "192.0.2.7"
 
 def syslog(data: bytes) -> None:
     """Any datagram: a message or none, and a line that a terminal only shows."""
-    example = load("syslog_collector")
+    example = load("syslog_messages")
     message = example.parse(data, SOURCE)
     text = data.decode("utf-8", "backslashreplace").rstrip("\r\n\0")
     if message is None:
@@ -47,7 +47,7 @@ def syslog(data: bytes) -> None:
 
 def statsd(data: bytes) -> None:
     """Any datagrams, cut or not: all that is counted is finite, and fits in its room."""
-    example = load("statsd_server")
+    example = load("statsd_metrics")
     first, *packets = data.split(b"\xff\xfe")
     room = 1000 + 50 * len(first[:100])
     metrics, apart = example.Metrics(room=room), example.Metrics(room=room)
