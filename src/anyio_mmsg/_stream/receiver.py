@@ -38,10 +38,9 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
     batches of the pool are with consumers, the receiver waits, and packets queue in the kernel.
 
     There are two ways to end it. `stop` (and `stop_on`, by signals) ends the stream when what has
-    arrived is handed out: the loop ends, and nothing is lost. `aclose`, or the end of
-    ``async with``, closes the socket at once: what had not been received counts as
-    `ReceiverStatistics.unread`, and a loop in another task ends with
-    `anyio.ClosedResourceError`.
+    arrived is handed out: the loop ends, and nothing is lost. `aclose`, or the end of the block,
+    closes the socket at once: what had not been received counts as `ReceiverStatistics.unread`,
+    and a loop in another task ends with `anyio.ClosedResourceError`.
 
     The receiver owns the socket, and belongs to one event loop. From its first wait on, until it
     is closed or collected, it has a descriptor of its own: on Linux an epoll instance, elsewhere a
@@ -53,8 +52,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             with 64 slots, of 1232 bytes or for trains, and with room for control data if the
             socket was asked for some. One batch of it is always with the receiver.
         limit: The most packets of a batch, at least 1 and at most the capacity of the pool's
-            batches; None: that capacity. With ``gro=True`` both count messages, which may be
-            trains.
+            batches; None: that capacity. With ``gro=True`` both count messages: trains, too.
         linger: Seconds to wait for a fuller batch after its first packet. The task sleeps for
             half of it at a time, 1 to 5 ms, then takes what has come, which saves CPU time
             (``python -m benchmarks.linger``); a full batch may be that late. Where packets come
@@ -63,9 +61,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         errors: "count": errors of `TRANSIENT_ERRORS` are counted and given to `on_error`, and
             receiving goes on. "raise": they are raised.
         on_error: Called with each transient error that is counted.
-        count_unread: Whether `aclose` reads what is left in the socket, to count it. That costs
-            up to a microsecond a packet. Give False where another process has the same socket and
-            goes on reading it.
+        count_unread: Whether `aclose` reads what is left in the socket, to count it, at up to a
+            microsecond a packet. Give False where another process goes on reading the socket.
 
     Attributes:
         pool: Where the batches come from: the one that was given, or the receiver's own.
