@@ -70,7 +70,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-served",
         "wake-naive",
         None,
-        (0.15, 0.07),
+        (0.14, 0.05),
     ),
     Ratio(
         "`PacketReceiver` with a pool, 64 a wake",
@@ -78,7 +78,7 @@ RATIOS: tuple[Ratio, ...] = (
         "full-stream",
         "full-naive",
         None,
-        (0.21, 0.26, 0.36),
+        (0.185, 0.235, 0.335),
     ),
     Ratio(
         "`recv_mmsg`, 64 a wake",
@@ -102,7 +102,7 @@ RATIOS: tuple[Ratio, ...] = (
         "dns-ours",
         "dns-naive",
         None,
-        (0.83, 1.23, 2.17),
+        (0.73, 0.92, 1.81),
     ),
     Ratio(
         "one packet by `recv_mmsg_nowait`, read and released",

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent.parent
 FLAGS = ["-std=c11", "-g", "-O1", "-fno-omit-frame-pointer", "-Wall", "-Wextra", "-Werror"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 TESTS = ["packets", "receive", "send", "system", "gro", "control", "protocol", "trust"]
+TESTS += [f"stream/test_{name}.py" for name in ("loans", "wake", "pool", "pool_ends", "receiver")]
 
 
 def build(source: Path, to: Path, *more: str) -> None:
