@@ -46,8 +46,12 @@ Wake: Callable[[object], asyncio.Future[None]] | None = getattr(module, "Wake", 
 class Reads(Protocol):
     """Reads from a socket when it is readable. A receiver does."""
 
-    def _read_woken(self) -> int:
-        """Read what the event loop says there is, into where it belongs; return how many."""
+    def _read(self, woken: bool, /) -> int:
+        """Read what there is into where it belongs; return how many packets.
+
+        Args:
+            woken: Whether the event loop says that something is there.
+        """
         ...
 
     def _expect_more(self) -> None:
@@ -170,7 +174,7 @@ class _Reader:
         # not report it again.
         try:
             try:
-                owner._read_woken()
+                owner._read(True)
             except OSError as error:
                 owner._defer_error(error)
             future.set_result(None)
@@ -225,7 +229,7 @@ class _TrioWait:
             self._waits = False
         owner = self._owner()
         if owner is not None:
-            owner._read_woken()
+            owner._read(True)
 
     def wake(self) -> None:
         number = self._beacon.number
@@ -253,7 +257,7 @@ class _AnyioWait:
             await wait_socket_readable(self._sock)
             owner = self._owner()
             if owner is not None:
-                owner._read_woken()
+                owner._read(True)
 
     def wake(self) -> None:
         if self._scope is not None:

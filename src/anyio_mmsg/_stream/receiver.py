@@ -256,19 +256,11 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
 
     # What the port and its event loop ask for
 
-    def _read(self) -> int:
-        """Read what there is into the batch that is being filled; return how many packets."""
+    def _read(self, woken: bool = False) -> int:
+        """Read into the batch that is being filled; see `anyio_mmsg._stream.readiness.Reads`."""
+        if woken:
+            self._outlook.woken = True
         batch = self._progress[1]
-        if batch is None:
-            return 0
-        slots = batch._slots
-        missing = slots.free - self._spare
-        return self._port.drain(slots, missing) if missing > 0 else 0
-
-    def _read_woken(self) -> int:
-        """See `anyio_mmsg._stream.readiness.Reads`, as for both below."""
-        self._outlook.woken = True
-        batch = self._progress[1]  # from here on as in `_read`
         if batch is None:
             return 0
         slots = batch._slots
