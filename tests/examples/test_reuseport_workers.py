@@ -118,7 +118,7 @@ def test_reuseport_workers_that_fail_end_all() -> None:
         with running("reuseport_workers.py", *options) as program:
             output, errors = program.process.communicate(timeout=DEADLINE)
     assert program.process.returncode == 1
-    assert output.startswith("worker 0: 0 packets, 0 dropped by kernel, failed with status 1\n")
+    assert output.startswith("worker 0: 0 packets, 0 dropped by kernel, failed with status 2\n")
     assert "Address already in use" in errors
 
 
