@@ -102,7 +102,7 @@ RATIOS: tuple[Ratio, ...] = (
         "dns-ours",
         "dns-naive",
         None,
-        (0.73, 0.92, 1.81),
+        (0.61, 0.76, 1.38),
     ),
     Ratio(
         "one packet by `recv_mmsg_nowait`, read and released",
