@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -295,6 +297,42 @@ def test_refused(run: Any, inet: Family) -> None:
             await opened(sock=stream)
 
     run(main)
+
+
+def test_an_address_that_is_refused_is_named(run: Any, inet: Family) -> None:
+    """As by `open_udp_socket`, of the same errno, and of the class of that."""
+    taken = inet.open().getsockname()[:2]
+    nobody = ("192.0.2.1", 0)  # RFC 5737
+
+    async def main() -> None:
+        words = f"binding to {taken[0]} port {taken[1]}: "
+        for more in ({}, {"remote_addr": taken}):
+            with pytest.raises(OSError, match=re.escape(words)) as raised:
+                await opened(local_addr=taken, **more)
+            assert raised.value.errno == errno.EADDRINUSE
+        with pytest.raises(OSError, match=r"binding to 192\.0\.2\.1 port 0: ") as raised:
+            await opened(local_addr=nobody)
+        assert raised.value.errno == errno.EADDRNOTAVAIL
+        with pytest.raises(OSError, match=r"connecting to 255\.255\.255\.255 port 9: "):
+            await opened(remote_addr=("255.255.255.255", 9))
+
+    run(main)
+
+
+def test_errors_of_the_factory_are_left_alone(run: Any) -> None:
+
+    def fail() -> asyncio.DatagramProtocol:
+        raise OSError(errno.EADDRINUSE, "a port of mine")
+
+    async def main() -> None:
+        with pytest.raises(OSError, match=r"^\[Errno \d+\] a port of mine$"):
+            await asyncio.get_running_loop().create_datagram_endpoint(
+                fail, local_addr=("127.0.0.1", 0)
+            )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # as below
+        run(main)
 
 
 def test_a_protocol_that_can_not_be_made(run: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import stat
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._packets.packet import Address
+from .._system.failures import named
 from .making import SERVED, Way, transport_for
 from .transport import BatchTransport
 
@@ -22,10 +24,45 @@ else:
 _Waiter: TypeAlias = "asyncio.Future[None] | None"
 
 
+# What asyncio's code, which does not say which call has failed, got it from.
+_BIND_ALONE = {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
+_BIND_OR_CONNECT = {errno.EACCES, errno.EPERM, errno.ENETUNREACH, errno.EHOSTUNREACH}
+
+
 class AsyncioEndpoints(_Loop):
     """For asyncio's own loops, which look at the arguments and open the socket."""
 
     _way: Way
+
+    async def create_datagram_endpoint(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        local_addr: Any = None,
+        remote_addr: Any = None,
+        **options: Any,
+    ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
+        """See `asyncio.loop.create_datagram_endpoint`. An address that is refused is named."""
+        opened = False
+
+        def protocol() -> asyncio.BaseProtocol:
+            nonlocal opened
+            opened = True  # what is raised from here on is not about the addresses
+            return protocol_factory()
+
+        own: Any = super()
+        try:
+            made: tuple[asyncio.BaseTransport, asyncio.BaseProtocol]
+            made = await own.create_datagram_endpoint(protocol, local_addr, remote_addr, **options)
+            return made
+        except OSError as error:
+            if not opened and local_addr and error.errno in _BIND_ALONE:
+                raise named(error, "binding to", local_addr) from error
+            if not opened and error.errno in _BIND_OR_CONNECT:
+                if not remote_addr:
+                    raise named(error, "binding to", local_addr) from error
+                if not local_addr:
+                    raise named(error, "connecting to", remote_addr) from error
+            raise
 
     def _make_datagram_transport(
         self,
@@ -216,6 +253,7 @@ def _first_open(
         raise ValueError("reuse_port not supported by socket module")
     errors: list[OSError] = []
     for family, proto, local, remote in found:
+        doing, address = "", None
         with contextlib.ExitStack() as opened:
             try:
                 sock = opened.enter_context(socket.socket(family, socket.SOCK_DGRAM, proto))
@@ -225,11 +263,13 @@ def _first_open(
                 if allow_broadcast:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
                 if local is not None:
+                    doing, address = "binding to", local
                     sock.bind(local)
                 if remote is not None and not allow_broadcast:
+                    doing, address = "connecting to", remote
                     sock.connect(remote)  # of datagrams, so that it never waits
             except OSError as error:
-                errors.append(error)
+                errors.append(named(error, doing, address) if address else error)
                 continue
             opened.pop_all()
             return sock, remote

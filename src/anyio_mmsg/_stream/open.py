@@ -11,6 +11,7 @@ import anyio
 from .._arguments import whole_number
 from .._compat import checkpoint
 from .._system.deaf import hear_again, hear_nothing
+from .._system.failures import named
 from .._system.memory import discard_waiting, most_waiting
 from .configure import Options
 from .multicast import (
@@ -178,13 +179,13 @@ async def open_udp_socket(
         try:
             sock.bind(local)
         except OSError as error:
-            raise _named(error, "binding to", local) from error
+            raise named(error, "binding to", local) from error
         join(sock, memberships)
         if remote is not None:
             try:
                 sock.connect(remote)
             except OSError as error:
-                raise _named(error, "connecting to", remote) from error
+                raise named(error, "connecting to", remote) from error
             if deaf:
                 hear_again(sock)
             else:  # what came before may be anybody's
@@ -193,12 +194,6 @@ async def open_udp_socket(
         sock.close()
         raise
     return sock
-
-
-def _named(error: OSError, doing: str, address: Any) -> OSError:
-    """Return the same error, with the address in its message."""
-    host, port = address[:2]
-    return OSError(error.errno, f"{doing} {host} port {port}: {error.strerror}")
 
 
 async def _resolve(
