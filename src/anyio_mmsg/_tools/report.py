@@ -145,21 +145,35 @@ async def buffers() -> str:
         ]
     receive, send = granted
     got = f"of {BUFFER:,} bytes asked for, receives {receive:,}, sends {send:,}"
+    if ON_LINUX:  # which adds as much again for its own data, and reports the sum
+        got += " (SO_RCVBUF and SO_SNDBUF say twice that)"
+    allowed = [limit(name.rpartition(".")[2]) for name in LIMITS]
+    if any(most is not None and size > most for size, most in zip(granted, allowed, strict=True)):
+        got += (
+            ". That is more than the limit, which CAP_NET_ADMIN allows, as root has it; without "
+            "it a process gets the limit"
+        )
     low = [name for name, size in zip(LIMITS, granted, strict=True) if size < BUFFER]
     if not low or not ON_LINUX:
         return got
     return f"{got}. As root, this allows more: sysctl -w " + " ".join(f"{n}={BUFFER}" for n in low)
 
 
+def limit(name: str) -> int | None:
+    """Return one of the system's limits; None where there is none, or a namespace hides it."""
+    try:
+        return int(Path("/proc/sys/net/core", name).read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def limits() -> str:
     """What the system allows for buffers."""
     found = []
     for name in ("rmem_default", "rmem_max", "wmem_default", "wmem_max"):
-        try:
-            size = int(Path("/proc/sys/net/core", name).read_text())
-        except (OSError, ValueError):  # not Linux, or a namespace that hides them
-            continue
-        found.append(f"{name} {size:,}")
+        size = limit(name)
+        if size is not None:
+            found.append(f"{name} {size:,}")
     return ", ".join(found) or "not known"
 
 
