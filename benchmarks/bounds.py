@@ -86,7 +86,7 @@ RATIOS: tuple[Ratio, ...] = (
         "full-ours",
         "full-naive",
         None,
-        (0.167, 0.207, 0.29),
+        (0.175, 0.215, 0.3),
     ),
     Ratio(
         "`recv_datagrams`, 64 a wake",
@@ -94,7 +94,7 @@ RATIOS: tuple[Ratio, ...] = (
         "full-datagrams",
         "full-naive",
         None,
-        (0.262, 0.318, 0.416),
+        (0.28, 0.34, 0.43),
     ),
     Ratio(
         "DNS server, a query a wake",
@@ -102,7 +102,7 @@ RATIOS: tuple[Ratio, ...] = (
         "dns-ours",
         "dns-naive",
         None,
-        (0.61, 0.76, 1.38),
+        (0.73, 0.92, 1.81),
     ),
     Ratio(
         "one packet by `recv_mmsg_nowait`, read and released",

@@ -74,7 +74,7 @@ COMPARISONS = (
 
 
 def ratio(comparison: Comparison, loop: str, tables: Iterable[Table]) -> float | None:
-    """Return what ours costs on a loop, in parts of the other's cost; None if one is missing."""
+    """Return our cost on a loop divided by the other's; None if one is missing."""
     for table in tables:
         if table.name == comparison.table:
             cells = {row.key: row.cells.get(comparison.column) for row in table.rows}
@@ -95,9 +95,7 @@ def grid(results: Iterable[Result]) -> Grid:
         if any(found):
             cells = ["" if value is None else f"{value:.2f}" for value in found]
             rows.append([comparison.what, comparison.to, *cells])
-    title = (
-        "What ours costs in parts of the other's cost on the same loop; below 1 ours is cheaper"
-    )
+    title = "Our cost divided by the other's, on the same loop; below 1 ours is cheaper"
     return Grid(title, ["what", "to what", *(NAMES[loop] for loop in LOOPS)], rows)
 
 
@@ -116,8 +114,8 @@ def now_and_then(results: Iterable[Result]) -> str:
         return report.PLACEHOLDER
     return textwrap.fill(
         f"- *A packet now and then, where CPU is all that counts.* At 10,000 packets a second, one"
-        f" at a time, a `PacketReceiver` that echoes them takes {to_six} times the CPU of the six "
-        f"lines that anyone writes (wait, then `recvfrom` until the socket is dry), and "
+        f" at a time, a `PacketReceiver` that echoes them takes {to_six} times the CPU of the "
+        f"usual six-line loop (wait, then `recvfrom` until the socket is dry), and "
         f"{to_protocol} times that of an `asyncio.DatagramProtocol`, whose callback wakes no "
         f"task.",
         118,

@@ -303,7 +303,7 @@ def test_the_summary_has_what_was_measured() -> None:
     ]
     line = summary.now_and_then([result])
     assert line.startswith("- *A packet now and then")
-    assert "1.10 (Trio) times the CPU of the six" in line
+    assert "1.10 (Trio) times the CPU of the usual" in line
     assert "1.25 (asyncio) times that of an" in line
     assert max(map(len, line.splitlines())) <= 118
 

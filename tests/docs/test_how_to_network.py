@@ -22,6 +22,7 @@ from anyio_mmsg import (
     open_udp_socket,
     recv_mmsg_exact,
 )
+from anyio_mmsg.testing import make_batch
 
 from ..helpers import Family
 from ..send.test_network import own_network
@@ -30,7 +31,7 @@ from .opening import Opening
 
 FEED, SEND_FEED = python_blocks("docs/how-to/multicast.md")
 WAITED, JITTER, JITTER_OF_BATCHES, CARD = python_blocks("docs/how-to/timestamps.md")
-BUFFERS, ADVICE = python_blocks("docs/how-to/buffers.md")
+BUFFERS, ADVICE, LINES = python_blocks("docs/how-to/buffers.md")
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="control data")
 pytestmark = pytest.mark.anyio
@@ -196,6 +197,12 @@ async def test_the_buffer_to_ask_for() -> None:
     page["open_udp_socket"] = Opening()
     async with await page["open_receiver"](0) as receiver:
         assert receiver.pool.capacity == 256
+
+
+@runs(LINES)
+async def test_the_lines_of_a_batch() -> None:
+    with make_batch([b"a\nb", b"", b"\xffc"]) as batch:
+        assert as_module(BUFFERS, LINES)["lines_of"](batch) == ["a", "b", "", "\ufffdc"]
 
 
 @runs(ADVICE)
