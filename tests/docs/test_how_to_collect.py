@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import struct
 import sys
@@ -95,7 +96,8 @@ async def test_a_collector_of_metrics() -> None:
     page["open_udp_socket"] = Opening(
         b"hits:1|c\nhits:2|c\r\nload:0.5|g\n",
         b"hits:1|c|@0.1|#b,a\nhits:1|c|#a,b\nload:+0.25|g",
-        b"nan:nan|c\ninf:1e999|c\nkind:1|x\nrate:1|c|@0\nname\n:\nx:1",
+        b"nan:nan|c\ninf:1e999|c\nkind:1|x\nrate:1|c|@0\nname\n:\nx:1\n:1|c\n:1|c|#a",
+        b"hits:1e308|c|@1e-9\nhits:1|c|@5e-324\nload:9e299|g\nload:+9e299|g\nload:0.75|g",
         b"long:7|c\n" + 9000 * b"1",
     )
     with anyio.fail_after(10):
@@ -104,9 +106,31 @@ async def test_a_collector_of_metrics() -> None:
             await until(lambda: made and made[0].truncated)
             nursery.cancel_scope.cancel()
     (metrics,) = made
-    assert metrics.refused == 7
-    assert metrics.flush() == {"hits": 3, "hits{a,b}": 11, "long": 7, "load": 0.75}
-    assert metrics.flush() == {"load": 0.75}
+    assert metrics.refused == 12
+    counters = {"hits": 3, "hits{a,b}": 11, "long": 7}
+    assert metrics.flush() == {"counters": counters, "gauges": {"load": 0.75}}
+    assert metrics.flush() == {"counters": {}, "gauges": {"load": 0.75}}
+
+
+@runs(METRICS)
+async def test_kinds_of_one_name_are_two_metrics() -> None:
+    metrics = as_module(METRICS)["Metrics"]()
+    assert metrics.add("a:1|c")
+    assert metrics.add("a:2|g")
+    assert metrics.flush() == {"counters": {"a": 1}, "gauges": {"a": 2}}
+
+
+@runs(METRICS)
+async def test_gauges_without_news_end() -> None:
+    page = as_module(METRICS)
+    page["KEEP"] = 2
+    metrics = page["Metrics"]()
+    found = []
+    for line in ("old:1|g", "new:2|g", "new:3|g", "new:4|g"):
+        assert metrics.add(line)
+        found.append(metrics.flush()["gauges"])
+    assert found == [{"old": 1}, {"old": 1, "new": 2}, {"new": 3}, {"new": 4}]
+    assert metrics.last_set.keys() == metrics.gauges.keys()
 
 
 @runs(METRICS, SERVE_METRICS)
@@ -116,10 +140,31 @@ async def test_metrics_are_flushed(capsys: pytest.CaptureFixture[str]) -> None:
     assert metrics.add("a:1|c")
     with anyio.fail_after(10):
         async with anyio.create_task_group() as nursery:
-            nursery.start_soon(page["flush_every"], 0, metrics)
+            ended = anyio.Event()
+            nursery.start_soon(page["flush_every"], 0, metrics, ended)
             await until(lambda: not metrics.counters)
-            nursery.cancel_scope.cancel()
-    assert capsys.readouterr().out.startswith("{'a': 1.0}\n")
+            assert metrics.add("a:2|c")
+            ended.set()
+    out = capsys.readouterr().out
+    assert out.startswith("{'counters': {'a': 1.0}, 'gauges': {}}\n")
+    assert out.count("{'a': 2.0}") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as Unix has them")
+@runs(METRICS, SERVE_METRICS)
+async def test_a_signal_flushes_what_has_arrived(capsys: pytest.CaptureFixture[str]) -> None:
+    page = as_module(METRICS, SERVE_METRICS)
+    real = page["collect"]
+
+    async def collect(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        await real(*arguments)
+
+    page["collect"] = collect
+    page["open_udp_socket"] = Opening(b"a:1|c", b"a:2|c")
+    with anyio.fail_after(10):
+        await page["serve"]("127.0.0.1", 8125)
+    assert capsys.readouterr().out == "{'counters': {'a': 3.0}, 'gauges': {}}\n"
 
 
 @runs(METRICS)
@@ -129,6 +174,10 @@ async def test_names_of_metrics_are_bounded() -> None:
     metrics = page["Metrics"]()
     lines = ["a:1|c", "b:1|c", "a:1|c", "a:1|g", "b:1|g"]
     assert list(map(metrics.add, lines)) == [True, False, True, True, False]
+    metrics, most = page["Metrics"](), page["MAX_LENGTH"]
+    assert metrics.add(f"{most * 'n'}:1|c")
+    assert not metrics.add(f"{most * 'n'}n:1|g")
+    assert not metrics.add(f"n:1|g|#{most * 't'}")
 
 
 # To a TCP stream

@@ -47,7 +47,7 @@ async def receiver() -> PacketReceiver:
 @runs(LOGGING)
 def test_rates_in_the_log() -> None:
     port = free_port()
-    program = LOGGING.replace("9999", port).replace("start, 10)", "start, 0.01)")
+    program = LOGGING.replace("9999", port).replace("start, 10, ended", "start, 0.01, ended")
     with as_child(program) as child, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         assert child.stderr is not None
         for _ in attempts():  # until the program has bound its port, and received

@@ -33,7 +33,7 @@ from .blocks import (
 )
 from .opening import Opening, until
 
-(STOP,) = python_blocks("docs/how-to/graceful-stop.md")
+STOP, LAST_FLUSH = python_blocks("docs/how-to/graceful-stop.md")
 WORKER, PARENT = python_blocks("docs/how-to/processes.md")
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as Unix has them")
@@ -129,6 +129,44 @@ def test_a_second_signal(by: signal.Signals) -> None:
     else:
         assert child.returncode == -by
         assert ("KeyboardInterrupt" in err) == (by == signal.SIGINT)
+
+
+@needs_linux
+@runs(LAST_FLUSH)
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_a_last_flush(by: signal.Signals) -> None:
+    """Long before the first interval is over."""
+    port = free_port()
+    program = LAST_FLUSH.replace(9999, port).replace("flush_every, 10", "flush_every, 3600")
+    with as_child(program) as child, client(port, child, b"hello") as sock:
+        for _ in attempts():
+            if caught(child.pid) & 1 << (signal.SIGTERM - 1):
+                break
+        for _ in range(100):
+            sock.send(b"hello")
+        assert interrupt(child, by) == "{b'hello': 101}\n"
+    assert child.returncode == 0
+
+
+@pytest.mark.anyio
+@runs(LAST_FLUSH)
+async def test_a_flush_is_not_cut_in_two() -> None:
+    page, begun, go_on, ended = as_module(LAST_FLUSH), anyio.Event(), anyio.Event(), anyio.Event()
+    done: list[str] = []
+
+    async def flush() -> None:
+        begun.set()
+        await go_on.wait()
+        done.append("flush")
+
+    page["flush"] = flush
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as nursery:
+            nursery.start_soon(page["flush_every"], 0, ended)
+            await begun.wait()
+            ended.set()
+            go_on.set()
+    assert done == ["flush"]
 
 
 # Several processes

@@ -30,7 +30,7 @@ PROGRAMS = [
 
 def test_there_are_some() -> None:
     names = [name for name, _ in PROGRAMS]
-    functions = ["ScriptedReceiver", "ScriptedTransport", "fill_batch", "make_batch"]
+    functions = ["Dropped", "ScriptedReceiver", "ScriptedTransport", "fill_batch", "make_batch"]
     assert names == ["anyio_mmsg.testing"] * 2 + functions
 
 

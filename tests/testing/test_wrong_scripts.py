@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from anyio_mmsg import PacketBatchPool
-from anyio_mmsg.testing import Datagram, ScriptedReceiver, Step
+from anyio_mmsg.testing import Datagram, Dropped, ScriptedReceiver, Step
 
 pytestmark = pytest.mark.anyio
 
@@ -41,6 +41,14 @@ def test_what_is_no_script() -> None:
         ScriptedReceiver([[]])
     with pytest.raises(ValueError, match="step 0, packet 1: port is -1"):
         ScriptedReceiver([[b"x", (b"y", ("192.0.2.1", -1))]])
+
+
+def test_what_is_no_number_of_drops() -> None:
+    wrong: Any = "3"
+    with pytest.raises(TypeError, match="packets"):
+        Dropped(wrong)
+    with pytest.raises(ValueError, match="packets is 0; give the number of packets, at least 1"):
+        Dropped(0)
 
 
 def test_what_the_pool_has_no_room_for() -> None:

@@ -62,6 +62,7 @@ from anyio_mmsg import (
 from anyio_mmsg.testing import (
     Datagram,
     DatagramLike,
+    Dropped,
     ScriptedReceiver,
     ScriptedTransport,
     Sender,
@@ -358,7 +359,7 @@ async def tests_of_users() -> None:
     given: list[DatagramLike] = [b"x", (b"x", "/a/path"), Datagram.copy_of(batch[0])]
     make_batch(given, capacity=4, slot_size=9, ancillary=True, gro=False).close()
     sender: Sender = Datagram(b"x", ("192.0.2.1", 9), timestamp=0, segment_size=1).address
-    script: list[Step] = [given, batch, OSError(9, "x"), EOFError, anyio.Event()]
+    script: list[Step] = [given, batch, Dropped(3), OSError(9, "x"), EOFError, anyio.Event()]
     script += [asyncio.Event(), anyio.sleep_forever, lambda: print(sender)]
     receiver = ScriptedReceiver(script, PacketBatchPool(2), limit=3, errors="raise")
     as_receiver: PacketReceiver = receiver

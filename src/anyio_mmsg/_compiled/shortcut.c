@@ -29,7 +29,7 @@ typedef struct {
     PyObject *spare_result;
     Room room;
     Py_ssize_t progress; /* of a SendResult, as by slot_of_class */
-    PyObject *slots, *any, *sendmmsg, *gso_name, *result_name, *engine_name; /* interned */
+    PyObject *slots, *any, *sendmmsg, *gso_name, *result_name; /* interned */
 } Shortcut;
 
 static int
@@ -76,7 +76,6 @@ shortcut_dealloc(Shortcut *self)
     Py_XDECREF(self->sendmmsg);
     Py_XDECREF(self->gso_name);
     Py_XDECREF(self->result_name);
-    Py_XDECREF(self->engine_name);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
@@ -112,7 +111,6 @@ shortcut_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(kwargs))
         || (self->sendmmsg = PyUnicode_InternFromString("sendmmsg")) == NULL
         || (self->gso_name = PyUnicode_InternFromString("gso")) == NULL
         || (self->result_name = PyUnicode_InternFromString("result")) == NULL
-        || (self->engine_name = PyUnicode_InternFromString("engine")) == NULL
         || (self->progress = slot_of_class(self->result, "_progress")) < 0
         || courses_make(&self->courses, kind, course, known, asked, learn) < 0) {
         Py_CLEAR(self);
@@ -390,7 +388,7 @@ shortcut_fan(Shortcut *self, PyObject *const *args, Py_ssize_t nargs)
     return args[1] == Py_None ? Py_NewRef(Py_None) : send_on(self, &call);
 }
 
-/* nowait(sock, packets, *, gso=False, engine="auto", result=None) */
+/* nowait(sock, packets, *, gso=False, result=None) */
 static PyObject *
 shortcut_nowait(Shortcut *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
@@ -408,7 +406,7 @@ shortcut_nowait(Shortcut *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
             call.result = value;
         }
         else {
-            yes = name == self->engine_name && value == self->any;
+            yes = 0;
         }
     }
     if (yes) {

@@ -50,7 +50,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         sock: A bound or connected datagram socket, nonblocking, as `open_udp_socket` gives it.
         pool: Where the batches come from. Without one the receiver makes its own, of 8 batches
             with 64 slots, of 1232 bytes or for trains, and with room for control data if the
-            socket was asked for some. One batch of it is always with the receiver.
+            socket was asked for some. One of them is with the receiver while it receives.
         limit: The most packets of a batch, at least 1 and at most the capacity of the pool's
             batches; None: that capacity. With ``gro=True`` both count messages: trains, too.
         linger: Seconds to wait for a fuller batch after its first packet. The task sleeps for

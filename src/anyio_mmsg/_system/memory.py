@@ -36,7 +36,7 @@ class SocketMemory(NamedTuple):
 
     Attributes:
         used: Bytes that wait in it, as the kernel counts them.
-        size: Bytes that fit into it, counted the same way.
+        size: Bytes that fit into it, counted the same way. 0: both are unknown, as of a script.
         drops: Packets that were dropped because there was no room (or a bad checksum, found when
             read) since the socket was opened, modulo 2**32.
     """

@@ -33,12 +33,13 @@ from .._send.outgoing import Payload  # noqa: F401  # for typing.get_type_hints
 from ._batches import fill_batch, make_batch
 from ._datagrams import Datagram, DatagramLike, Sender
 from ._receiver import ScriptedReceiver
-from ._steps import Step
+from ._steps import Dropped, Step
 from ._transport import ScriptedTransport
 
 __all__ = [
     "Datagram",
     "DatagramLike",
+    "Dropped",
     "ScriptedReceiver",
     "ScriptedTransport",
     "Sender",
@@ -47,5 +48,5 @@ __all__ = [
     "make_batch",
 ]
 
-for _thing in (Datagram, ScriptedReceiver, ScriptedTransport, fill_batch, make_batch):
+for _thing in (Datagram, Dropped, ScriptedReceiver, ScriptedTransport, fill_batch, make_batch):
     _thing.__module__ = __name__

@@ -18,7 +18,18 @@ from .._stream.receiver import PacketReceiver
 from .._system.memory import Discarded, SocketMemory
 from ._batches import play
 from ._datagrams import messages_for
-from ._steps import READY, Arrival, Event, Ready, Step, checked, is_event, step_named, wait_for
+from ._steps import (
+    READY,
+    Arrival,
+    Dropped,
+    Event,
+    Ready,
+    Step,
+    checked,
+    is_event,
+    step_named,
+    wait_for,
+)
 
 
 class ScriptedReceiver(PacketReceiver):
@@ -47,6 +58,7 @@ class ScriptedReceiver(PacketReceiver):
     - An iterable of packets (see `DatagramLike`; a `PacketBatch` is one, and is copied): they
       arrive together, and `receive` returns them in one batch, or in several if there are more
       than `limit`, or than a batch has slots.
+    - `Dropped`: packets that the kernel had no room for. They are only counted.
     - An exception, or a class of one. An OSError is what a socket may report: those of
       `TRANSIENT_ERRORS` are counted and given to `on_error`, unless ``errors="raise"``; all else
       is raised by `receive`.
@@ -56,11 +68,13 @@ class ScriptedReceiver(PacketReceiver):
       which nothing more comes. If `receive` is cancelled meanwhile, the next one calls it again.
 
     After the last step the receiver ends as by `stop`: `receive` raises `anyio.EndOfStream`, and
-    `stopped` is true. If `stop` is called earlier, packets before the next step that waits have
-    arrived and are handed out; the rest never comes.
+    `stopped` is true. If `stop` is called earlier, what stands before the next step that waits has
+    arrived, and is handed out; the rest never comes. An event that is not set waits, and so does
+    each function, also the one that runs and calls `stop`: to have packets wait then, let the
+    code that receives call it, or call it before the first `receive`.
 
-    What only a kernel knows is None in its `ReceiverStatistics`: `dropped_by_kernel`, and the
-    buffer. It has no typed attributes.
+    What only a kernel knows is None in its `ReceiverStatistics`: the buffer, and without a
+    `Dropped` in the script `dropped_by_kernel`. It has no typed attributes.
 
     Args:
         script: The steps.
@@ -117,6 +131,8 @@ class _ScriptPort:
         # What is read, and from where on: the ring says how much of it was committed, so an
         # interrupt neither loses nor doubles a packet.
         self._reading: tuple[Arrival, int, Slots, int] | None = None
+        self._has_drops = any(isinstance(step, Dropped) for step in self._steps)
+        self._dropped: set[Dropped] = set()  # of those steps the ones that are done
 
     def has_trains(self) -> bool:
         """Return whether some packets arrive in trains."""
@@ -133,11 +149,11 @@ class _ScriptPort:
     def _arrivals(self) -> list[Arrival]:
         return [step for step in self._steps if isinstance(step, Arrival)]
 
-    def _arrived(self) -> list[Ready]:
+    def _arrived(self) -> list[Ready | Dropped]:
         """Return the steps up to the next that has to be waited for. In any thread."""
-        arrived: list[Ready] = []
+        arrived: list[Ready | Dropped] = []
         for step in tuple(self._steps):  # of which another thread may take some meanwhile
-            if issubclass(type(step), READY):
+            if issubclass(type(step), (*READY, Dropped)):
                 arrived.append(cast(Ready, step))
             elif not is_event(step) or not cast(Event, step).is_set():
                 break
@@ -154,6 +170,8 @@ class _ScriptPort:
                     return step
             elif issubclass(type(step), READY):
                 return cast(Ready, step)
+            elif isinstance(step, Dropped):
+                self._dropped.add(step)
             elif not is_event(step) or not cast(Event, step).is_set():
                 return None
             steps.popleft()
@@ -224,8 +242,10 @@ class _ScriptPort:
 
     def stop(self) -> int:
         arrived = self._arrived()
-        self._steps = deque(arrived)
-        return sum(len(step.left) if isinstance(step, Arrival) else 1 for step in arrived)
+        self._dropped.update(step for step in arrived if isinstance(step, Dropped))
+        steps = [step for step in arrived if not isinstance(step, Dropped)]
+        self._steps = deque(steps)
+        return sum(len(step.left) if isinstance(step, Arrival) else 1 for step in steps)
 
     def discard(self, discarded: list[Discarded]) -> None:
         self._settle()
@@ -235,7 +255,10 @@ class _ScriptPort:
             discarded += [(len(message.data), message.control, 0, None)]
 
     def memory(self) -> SocketMemory | None:
-        return None
+        if not self._has_drops:
+            return None
+        drops = sum(step.packets for step in tuple(self._dropped))
+        return SocketMemory(0, 0, drops)
 
     def close(self) -> None:
         self.is_open = False

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, SupportsIndex, TypeAlias, cast
 
+from .._arguments import whole_number
 from ._datagrams import Datagram, DatagramLike, datagrams
 
 
@@ -22,11 +23,42 @@ class Event(Protocol):
         ...
 
 
+class Dropped:
+    """A step of a script: packets that the kernel has dropped, since the buffer was full.
+
+    `ReceiverStatistics.dropped_by_kernel` of a `ScriptedReceiver` counts them once the steps
+    before are done: what arrived before was received, or `stop` was called. It is None as long as
+    a script has no such step. For a protocol nothing happens, as with real sockets::
+
+        ScriptedReceiver([[b"a"], Dropped(3), [b"b"]])
+
+    Args:
+        packets: How many, at least 1.
+
+    Raises:
+        TypeError: `packets` is not an int.
+        ValueError: It is below 1.
+    """
+
+    def __init__(self, packets: SupportsIndex) -> None:
+        few = "give the number of packets, at least 1"
+        self.packets: int = whole_number("packets", packets, 1, few)
+
+    def __repr__(self) -> str:
+        return f"Dropped({self.packets})"
+
+
 Step: TypeAlias = (
-    Iterable[DatagramLike] | BaseException | type[BaseException] | Event | Callable[[], object]
+    Iterable[DatagramLike]
+    | Dropped
+    | BaseException
+    | type[BaseException]
+    | Event
+    | Callable[[], object]
 )
-"""A step of a script: packets that arrive together; an error; an event to wait for; or a function,
-async or not, to call first."""
+"""A step of a script: packets that arrive together; `Dropped`, for some that did not; an error; an
+event to wait for; or a function, async or not, to call first. A script in a variable of its own
+needs the annotation ``list[Step]``."""
 
 
 class Arrival:
@@ -70,6 +102,8 @@ def checked(script: Iterable[Step]) -> list[Any]:
 
 def _step(index: int, step: Any) -> Any:
     kind: Any = type(step)  # not step.__class__, which a mock borrows
+    if issubclass(kind, Dropped):
+        return Dropped(step.packets)  # a step of its own, if it stands in a script twice
     if issubclass(kind, BaseException):
         return step
     if is_event(step):

@@ -11,7 +11,7 @@ from .._compat import checkpoint
 from .._packets.packet import Address
 from .._protocol.driven import DrivenTransport
 from ._datagrams import DatagramLike, Sender, datagrams
-from ._steps import Arrival, Step, checked, wait_for
+from ._steps import Arrival, Dropped, Step, checked, wait_for
 
 _HERE = ("192.0.2.2", 9999)
 """Where the protocol is: beside the default sender of packets, see `Datagram`."""
@@ -168,7 +168,8 @@ class ScriptedTransport(DrivenTransport):
     async def play(self, script: Iterable[Step]) -> None:
         """Play a script, as `ScriptedReceiver` does.
 
-        Its steps: packets that arrive together; an OSError that the socket reports, or a class of
+        Its steps: packets that arrive together; `Dropped`, of which a protocol sees nothing; an
+        OSError that the socket reports, or a class of
         one; any other exception ends the transport, as `lose` does; an event to wait for; a
         function, async or not, that is called. Other tasks, and callbacks of the loop, run before
         each step and after the last one. The transport stays open.
@@ -189,6 +190,8 @@ class ScriptedTransport(DrivenTransport):
             await checkpoint()
             if isinstance(step, Arrival):
                 self.receive(step.packets)
+            elif isinstance(step, Dropped):
+                pass
             elif isinstance(step, (BaseException, type)):
                 error = step() if isinstance(step, type) else step
                 if isinstance(error, OSError):
