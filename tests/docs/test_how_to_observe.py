@@ -153,6 +153,7 @@ async def test_opentelemetry() -> None:
     by = {"receiver": "syslog"}
     assert found == {
         "udp.packets": ("{packet}", 9, by),
+        "udp.batches": ("{batch}", 4, by),
         "udp.bytes": ("By", 18, by),
         "udp.truncated": ("{packet}", 1, by),
         "udp.dropped": ("{packet}", 0, by),
