@@ -50,6 +50,7 @@ def test_rates_in_the_log() -> None:
     program = LOGGING.replace("9999", port).replace("start, 10, ended", "start, 0.01, ended")
     with as_child(program) as child, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         assert child.stderr is not None
+        line = ""
         for _ in attempts():  # until the program has bound its port, and received
             sender.sendto(b"hello", ("127.0.0.1", port))
             line = child.stderr.readline()

@@ -75,8 +75,8 @@ async def test_the_first_signal_stops_it(before: Before, inet: Family) -> None:
 
 
 async def test_it_wakes_a_task_that_waits(before: Before, inet: Family) -> None:
+    got: list[bytes] = []
     async with PacketReceiver(inet.open()) as receiver, anyio.create_task_group() as nursery:
-        got: list[bytes] = []
 
         async def receive() -> None:
             got.extend(await the_rest(receiver))

@@ -323,7 +323,7 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         Raises:
             TypeError: One of `signals` is not an int, or `grace` not a number.
             ValueError: There is no signal, or `grace` is negative.
-            RuntimeError: In the `with`: this is not the main thread, which alone handles signals;
+            RuntimeError: At the block: this is not the main thread, which alone handles signals;
                 or a handler that is there is not Python's.
             OSError: Likewise: a signal that can't be handled, such as `signal.SIGKILL`.
         """
