@@ -107,15 +107,15 @@ def test_each_end_of_the_last_reference(inet: Family) -> None:
     """Closed, lost, in a cycle, closed and in a cycle; of a pool that lives, and of one gone."""
     for pool_lives in (True, False):
         for end in ("closed", "lost", "in a cycle", "closed in a cycle"):
-            pool = PacketBatchPool(1, 4, 16)
+            pools = [PacketBatchPool(1, 4, 16)]
             for _ in range(3):
-                batch: Any = pool.acquire_nowait()
+                batch: Any = pools[0].acquire_nowait()
                 gone = ref(batch)
                 if end.endswith("in a cycle"):
                     batch.itself = batch
                 if not pool_lives:
-                    weak = ref(pool)
-                    del pool
+                    weak = ref(pools[0])
+                    pools.clear()
                     assert weak() is None
                 if end.startswith("closed"):
                     batch.close()
@@ -124,9 +124,9 @@ def test_each_end_of_the_last_reference(inet: Family) -> None:
                 assert gone() is None
                 if not pool_lives:
                     break
-                assert counts(pool)[:2] == (1, 0)
+                assert counts(pools[0])[:2] == (1, 0)
             if pool_lives:
-                assert counts(pool)[2] == (0 if end.startswith("closed") else 3)
+                assert counts(pools[0])[2] == (0 if end.startswith("closed") else 3)
 
 
 def test_a_closed_batch_says_so() -> None:

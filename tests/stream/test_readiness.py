@@ -168,12 +168,12 @@ async def test_a_socket_that_somebody_else_closes_frees_its_port(state: str, ine
     receiver = PacketReceiver(sock)
     sender.send(b"x")
     assert await take(receiver) == [b"x"]
+    other = inet.unbound()
     async with anyio.create_task_group() as tasks:
         if state == "waits":
             tasks.start_soon(receiver.receive)
             await wait_all_tasks_blocked()
         sock.close()
-        other = inet.unbound()
         other.bind(address)
         tasks.cancel_scope.cancel()
     async with PacketReceiver(other) as fresh:

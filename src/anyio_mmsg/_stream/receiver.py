@@ -7,6 +7,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
+from types import CoroutineType
 from typing import Any, Literal
 
 import anyio
@@ -162,10 +163,13 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
         loan.holder = SOMEBODY or caller()
         return batch
 
-    def __anext__(self) -> Coroutine[Any, Any, PacketBatch]:
+    def __anext__(self) -> CoroutineType[Any, Any, PacketBatch]:
+        receiving: Any
         if type(self).receive is not PacketReceiver.receive:  # a subclass has its own
-            return super().__anext__()
-        return self._begin_to_receive(StopAsyncIteration)
+            receiving = super().__anext__()
+        else:
+            receiving = self._begin_to_receive(StopAsyncIteration)
+        return receiving  # type: ignore[no-any-return]
 
     def _begin_to_receive(self, end: type[Exception]) -> Coroutine[Any, Any, PacketBatch]:
         active: Any = self._active
