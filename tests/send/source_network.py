@@ -14,7 +14,14 @@ import subprocess
 import sys
 from typing import Any, cast
 
-from anyio_mmsg import PacketBatch, ReceiveEngine, SendEngine, SendResult, send_mmsg_nowait
+from anyio_mmsg import (
+    PacketBatch,
+    ReceiveEngine,
+    SendEngine,
+    SendOptions,
+    SendResult,
+    send_mmsg_nowait,
+)
 
 from .helpers import failures
 from .test_network import MISSING
@@ -80,7 +87,13 @@ def main(sending: SendEngine, engine: ReceiveEngine, gso: str) -> None:
             assert result == SendResult(len(places), []), result
             got = sources(asking)
             assert [data for data, _ in got] == [b"%d" % n for n in range(len(places))]
-            return [host for _, host in got]
+            hosts = [host for _, host in got]
+            # The options of an answer do the same later.
+            later = [(b"", p.address, SendOptions.reply_to(p)) for p in batch]
+            result = send_mmsg_nowait(server, later, **how, **more)
+            assert result == SendResult(len(places), []), result
+            assert [host for _, host in sources(asking)] == hosts
+            return hosts
 
     several = ["10.9.0.7", "10.9.0.1", "10.9.0.7", "10.9.0.7"]
     assert answers("inet", udp("10.9.0.1"), several) == several

@@ -14,6 +14,7 @@ from anyio_mmsg import (
     PacketBatch,
     ReceiveEngine,
     SendEngine,
+    SendOptions,
     SendResult,
     recv_mmsg_nowait,
     send_mmsg,
@@ -215,6 +216,63 @@ def test_a_destination_of_another_family(sending: SendEngine) -> None:
             ValueError, match=r"^packet 0: it was sent to ::1, which is of another"
         ):
             send_mmsg_nowait(server, batch, reply_from_destination=True, engine=sending)
+
+
+@each_kind
+@segmented
+def test_options_of_an_answer_are_kept(
+    kind: str, gso: bool, sending: SendEngine, engine: ReceiveEngine
+) -> None:
+    """A session sends from where it was asked after the packet is gone."""
+    with wildcard(kind, destinations=True) as server:
+        for place in PLACES[kind]:
+            with client(place) as asking:
+                batch = PacketBatch(engine=engine, ancillary=True)
+                ask(server, asking, batch, [place])
+                (packet,) = batch
+                options, address = SendOptions.reply_to(packet), packet.address
+                assert options == SendOptions(place)  # not mapped, on dual-stack sockets too
+                batch.close()
+                pairs: Any = [(b"0", address, options), (b"1", address, options)]
+                result = send_mmsg_nowait(server, pairs, gso=gso, engine=sending)
+                assert result == SendResult(2, [])
+                assert sources(asking) == [(b"0", place), (b"1", place)]
+
+
+@pytest.mark.parametrize(
+    ("control", "expected"),
+    [
+        (Control("10.0.0.255", 3, local="10.0.0.1"), SendOptions("10.0.0.1")),
+        (Control("::ffff:239.1.1.1", 3, local="::ffff:10.0.0.1"), SendOptions("::ffff:10.0.0.1")),
+        (Control("ff02::1", 3, local="ff02::1"), SendOptions()),
+        (Control("::ffff:239.1.1.1", 3, local="::ffff:239.1.1.1"), SendOptions()),
+        (Control("239.1.1.1", 3, local="239.1.1.1"), SendOptions()),
+        (Control("fe80::1", 3, local="fe80::1"), SendOptions("fe80::1", 3)),
+        (Control("fe80::1", local="fe80::1"), SendOptions("fe80::1")),
+        (Control("fd00::1", 3, local="fd00::1"), SendOptions("fd00::1")),
+    ],
+    ids=str,
+)
+def test_options_of_an_answer_to_a_group(control: Control, expected: SendOptions) -> None:
+    (packet,) = invented(("::1", 5, 0, 0) if ":" in str(control.local) else ("::1", 5), control)
+    assert SendOptions.reply_to(packet) == expected
+
+
+def test_options_of_an_answer_to_what_can_not_be_answered() -> None:
+    sender = ("127.0.0.1", 5)
+    unknown: Any = sender
+    with pytest.raises(TypeError, match="give the Packet that is answered"):
+        SendOptions.reply_to(unknown)
+    (packet,) = batch = invented(sender, Control(interface=1))
+    with pytest.raises(ValueError, match=r"without its destination.*destinations=True"):
+        SendOptions.reply_to(packet)
+    batch.close()
+    with pytest.raises(ValueError, match="released"):
+        SendOptions.reply_to(packet)
+    plain = PacketBatch()
+    stub_engine(plain).put(b"", sender)
+    with pytest.raises(ValueError, match="ancillary=True"):
+        SendOptions.reply_to(plain[0])
 
 
 async def test_waiting(anyio_backend: Any, sending: SendEngine, engine: ReceiveEngine) -> None:

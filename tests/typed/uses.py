@@ -234,6 +234,7 @@ async def sending(sock: socket.socket, batch: PacketBatch) -> None:
     for packet in batch:
         same = SendOptions(source=packet.destination, interface=packet.interface)
         send_mmsg_nowait(sock, [(packet.data, packet, same)])
+        assert_type(SendOptions.reply_to(packet), SendOptions)
     triples = [(b"x", ("192.0.2.1", 1), own if port else None) for port in range(2)]
     await send_mmsg(sock, triples)
     pairs = [(b"a", ("192.0.2.1", 1)), (b"b", ("192.0.2.1", 2))]

@@ -78,6 +78,38 @@ class SendOptions:
     ecn: int | None = None
     hop_limit: int | None = None
 
+    @classmethod
+    def reply_to(cls, packet: Packet) -> SendOptions:
+        """Return what ``reply_from_destination=True`` sends an answer to a packet with.
+
+        They hold no memory of the packet, so a session can keep them, and send with them later::
+
+            SendOptions.reply_to(packet)  # of a socket with destinations=True
+
+        Args:
+            packet: The packet that is answered, whose batch has ``ancillary=True``.
+
+        Returns:
+            Options with the `source` that the packet was sent to, an IPv4 one not mapped. A
+            group or a broadcast address can't be one: over IPv4 it is the machine's own address
+            on that network then, over IPv6 None, which leaves it to the kernel. A link-local
+            `source` comes with its `interface`.
+
+        Raises:
+            TypeError: `packet` is not a `Packet`.
+            ValueError: The packet came without its destination, its batch has no control data or
+                some that was cut, or the packet was released.
+        """
+        if not isinstance(packet, Packet):
+            raise TypeError(f"packet is {packet!r}; give the Packet that is answered")
+        local = packet._local
+        if local is None:
+            raise ValueError(NO_DESTINATION)
+        host = _packed(_INET6, local)
+        if host is None or _is_multicast(host):
+            return cls()
+        return cls(local, packet.interface or None if _is_link_local(host) else None)
+
 
 Place: TypeAlias = tuple[bytes, int]
 """Where packets come from: an address in the socket's form, all zeros to leave it to the kernel;
