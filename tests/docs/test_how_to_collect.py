@@ -357,6 +357,7 @@ async def test_what_a_reset_leaves_unacknowledged_is_sent_again(
             def stuck() -> bool:
                 return bool(relay.unconfirmed() > 30)
 
+            got, data = 0, b""
             with anyio.fail_after(20):
                 async with anyio.create_task_group() as nursery:
                     nursery.start_soon(relay.run, *listener.getsockname())
