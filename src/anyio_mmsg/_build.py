@@ -10,7 +10,7 @@ import sys
 from importlib.util import source_hash
 from pathlib import Path
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 """The only place that has the version; pyproject.toml reads it from here."""
 
 STAMP = "sources.txt"
