@@ -281,6 +281,26 @@ async def test_an_error_that_was_told_keeps_no_batch() -> None:
         assert receiver.statistics().dropped == 1
 
 
+@pytest.mark.parametrize("stopped", [False, True], ids=["", "stopped"])
+async def test_what_on_error_raises_goes_through_receive(stopped: bool) -> None:
+    """The error counts, and the next packet still comes."""
+
+    def fail(error: OSError) -> None:
+        raise RuntimeError("of the program") from error
+
+    sock = ScriptedSocket(ConnectionRefusedError(errno.ECONNREFUSED, "refused"), b"0")
+    pool = PacketBatchPool(2, engine="recvfrom_into")
+    async with PacketReceiver(sock, pool, on_error=fail) as receiver:
+        if stopped:
+            receiver.stop()
+        with anyio.fail_after(5):
+            with pytest.raises(RuntimeError, match="of the program"):
+                await receiver.receive()
+            with await receiver.receive() as batch:
+                assert contents(batch) == [b"0"]
+        assert receiver.statistics().transient_errors == {errno.ECONNREFUSED: 1}
+
+
 async def test_transient_errors_are_raised_for_those_who_want_them() -> None:
     sock = ScriptedSocket(ConnectionRefusedError(errno.ECONNREFUSED, "refused"), b"0")
     pool = PacketBatchPool(2, engine="recvfrom_into")

@@ -42,7 +42,8 @@ def batched_loop_factory(
     by asyncio's transport. Two things more:
 
     - A protocol whose class has a method ``datagrams_received(datagrams)`` gets a list of
-      ``(bytes, address)`` by one call, instead of a `datagram_received` for each.
+      ``(bytes, address)`` by one call, instead of a `datagram_received` for each. Other loops
+      don't call it: let such a protocol have `datagram_received` too.
     - ``transport.sendto_many(pairs)`` takes an iterable of ``(data, addr)``.
 
     As under asyncio, an error that leaves nothing to serve goes to the loop's exception handler,
@@ -57,7 +58,8 @@ def batched_loop_factory(
         gso: Send runs of datagrams of one size to one address in one piece; as for `send_mmsg`.
 
     Returns:
-        A class that derives from `base`. Each call makes a loop.
+        A class that derives from `base`. Each call makes a loop. (What `loop_factory` takes is
+        this class: without the parentheses it would get a class in place of a loop.)
 
     Raises:
         TypeError: `base` is not a class of event loops, `limit` is not an int.

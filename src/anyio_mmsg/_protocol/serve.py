@@ -45,7 +45,8 @@ async def serve_protocol(
     from a task, and `error_received` gets what the system reports when the socket is read, such
     as ConnectionRefusedError on a connected one. A protocol whose class has a method
     ``datagrams_received(datagrams)`` gets a batch by one call instead, as a list of
-    ``(bytes, address)``.
+    ``(bytes, address)``. asyncio's own loops call `datagram_received` alone, so that such a
+    protocol hears nothing there: let it have both.
 
     *The error queue* (Linux). Where errors are queued, whoever asked for that, `error_received`
     gets each as an `IcmpError`, once. A datagram that is too long is both: an error of the

@@ -104,7 +104,9 @@ async def open_udp_socket(
             network (ICMP) or by this machine (IP_RECVERR, Linux): a port where nobody listens, a
             host without a route, a packet that is too long for the path. `recv_mmsg` raises each
             as an `IcmpError` when there is no packet to read, `PacketReceiver` counts it and
-            gives it to `on_error`, `recv_errors_nowait` returns them.
+            gives it to `on_error`, `recv_errors_nowait` returns them. The error of an earlier
+            packet makes no other one fail: `send_mmsg` sends that one again at once. A packet
+            that is too long both fails, and is reported with the path's MTU.
         dont_fragment: Send no fragments (IP_MTU_DISCOVER, Linux): a packet that is too long for
             the path, as far as it is known, is EMSGSIZE.
 

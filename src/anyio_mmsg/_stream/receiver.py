@@ -61,7 +61,10 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             never sleeps, so it is precise and costs CPU; above, it may be a millisecond late.
         errors: "count": errors of `TRANSIENT_ERRORS` are counted and given to `on_error`, and
             receiving goes on. "raise": they are raised.
-        on_error: Called with each transient error that is counted.
+        on_error: Called with each transient error, after it was counted, by the task that
+            receives, before that goes on. So it may change what the program keeps, as the loop
+            itself may. If it raises, the exception goes through `receive`, or the loop over the
+            receiver; no packet is lost, and receiving can go on.
         count_unread: Whether `aclose` reads what is left in the socket, to count it, at up to a
             microsecond a packet. Give False where another process goes on reading the socket.
 
