@@ -33,7 +33,7 @@ from .blocks import (
 )
 from .opening import Opening, until
 
-STOP, LAST_FLUSH = python_blocks("docs/how-to/graceful-stop.md")
+STOP, LAST_FLUSH, GOODBYE = python_blocks("docs/how-to/graceful-stop.md")
 WORKER, PARENT = python_blocks("docs/how-to/processes.md")
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals as Unix has them")
@@ -129,6 +129,24 @@ def test_a_second_signal(by: signal.Signals) -> None:
     else:
         assert child.returncode == -by
         assert ("KeyboardInterrupt" in err) == (by == signal.SIGINT)
+
+
+@needs_linux
+@runs(GOODBYE)
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_a_goodbye(by: signal.Signals) -> None:
+    port = free_port()
+    with (
+        as_child(GOODBYE.replace(9999, port)) as child,
+        client(port, child, b"hello") as one,
+        client(port, child, b"hello") as other,
+    ):
+        for _ in attempts():
+            if caught(child.pid) & 1 << (signal.SIGTERM - 1):
+                break
+        assert interrupt(child, by) == ""
+        assert [sock.recv(9) for sock in (one, other)] == [b"bye", b"bye"]
+    assert child.returncode == 0
 
 
 @needs_linux

@@ -14,7 +14,14 @@ import dns.message
 import dns.rcode
 import pytest
 
-from anyio_mmsg import PacketBatch, PacketReceiver, open_udp_socket, recv_mmsg, send_mmsg
+from anyio_mmsg import (
+    PacketBatch,
+    PacketReceiver,
+    SendOptions,
+    open_udp_socket,
+    recv_mmsg,
+    send_mmsg,
+)
 
 from ..helpers import Family
 from .blocks import as_child, as_module, client, free_port, interrupt, python_blocks, runs
@@ -22,7 +29,7 @@ from .opening import Opening, until
 
 (DNS,) = python_blocks("docs/how-to/dns-server.md")
 CLIENT, ASK, RESOLVE = python_blocks("docs/how-to/request-answer.md")
-REPLY, ANNOUNCE, SAME_CARD = python_blocks("docs/how-to/reply-address.md")
+REPLY, ANNOUNCE, LATER, SAME_CARD = python_blocks("docs/how-to/reply-address.md")
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="control data")
 
@@ -279,6 +286,36 @@ async def test_a_missing_part_is_named(missing: str) -> None:
     page["open_udp_socket"] = Opening(b"question")
     with anyio.fail_after(10), pytest.raises(ValueError, match=missing):
         await page["main"]()
+
+
+@needs_linux
+@pytest.mark.anyio
+@runs(REPLY, LATER)
+async def test_a_tick_comes_from_where_the_peer_has_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = as_module(REPLY, LATER)
+    with (
+        await open_udp_socket("0.0.0.0", destinations=True) as server,
+        await open_udp_socket("127.0.0.1") as one,
+        await open_udp_socket("127.0.0.1") as other,
+    ):
+        port = server.getsockname()[1]
+        peers = {"127.0.0.5": one, "127.0.0.6": other}
+        with PacketBatch(ancillary=True) as batch:
+            for place, sock in peers.items():
+                sock.sendto(b"join", (place, port))
+                await recv_mmsg(server, batch)
+            page["hear"](batch)
+        for state in (b"1", b"2"):
+            await page["tick"](server, state)
+            for place, sock in peers.items():
+                assert sock.recvfrom(9) == (state, (place, port))
+        assert capsys.readouterr().out == ""
+        page["sessions"]["forged"] = page["Session"](("127.0.0.1", 0), SendOptions())
+        await page["tick"](server, b"3")
+        assert capsys.readouterr().out.startswith("packet 2 was not sent: ")
+        assert one.recvfrom(9) == (b"3", ("127.0.0.5", port))
 
 
 @needs_linux

@@ -14,7 +14,7 @@ import pytest
 from ..helpers import loses_batches
 from .blocks import as_module, executed, python_blocks, runs
 
-COLLECTOR, TESTS, CONTROL, TICKER, ANSWER = python_blocks("docs/how-to/testing.md")
+COLLECTOR, TESTS, CONTROL, GONE, TICKER, ANSWER = python_blocks("docs/how-to/testing.md")
 
 
 @runs(COLLECTOR, TESTS)
@@ -98,6 +98,12 @@ def test_tests_of_a_protocol(right: str, wrong: str, fails: set[str]) -> None:
 @runs(CONTROL)
 def test_control_data() -> None:
     as_module(CONTROL)
+
+
+@pytest.mark.anyio
+@runs(GONE)
+async def test_an_error_of_the_network() -> None:
+    await as_module(GONE)["test_a_peer_that_is_gone"]()
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no unix sockets on this platform")

@@ -26,7 +26,7 @@ from .blocks import (
     runs,
 )
 
-PROTOCOL, ASYNCIO, ONE_LINE, FACTORY, MANY = python_blocks("docs/migration/asyncio.md")
+PROTOCOL, ASYNCIO, ONE_LINE, FACTORY, MANY, BOTH = python_blocks("docs/migration/asyncio.md")
 UDP, ANYIO, CONNECTED_UDP, CONNECTED = python_blocks("docs/migration/anyio.md")
 TRIO_SOCKET, TRIO, TRIO_LOW, PLAIN = python_blocks("docs/migration/trio.md")
 
@@ -103,6 +103,17 @@ def test_a_protocol_that_a_library_has(base: str, many: bool) -> None:
         text = f"import asyncio\n{protocol_of_batches}\nasync def main{main}"
     program = dataclasses.replace(FACTORY, text=f"{text}\n{FACTORY.text}")
     assert answers(program.replace("_factory()", f"_factory({base})")) == EXPECTED
+
+
+@runs(PROTOCOL, FACTORY, BOTH)
+@pytest.mark.parametrize("batched", [True, False], ids=["batched", "plain"])
+def test_a_protocol_for_both(batched: bool) -> None:
+    executed.update((PROTOCOL.place, FACTORY.place, BOTH.place))
+    before, _, main = PROTOCOL.text.partition("class Capitals")
+    text = f"{before}\n{BOTH.text}\nasync def main{main.partition('async def main')[2]}"
+    if batched:
+        text = text.partition("\n\nif __name__")[0] + f"\n{FACTORY.text}"
+    assert answers(dataclasses.replace(PROTOCOL, text=text)) == EXPECTED
 
 
 @contextmanager

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import errno
 import inspect
 import re
+import socket
+import sys
 from typing import Any
 
 import pytest
@@ -53,6 +56,61 @@ def test_every_public_member_is_documented(name: str) -> None:
         and (callable(value := getattr(base, member)) or isinstance(value, property))
     }
     assert there == documented
+
+
+STOPS: list[tuple[Any, type[Exception], str]] = [
+    (("localhost", 9), ValueError, "not a numeric address"),
+    (("::1", 9), ValueError, "not the socket's"),
+    (("127.0.0.1", 65_536), ValueError, "port is 65536"),
+    (("127.0.0.1", -1), ValueError, "port is -1"),
+    (("127.0.0.1", "9"), TypeError, "port is '9'"),
+    (b"127.0.0.1", TypeError, "address is"),
+    (anyio_mmsg.SendOptions("239.1.1.1"), ValueError, "a group"),
+    (anyio_mmsg.SendOptions("::1"), ValueError, "not of the socket's family"),
+    (65_508, ValueError, "a datagram carries"),
+]
+FAILS: list[tuple[Any, set[int]]] = [
+    (("127.0.0.1", 0), {errno.EINVAL}),
+    (None, {errno.EDESTADDRREQ}),
+    (("255.255.255.255", 9), {errno.EACCES}),
+    (anyio_mmsg.SendOptions("192.0.2.1"), {errno.ENETUNREACH, errno.EINVAL}),
+    (anyio_mmsg.SendOptions("127.255.255.255"), {errno.ENETUNREACH, errno.EINVAL}),
+    (anyio_mmsg.SendOptions(interface=2**31 - 1), {errno.ENODEV}),
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the table has Linux's errors")
+@pytest.mark.parametrize(("what", "kind", "text"), STOPS + [(*row, "") for row in FAILS], ids=str)
+def test_what_stops_a_call_and_what_is_a_failure(
+    what: Any, kind: Any, text: str, sending: anyio_mmsg.SendEngine
+) -> None:
+    """As the table of sending.md has it, of a packet between two others."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+    ):
+        for each in sock, receiver:
+            each.setblocking(False)
+        sock.bind(("0.0.0.0", 0))
+        receiver.bind(("127.0.0.1", 0))
+        to = receiver.getsockname()
+        bad: Any = (b"bad", what)
+        if isinstance(what, anyio_mmsg.SendOptions):
+            bad = (b"bad", to, what)
+        elif isinstance(what, int):
+            bad = (bytes(what), to)
+        packets: list[Any] = [(b"1", to), bad, (b"2", to)]
+        if text:
+            with pytest.raises(kind, match=f"^packet 1: .*{text}"):
+                anyio_mmsg.send_mmsg_nowait(sock, packets, engine=sending)
+        else:
+            result = anyio_mmsg.send_mmsg_nowait(sock, packets, engine=sending)
+            ((index, error),) = result.failures
+            assert (result.sent, index) == (2, 1)
+            assert error.errno in kind
+            assert [receiver.recv(9), receiver.recv(9)] == [b"1", b"2"]
+        with pytest.raises(BlockingIOError):
+            receiver.recv(9)
 
 
 def fields_of(thing: Any) -> set[str]:
