@@ -58,7 +58,7 @@ def batched_loop_factory(
         gso: Send runs of datagrams of one size to one address in one piece; as for `send_mmsg`.
 
     Returns:
-        A class that derives from `base`. Each call makes a loop. (What `loop_factory` takes is
+        A class that derives from `base`. Each call makes a loop. (What ``loop_factory`` takes is
         this class: without the parentheses it would get a class in place of a loop.)
 
     Raises:
