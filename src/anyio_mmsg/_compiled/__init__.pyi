@@ -55,6 +55,7 @@ class FillerFields:
 @final
 class Wake(asyncio.Future[None]):  # has what a task asks for, and derives from nothing
     def __new__(cls, loop: object, /) -> Wake: ...
+    def resume(self) -> None: ...
 
 @disjoint_base
 class LoanFields:

@@ -110,6 +110,11 @@ class _Reader:
     The loop is level-triggered. So a callback that finds nobody waiting unregisters, or a slow
     consumer would have the loop spin; the next wait registers again.
 
+    With the compiled module the task goes on in the loop's callback itself, as a protocol would,
+    and not after another turn of the loop. AnyIO delivers a cancellation by a callback of the
+    loop's next turn, and uvloop calls readers before those. So there a wait that was begun
+    elsewhere than in our callback lets one call pass.
+
     The loop keeps this object alive; this object refers to its owner weakly.
     """
 
@@ -122,6 +127,9 @@ class _Reader:
         self._owner = owner
         self._running_loop: Callable[[], object] = sys.modules["asyncio"].get_running_loop
         self._look = waits().look
+        self._in_turn = self._look is None  # cancellations are delivered before we are called
+        self._now = self._in_turn  # whether a wait that begins now may end at the next call
+        self._passed = False  # the same of the wait that is going on
         self._future: Any = None  # of the task that waits: a Future, or a Wake
         self._run_soon: RunSoon = run_soon()
 
@@ -137,6 +145,7 @@ class _Reader:
         if not self._registered:
             self.begin()
         if Wake is not None:
+            self._passed = self._now
             self._future = wake = Wake(loop)
             return wake
         if self._look is not None:
@@ -170,6 +179,9 @@ class _Reader:
             if owner is not None:
                 owner._expect_more()
             return
+        if Wake is not None and not self._passed:
+            self._passed = True
+            return
         # However this ends, wake the task: what was read has left the kernel, so the kernel will
         # not report it again.
         try:
@@ -177,13 +189,23 @@ class _Reader:
                 owner._read(True)
             except OSError as error:
                 owner._defer_error(error)
-            future.set_result(None)
+            del owner  # it is the task's from here on
+            if Wake is None:
+                future.set_result(None)
+            else:
+                self._now = True
+                future.resume()
         except Exception as error:
             if not future.done():
                 future.set_exception(error)
-        except BaseException:
+        except BaseException as error:
+            if future.done():  # the task's own: uvloop's readers can't end their loop by one
+                self._loop.call_soon(_raise, error)
+                return
             self.wake()
             raise
+        finally:
+            self._now = self._in_turn
 
     def wake(self) -> None:
         future = self._future
@@ -198,6 +220,10 @@ class _Reader:
 
     def abandon(self) -> None:
         self._run_soon(self.close)  # the descriptor lives until then
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 class _TrioWait:
