@@ -25,6 +25,7 @@ import pytest
 
 import anyio_mmsg
 from anyio_mmsg import PacketBatch, SendResult, UnusableSocketError, send_mmsg_nowait
+from anyio_mmsg._send.usual import USUAL
 from anyio_mmsg._system.entry import by_one_step
 from anyio_mmsg._system.platform import Entry, why_no_batch_calls
 
@@ -147,6 +148,25 @@ def test_each_form_and_option(form: str, options: dict[str, Any], inet: Family) 
     assert received(receiver) == [data for data, _ in pairs]
 
 
+@pytest.mark.skipif(bool(why_no_batch_calls()), reason=why_no_batch_calls())
+def test_the_step_takes_keywords_with_their_defaults(inet: Family) -> None:
+    """A server hands on what it was given, and that is mostly the default."""
+    sender, receiver = inet.open(), inet.open()
+    pairs = [(b"1", receiver.getsockname())]
+    defaults: dict[str, Any] = {
+        name: parameter.default
+        for name, parameter in inspect.signature(send_mmsg_nowait).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    assert len(defaults) == 6
+    assert USUAL.nowait(sender, pairs, **defaults) == SendResult(1)
+    for name in defaults:
+        if name not in ("gso", "result"):
+            assert USUAL.nowait(sender, pairs, **{name: "other"}) is NotImplemented
+    assert USUAL.nowait(sender, pairs, other=None) is NotImplemented
+    assert received(receiver) == [b"1"]
+
+
 @pytest.mark.parametrize("form", [list, tuple])
 def test_a_wrong_packet_is_named(form: Callable[[list[Any]], Any], inet: Family) -> None:
     sender, receiver = inet.open(), inet.open()
@@ -170,7 +190,14 @@ def test_a_name_that_is_made_at_run_time(inet: Family) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [((), {}), ((1,), {}), ((1, 2, 3), {}), ((1,), {"gso": True}), ((1, 2), {"other": 1})],
+    [
+        ((), {}),
+        ((1,), {}),
+        ((1, 2, 3), {}),
+        ((1,), {"gso": True}),
+        ((1, 2), {"other": 1}),
+        ((1, 2), {"other": None}),
+    ],
 )
 def test_wrong_calls(arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=r"send_mmsg_nowait\(\)"):

@@ -388,7 +388,22 @@ shortcut_fan(Shortcut *self, PyObject *const *args, Py_ssize_t nargs)
     return args[1] == Py_None ? Py_NewRef(Py_None) : send_on(self, &call);
 }
 
-/* nowait(sock, packets, *, gso=False, result=None) */
+/* Whether a keyword of send_mmsg_nowait is given what it is without it. */
+static int
+is_default(Shortcut *self, PyObject *name, PyObject *value)
+{
+    static const char *const names[] = {"source", "ecn", "reply_from_destination", "engine"};
+    PyObject *defaults[] = {Py_None, Py_None, Py_False, self->any};
+    size_t i;
+    for (i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        if (value == defaults[i] && PyUnicode_CompareWithASCIIString(name, names[i]) == 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* nowait(sock, packets, *, gso=False, result=None), and the other keywords with their defaults */
 static PyObject *
 shortcut_nowait(Shortcut *self, PyObject *const *args, Py_ssize_t nargs, PyObject *names)
 {
@@ -406,7 +421,7 @@ shortcut_nowait(Shortcut *self, PyObject *const *args, Py_ssize_t nargs, PyObjec
             call.result = value;
         }
         else {
-            yes = 0;
+            yes = is_default(self, name, value);
         }
     }
     if (yes) {
