@@ -46,7 +46,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-stream",
         "wake-naive",
         (0.6, 0.75, 1.3),
-        (0.56, 0.66, 1.31),
+        (0.33, 0.485, 1.305),
     ),
     Ratio(
         "`recv_mmsg`, a packet a wake",
@@ -54,7 +54,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-ours",
         "wake-naive",
         (1.1, 1.2, 1.2),
-        (1.02, 1.17, 1.14),
+        (1.02, 1.17, 1.165),
     ),
     Ratio(
         "`recv_datagrams`, a packet a wake",
@@ -62,7 +62,7 @@ RATIOS: tuple[Ratio, ...] = (
         "wake-datagrams",
         "wake-naive",
         (1.1, 1.2, 1.2),
-        (1.0, 1.12, 1.07),
+        (1.0, 1.13, 1.1),
     ),
     Ratio(
         "a protocol by `serve_protocol`, a packet a wake",
@@ -78,7 +78,7 @@ RATIOS: tuple[Ratio, ...] = (
         "full-stream",
         "full-naive",
         None,
-        (0.185, 0.235, 0.335),
+        (0.184, 0.23, 0.33),
     ),
     Ratio(
         "`recv_mmsg`, 64 a wake",
@@ -86,7 +86,7 @@ RATIOS: tuple[Ratio, ...] = (
         "full-ours",
         "full-naive",
         None,
-        (0.175, 0.215, 0.3),
+        (0.167, 0.208, 0.29),
     ),
     Ratio(
         "`recv_datagrams`, 64 a wake",
@@ -94,7 +94,7 @@ RATIOS: tuple[Ratio, ...] = (
         "full-datagrams",
         "full-naive",
         None,
-        (0.28, 0.34, 0.43),
+        (0.262, 0.32, 0.416),
     ),
     Ratio(
         "DNS server, a query a wake",
@@ -102,7 +102,7 @@ RATIOS: tuple[Ratio, ...] = (
         "dns-ours",
         "dns-naive",
         None,
-        (0.73, 0.92, 1.81),
+        (0.395, 0.61, 1.37),
     ),
     Ratio(
         "one packet by `recv_mmsg_nowait`, read and released",

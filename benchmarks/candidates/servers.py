@@ -9,13 +9,14 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from anyio import WouldBlock
 
 from anyio_mmsg import (
     NUM_RCVMMSGS,
     PACKET_DATA_SIZE,
+    Packet,
     PacketBatch,
     PacketBatchPool,
     PacketReceiver,
@@ -64,6 +65,19 @@ class Server(ABC):
     @abstractmethod
     async def serve(self) -> None:
         """Serve until cancelled; may be called again then."""
+
+
+async def send_all(
+    sock: socket.socket, packets: PacketBatch | list[tuple[bytes, Packet]], engine: SendEngine
+) -> None:
+    """Answer as `send_mmsg_nowait` advises: receiving was a checkpoint, so wait only for room."""
+    try:
+        handled = send_mmsg_nowait(sock, packets, engine=engine).handled
+    except WouldBlock:
+        handled = 0
+    if handled < len(packets):
+        rest: Any = list(packets)[handled:]
+        await send_mmsg(sock, rest, engine=engine)
 
 
 class OurServer(Server):
@@ -118,7 +132,7 @@ class OurServer(Server):
         sock, engine = self.sock, self.engines[1]
         async for batch in self.receiver:
             with batch:
-                await send_mmsg(sock, batch, engine=engine)
+                await send_all(sock, batch, engine)
 
     async def _respond(self, respond: Respond) -> None:
         sock, engine = self.sock, self.engines[1]
@@ -130,7 +144,7 @@ class OurServer(Server):
                     if (reply := respond(packet.data)) is not None
                 ]
                 if replies:
-                    await send_mmsg(sock, replies, engine=engine)
+                    await send_all(sock, replies, engine)
 
 
 class GsoServer(OurServer):

@@ -9,7 +9,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from anyio_mmsg import PacketBatch, _compat, recv_mmsg
+from anyio_mmsg import PacketBatch, _compat, recv_mmsg, recv_mmsg_nowait
 
 from ..helpers import Family
 
@@ -72,3 +72,23 @@ async def test_cancelled_before_it_waits_with_packets_there(inet: Family) -> Non
             batch.clear()
     assert scope.cancelled_caught
     assert not len(batch)
+
+
+async def test_after_a_cancellation_receives_are_again_like_the_last(inet: Family) -> None:
+    """What the cancelled call left behind does not send each further one the long way."""
+    receiver, sender = inet.pair()
+    batch = PacketBatch(4)
+    sender.send(b"x")
+    assert recv_mmsg_nowait(receiver, batch) == 1
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(recv_mmsg, receiver, batch)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    filler = batch._slots.filler
+    assert filler.task is not None
+    for number in range(2, 4):
+        sender.send(b"x")
+        assert recv_mmsg_nowait(receiver, batch) == 1
+        assert len(batch) == number
+        assert filler.task is None
+        assert filler.known is not None

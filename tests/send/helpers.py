@@ -40,6 +40,15 @@ def fill(batch: PacketBatch, receiver: socket.socket, *sent: tuple[socket.socket
     drain(receiver, batch, len(sent))
 
 
+def fill_from_peer(
+    batch: PacketBatch, sock: socket.socket, peer: socket.socket, *datas: bytes
+) -> None:
+    """Have a batch hold what `sock` got from the socket that it is connected to."""
+    for data in datas:
+        peer.send(data)
+    drain(sock, batch, len(datas))
+
+
 def fill_buffer(sender: socket.socket) -> int:
     """Send until there is no room; return how many packets that took."""
     filled = 0

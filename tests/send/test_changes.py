@@ -22,7 +22,6 @@ from anyio_mmsg import (
     SendResult,
     UnusableSocketError,
     multi_target_send,
-    recv_mmsg_nowait,
     send_mmsg,
     send_mmsg_nowait,
 )
@@ -31,7 +30,7 @@ from anyio_mmsg._send import engine as senders
 from anyio_mmsg._send.ancillary import Controls
 
 from ..helpers import Family
-from .helpers import fill, fill_buffer, received
+from .helpers import fill, fill_buffer, fill_from_peer, received
 from .wildcard import ask, client, linux, wildcard
 
 
@@ -195,9 +194,7 @@ def test_a_send_of_the_rest_in_a_callback_of_the_release(
     """What it waits to send is kept: the release ends there, and says so."""
     sender, receiver = narrow
     batch = PacketBatch(4, 16, engine)
-    for data in (b"0", b"1", b"2"):
-        receiver.send(data)
-    assert recv_mmsg_nowait(sender, batch) == 3
+    fill_from_peer(batch, sender, receiver, b"0", b"1", b"2")
     filled = fill_buffer(sender)
     waiting: list[Any] = []
 

@@ -14,7 +14,6 @@ import os
 import pickle
 import pydoc
 import socket
-import sys
 import threading
 import typing
 import weakref
@@ -326,30 +325,6 @@ def test_a_list_that_changes_meanwhile(change: str, inet: Family) -> None:
     # What was read is sent as it was, all of it or nothing.
     assert received(receiver) == [bytes(50), b"", b"last"][:sent]
     assert sent in ((3,) if change == "replace" else (0, 3))
-
-
-@needs_entry
-@pytest.mark.skipif(bool(why_no_batch_calls()), reason=why_no_batch_calls())
-def test_an_engine_is_kept_by_each_send_anew(inet: Family) -> None:
-    """Its memory has the senders of packets, whatever the send before this one has kept."""
-    server, client = inet.open(), inet.open()
-    host, port = client.getsockname()[:2]
-    batch = PacketBatch(8, 16, "recvmmsg")
-    fill(batch, server, (client, b"1"), (client, b"2"))
-    counts: list[int] = []
-
-    class Counting(str):
-        def __hash__(self) -> int:
-            counts.append(sys.getrefcount(batch._slots.filler.engine))
-            return hash(str(self))
-
-    first, second = batch
-    send_mmsg_nowait(server, [first])
-    idle = sys.getrefcount(batch._slots.filler.engine)
-    send_mmsg_nowait(server, [(b"", (host, port)), second, (b"", (Counting(host), port))])
-    after = sys.getrefcount(batch._slots.filler.engine)
-    assert (counts, after) == ([idle + 1], idle)
-    assert received(client) == [b"1", b"", b"2", b""]
 
 
 @pytest.fixture

@@ -20,12 +20,11 @@ from anyio_mmsg import (
     ReceiveEngine,
     SendEngine,
     SendResult,
-    recv_mmsg_nowait,
     send_mmsg_nowait,
 )
 
 from ..helpers import Family, contents, drain
-from .helpers import arrived, fill
+from .helpers import arrived, fill, fill_from_peer
 
 
 def test_a_batch_goes_back(sending: SendEngine, engine: ReceiveEngine, family: Family) -> None:
@@ -171,9 +170,7 @@ def test_a_view_that_was_released(
     """Nothing is sent, whether there is room or not, and it says which packet it is."""
     server, client = narrow
     batch = PacketBatch(8, 16, engine)
-    for number in range(6):
-        client.send(b"%d" % number)
-    assert recv_mmsg_nowait(server, batch) == 6
+    fill_from_peer(batch, server, client, *(b"%d" % number for number in range(6)))
     forms: dict[str, Any] = {
         "batch": batch,
         "packets": list(batch),

@@ -23,7 +23,7 @@ from anyio_mmsg import (
 from anyio_mmsg._compat import wait_socket_readable
 
 from ..helpers import Family, contents
-from .helpers import Send, both, fill_buffer, received
+from .helpers import Send, both, fill_buffer, fill_from_peer, received
 
 pytestmark = pytest.mark.anyio
 
@@ -123,9 +123,7 @@ async def test_what_is_not_sent_yet_is_held(
     """While a call waits, its packets can't be released."""
     sender, receiver = narrow
     batch = PacketBatch(3, 16, engine)
-    for number in range(3):
-        receiver.send(b"packet %d" % number)
-    assert recv_mmsg_nowait(sender, batch) == 3
+    fill_from_peer(batch, sender, receiver, *(b"packet %d" % number for number in range(3)))
     filled = fill_buffer(sender)
     things = {"batch": batch, "packets": list(batch)}
     todo: Any = things.get(what) or [(packet.data, packet) for packet in batch]

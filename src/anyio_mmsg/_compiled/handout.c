@@ -167,8 +167,8 @@ put(Slots *self, Packet *packet, Place place)
 }
 
 /* Have a spare packet, or a new one, show what is at a place; -1 and an error, or 0. Making a view
- * may run the garbage collector, and that may run finalizers that use the same slots. So the view
- * is made first; then we ask whether there is no live packet yet, and from there no Python runs. */
+ * may run the garbage collector, whose finalizers may use the same slots: release this packet, or
+ * make it live. So the view comes first. What is looked up after it holds, as no Python runs. */
 static int
 enliven(Slots *self, long long number, Place place)
 {

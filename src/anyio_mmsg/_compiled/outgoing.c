@@ -405,7 +405,6 @@ sendmmsg_lay(Sendmmsg *self, PyObject *packets, PyObject *sockaddrs, int family,
         PyErr_SetString(PyExc_TypeError, "a list, a tuple or slots, and a dict of sockaddrs");
         return -1;
     }
-    self->kept = NULL; /* what an earlier send kept is gone */
     self->count = is_ring ? ((Slots *)packets)->held : PySequence_Fast_GET_SIZE(packets);
     if (self->count == 0) {
         return 0;

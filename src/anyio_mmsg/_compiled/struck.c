@@ -51,7 +51,7 @@ until_long(const Sendmmsg *self, const struct mmsghdr *headers, int count)
 {
     int i;
     for (i = 0; i < count; i++) {
-        int is_run = self->gso && self->room.runs->lengths[i] > 1; /* which is no packet */
+        int is_run = self->gso && self->room.runs->lengths[i] > 1; /* as long as many */
         if (!is_run && headers[i].msg_hdr.msg_iov->iov_len > FITS_EACH_PATH) {
             return Py_MAX(i, 1);
         }

@@ -188,6 +188,17 @@ def send_mmsg_nowait(
 ) -> SendResult:
     """Send as many packets as the socket's buffer has room for: `send_mmsg` without the waiting.
 
+    It is no checkpoint. A loop that has just received has had one, so it can answer by this, and
+    leave to `send_mmsg` what found no room. With one packet a turn that saves most of the cost of
+    sending, which is the event loop's turn::
+
+        try:
+            handled = send_mmsg_nowait(sock, replies).handled
+        except anyio.WouldBlock:
+            handled = 0
+        if handled < len(replies):
+            await send_mmsg(sock, replies[handled:])
+
     Args:
         sock: As for `send_mmsg`.
         packets: As for `send_mmsg`. Give a sequence, to be able to send the rest of it later.
