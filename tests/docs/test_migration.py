@@ -63,7 +63,6 @@ def test_a_server(program: Block) -> None:
 @pytest.mark.parametrize(
     ("program", "run", "other"),
     [
-        (PROTOCOL, "asyncio.run(main())", "import uvloop; uvloop.run(main())"),
         (ASYNCIO, "asyncio.run(main())", "import uvloop; uvloop.run(main())"),
         (ASYNCIO, "asyncio.run(main())", "import trio; trio.run(main)"),
         (ASYNCIO, "asyncio.run(main())", "import anyio; anyio.run(main)"),
