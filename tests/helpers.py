@@ -40,6 +40,14 @@ without_uvloop = pytest.mark.skipif(not find_spec("uvloop"), reason="uvloop is n
 each_loop = pytest.mark.parametrize(
     "backend", ["asyncio", pytest.param("trio", marks=without_trio)]
 )
+# For tests of what asyncio's loops alone have, in the place of the fixture of this name.
+each_asyncio_loop = pytest.mark.parametrize(
+    "anyio_backend",
+    [
+        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
+        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop", marks=without_uvloop),
+    ],
+)
 
 
 @functools.cache

@@ -21,20 +21,11 @@ from anyio_mmsg._stream import registration
 from anyio_mmsg._stream.registration import Registration
 from anyio_mmsg._system import beacon
 
-from ..helpers import Family
+from ..helpers import Family, each_asyncio_loop
 from ..interrupts import Interrupt, every_bytecode, interrupt
 from ..protocol.helpers import Recorder
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.parametrize(
-        "anyio_backend",
-        [
-            pytest.param(("asyncio", {"use_uvloop": use}), id="uvloop" if use else "asyncio")
-            for use in (False, True)
-        ],
-    ),
-]
+pytestmark = [pytest.mark.anyio, each_asyncio_loop]
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has epoll")
 
 

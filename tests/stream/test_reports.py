@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -179,6 +180,15 @@ def test_after_a_second(caplog: pytest.LogCaptureFixture) -> None:
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
+def run(program: str, *mode: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in the usual mode, or another, whatever the mode of the tests."""
+    env = {**os.environ, "PYTHONDEVMODE": "", "PYTHONWARNINGS": ""}
+    command = [sys.executable, *mode, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=env)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.mark.parametrize("mode", [[], ["-X", "dev"]])
 def test_development_mode_says_where_the_batches_are(mode: list[str]) -> None:
     program = """
@@ -202,9 +212,7 @@ async def main():
 
 anyio.run(main)
 """
-    command = [sys.executable, *mode, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    done = run(program, *mode)
     assert done.stderr.startswith("<PacketReceiver")
     lines = program.splitlines()
     first, second = (
@@ -239,9 +247,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
     sock.setblocking(False)
     configure_udp_socket(sock, receive_buffer_size=1 << 29)
 """
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    done = run(program)
     assert done.stderr.count("the system granted a receive buffer") == 1
 
 
@@ -251,4 +257,4 @@ import anyio_mmsg, logging
 for name in (None, "anyio_mmsg", "anyio_mmsg.system", "anyio_mmsg.receiver"):
     assert logging.getLogger(name).handlers == [], name
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    run(program)

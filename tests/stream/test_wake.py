@@ -15,18 +15,12 @@ import pytest
 from anyio_mmsg import PacketReceiver
 from anyio_mmsg._stream.readiness import Wake
 
-from ..helpers import Family
+from ..helpers import Family, each_asyncio_loop
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(Wake is None, reason="needs the compiled module"),
-    pytest.mark.parametrize(
-        "anyio_backend",
-        [
-            pytest.param(("asyncio", {"use_uvloop": use}), id="uvloop" if use else "asyncio")
-            for use in (False, True)
-        ],
-    ),
+    each_asyncio_loop,
 ]
 
 
