@@ -108,7 +108,7 @@ SAID_BY_C_ALONE = {
     "not a pair",
     "send takes a socket, a result, and whether to go on",
     "the view of a packet was released",
-    "there is no such slot",
+    "slot out of range",
     "these are the slots of another engine",
     "this send is over",
 }

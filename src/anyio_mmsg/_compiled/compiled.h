@@ -304,21 +304,30 @@ at_slot(PyObject *thing, Py_ssize_t offset)
     return (PyObject **)((char *)thing + offset);
 }
 
+/* The object that a weak reference refers to: a new reference. Returns NULL, without an error, if the
+ * object is gone, or if `reference` is NULL or something else. */
+static inline PyObject *
+referent(PyObject *reference)
+{
+    PyObject *found = NULL;
+    if (reference != NULL && PyWeakref_Check(reference)) {
+#if PY_VERSION_HEX >= 0x030D0000
+        (void)PyWeakref_GetRef(reference, &found); /* fails only where the check above does */
+#else
+        found = PyWeakref_GetObject(reference);
+        found = found == Py_None ? NULL : Py_NewRef(found);
+#endif
+    }
+    return found;
+}
+
 /* Whether a thing is a weak reference to an object that the caller has. */
 static inline int
 refers_to(PyObject *reference, PyObject *thing)
 {
-    if (reference == NULL || !PyWeakref_Check(reference)) {
-        return 0;
-    }
-#if PY_VERSION_HEX >= 0x030D0000
-    PyObject *found = NULL;
-    (void)PyWeakref_GetRef(reference, &found); /* fails for what is no reference */
-    Py_XDECREF(found);                         /* compared only, and the caller has `thing` */
+    PyObject *found = referent(reference);
+    Py_XDECREF(found); /* compared only, and the caller has `thing` */
     return found == thing;
-#else
-    return thing != Py_None && PyWeakref_GetObject(reference) == thing; /* None if it is dead */
-#endif
 }
 
 /* entry.c */
@@ -436,7 +445,8 @@ PyObject *recvmmsg_remembered(const Recvmmsg *self, Py_ssize_t slot);
 const unsigned char *recvmmsg_sockaddr(const Recvmmsg *self, Py_ssize_t slot, uint32_t *length);
 /* datagrams.c */
 /* Read up to `limit` messages, and move them to the end of a list, as datagrams cut to `most` bytes.
- * -1 and an error: what was read is in the list, or held if there is no memory to copy it. */
+ * Returns -1 with an error set. Then the list has what was read. If there was no memory to copy it,
+ * the slots still hold it. */
 int datagrams_read(Recvmmsg *self, Slots *slots, PyObject *sock, Py_ssize_t limit, Py_ssize_t most,
                    PyObject *record);
 /* The method datagrams(slots, sock, limit, most, record) of Recvmmsg. */

@@ -309,8 +309,8 @@
     "        unless the call is refused.\n" \
     "\n" \
     "Returns:\n" \
-    "    0: all were handled. EAGAIN: there is no room for more. EBADF or ENOTSOCK: the socket\n" \
-    "    is closed. Anything else: the call is refused, see `refused`."
+    "    0 if all were handled, EAGAIN if there is no room for more, EBADF or ENOTSOCK if the\n" \
+    "    socket is closed. Any other code says that the call was refused, see `refused`."
 
 #define DOC_Sendmmsg_release \
     "release($self, /)\n" \

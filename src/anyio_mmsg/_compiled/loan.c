@@ -42,23 +42,8 @@ loan_dealloc(Loan *self)
     Py_DECREF(type);
 }
 
-/* The pool of a loan: a new reference, or NULL, without an error. */
-static PyObject *
-pool_of(const Loan *self)
-{
-    PyObject *pool = NULL;
-    if (self->pool != NULL && PyWeakref_Check(self->pool)) {
-#if PY_VERSION_HEX >= 0x030D0000
-        (void)PyWeakref_GetRef(self->pool, &pool); /* fails for what is no reference */
-#else
-        pool = PyWeakref_GetObject(self->pool);
-        pool = pool == Py_None ? NULL : Py_NewRef(pool);
-#endif
-    }
-    return pool;
-}
-
-/* Take the slots of a loan off those that are lent: owned; NULL, perhaps with an error. */
+/* Remove the slots of a loan from those that are lent, and return them: a new reference. Returns NULL
+ * if they are not there, or with an error set. */
 static PyObject *
 take_off(PyObject *lent, Loan *self)
 {
@@ -96,7 +81,7 @@ is_true(PyObject *thing, PyObject *name)
 int
 loan_end(const State *state, Loan *self)
 {
-    PyObject *pool = pool_of(self), *lent = NULL, *free_ones = NULL, *slots = NULL, *none;
+    PyObject *pool = referent(self->pool), *lent = NULL, *free_ones = NULL, *slots = NULL, *none;
     int done = -1, waiting;
     if (pool == NULL) {
         return 0;

@@ -156,7 +156,7 @@ lay_raw_sender(Laying *laying, Py_ssize_t i, Recvmmsg *source, Py_ssize_t slot, 
     uint32_t length;
     sa_family_t family;
     if (slot < 0 || slot >= source->capacity) {
-        PyErr_SetString(PyExc_IndexError, "there is no such slot");
+        PyErr_SetString(PyExc_IndexError, "slot out of range");
         return -1;
     }
     raw = recvmmsg_sockaddr(source, slot, &length);

@@ -156,7 +156,8 @@ packets_of(Shortcut *self, const Call *call)
     return slots;
 }
 
-/* Take the spares, if nobody else refers to them: NULL if there is no spare send. */
+/* Take what an earlier send left to be used again. Whatever somebody else refers to is left to them,
+ * and NULL in its place. */
 static Sendmmsg *
 take_spares(Shortcut *self, PyObject **result)
 {
@@ -350,8 +351,8 @@ shortcut_usable(Shortcut *self, PyObject *const *args, Py_ssize_t nargs)
     return PyErr_Occurred() ? NULL : PyBool_FromLong(fd >= 0);
 }
 
-/* Send, and go on later if there is no room: the result if all is done, else the sender; None: it is
- * not usual. */
+/* Send. Returns the result if all packets were handled, and the sender if some have to wait for room.
+ * Returns None if the call is not usual; then nothing was sent. */
 static PyObject *
 send_on(Shortcut *self, const Call *call)
 {

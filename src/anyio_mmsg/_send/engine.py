@@ -76,8 +76,8 @@ class Sender(Protocol):
                 unless the call is refused.
 
         Returns:
-            0: all were handled. EAGAIN: there is no room for more. EBADF or ENOTSOCK: the socket
-            is closed. Anything else: the call is refused, see `refused`.
+            0 if all were handled, EAGAIN if there is no room for more, EBADF or ENOTSOCK if the
+            socket is closed. Any other code says that the call was refused, see `refused`.
         """
         ...
 
