@@ -207,6 +207,20 @@ class Listening:
         self.ended.set()
 
 
+class ClosingTheFirst(Listening):
+    """Closes its first connection once it has read something."""
+
+    connections = 0
+
+    async def handle(self, stream: SocketStream) -> None:
+        self.connections += 1
+        if self.connections == 1:
+            await stream.receive()
+            await stream.aclose()
+        else:
+            await super().handle(stream)
+
+
 @needs_linux
 @runs(TO_TCP)
 async def test_udp_to_tcp() -> None:
@@ -238,29 +252,20 @@ async def test_udp_to_tcp() -> None:
 @runs(TO_TCP)
 async def test_a_peer_that_closes(inet: Family, capsys: pytest.CaptureFixture[str]) -> None:
     """It is noticed before anything is sent to it in vain."""
-    page, server, connections = as_module(TO_TCP), Listening(), 0
+    page, server = as_module(TO_TCP), ClosingTheFirst()
     sock, sender = inet.pair()
     sent = [b"%d" % number for number in range(5)]
-
-    async def handle(stream: SocketStream) -> None:
-        nonlocal connections
-        connections += 1
-        if connections == 1:
-            await stream.receive()
-            await stream.aclose()
-        else:
-            await server.handle(stream)
 
     async with PacketReceiver(sock) as receiver:
         with anyio.fail_after(10):
             async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
                 port = listener.extra(SocketAttribute.local_port)
                 async with anyio.create_task_group() as nursery:
-                    nursery.start_soon(listener.serve, handle)
+                    nursery.start_soon(listener.serve, server.handle)
                     async with anyio.create_task_group() as program:
                         program.start_soon(page["Relay"](receiver).run, "127.0.0.1", port)
                         sender.send(b"to the first")
-                        await until(lambda: connections == 2)
+                        await until(lambda: server.connections == 2)
                         for data in sent:
                             sender.send(data)
                         receiver.stop()
@@ -275,24 +280,15 @@ async def test_a_peer_that_closes(inet: Family, capsys: pytest.CaptureFixture[st
 @runs(TO_TCP)
 async def test_a_stream_that_breaks(inet: Family, capsys: pytest.CaptureFixture[str]) -> None:
     """The next connection carries what comes then."""
-    page, server, connections = as_module(TO_TCP), Listening(), 0
+    page, server = as_module(TO_TCP), ClosingTheFirst()
     sock, sender = inet.pair()
-
-    async def handle(stream: SocketStream) -> None:
-        nonlocal connections
-        connections += 1
-        if connections == 1:
-            await stream.receive()
-            await stream.aclose()
-        else:
-            await server.handle(stream)
 
     async with PacketReceiver(sock) as receiver:
         with anyio.fail_after(10):
             async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
                 port = listener.extra(SocketAttribute.local_port)
                 async with anyio.create_task_group() as nursery:
-                    nursery.start_soon(listener.serve, handle)
+                    nursery.start_soon(listener.serve, server.handle)
                     async with anyio.create_task_group() as program:
                         program.start_soon(page["Relay"](receiver).run, "127.0.0.1", port)
                         sent = 0
@@ -305,7 +301,7 @@ async def test_a_stream_that_breaks(inet: Family, capsys: pytest.CaptureFixture[
                         receiver.stop()
                     await server.ended.wait()
                     nursery.cancel_scope.cancel()
-    assert connections == 2
+    assert server.connections == 2
     assert set(server.frames[:-1]) == {b"again"}
     assert server.frames[-1] == b"last"
     assert capsys.readouterr().out.endswith("; next in 0.1 s\n")

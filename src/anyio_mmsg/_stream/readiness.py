@@ -196,8 +196,9 @@ class _Reader:
                 self._now = True
                 future.resume()
         except Exception as error:
-            if not future.done():
-                future.set_exception(error)
+            if future.done():  # the task's wait is over: this is for the loop's handler
+                raise
+            future.set_exception(error)
         except BaseException as error:
             if future.done():  # the task's own: uvloop's readers can't end their loop by one
                 self._loop.call_soon(_raise, error)
