@@ -27,6 +27,7 @@ NUMBERS = {
     "LOST": "_packets.slots LOST",
     "MAX_SIZE": "_receive.datagrams MAX_SIZE",
     "MOST_BYTES": "_send.sendto _MOST_BYTES",
+    "MOST_REPORTED": "_send.sendto MOST_REPORTED",
     "MOST_SEGMENTS": "_send.sendto MOST_SEGMENTS",
     "MOST_STRUCK": "_send.sendto MOST_STRUCK",
     "MTU_DISCOVER": "_system.options IP_MTU_DISCOVER",

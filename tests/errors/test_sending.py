@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -128,8 +131,13 @@ def test_an_error_that_is_its_own_in_the_end(sending: SendEngine, version: Versi
     assert received(receiver) == [b"2"]
 
 
-def test_while_errors_arrive_from_another_thread(sending: SendEngine, version: Version) -> None:
-    """Whatever strikes when, no packet fails, is lost, or is sent twice."""
+@pytest.mark.parametrize(
+    "times", [100, pytest.param(10_000, marks=pytest.mark.thorough)], ids=["some", "many"]
+)
+def test_while_errors_arrive_from_another_thread(
+    times: int, sending: SendEngine, version: Version
+) -> None:
+    """Whatever strikes when, and how often, no packet fails, is lost, or is sent twice."""
     sender, receiver = version.open(), version.open(errors=False)
     receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
     bad, good = version.unheard(), receiver.getsockname()[:2]
@@ -143,13 +151,53 @@ def test_while_errors_arrive_from_another_thread(sending: SendEngine, version: V
     thread = threading.Thread(target=strike)
     thread.start()
     try:
-        for _ in range(100):
+        for _ in range(times):
             packets = [(b"%d" % number, good) for number in range(20)]
             assert send_mmsg_nowait(sender, packets, engine=sending) == SendResult(20)
             assert received(receiver) == [data for data, _ in packets]
     finally:
         over.set()
         thread.join()
+
+
+_STRIKE = """
+import os, socket, sys
+sock, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+print("striking", flush=True)
+while os.getppid() == parent:
+    for _ in range(100):
+        try:
+            sock.sendto(b"who", (sys.argv[3], int(sys.argv[4])))
+        except OSError:
+            pass
+    try:
+        while True:
+            sock.recvmsg(9, 512, 0x2000)  # MSG_ERRQUEUE
+    except OSError:
+        pass
+"""
+
+
+def test_while_errors_arrive_from_another_process(sending: SendEngine, version: Version) -> None:
+    """It runs at any time, also between two calls. Many packets are struck several times."""
+    sender, receiver = version.open(), version.open(errors=False)
+    bad, good = version.unheard(), receiver.getsockname()[:2]
+    arguments = [sender.fileno(), os.getpid(), *bad]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _STRIKE, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        pass_fds=[sender.fileno()],
+    )
+    assert process.stdout is not None
+    with process:
+        try:
+            assert process.stdout.readline() == b"striking\n"
+            for _ in range(1000):
+                packets = [(b"%d" % number, good) for number in range(20)]
+                assert send_mmsg_nowait(sender, packets, engine=sending) == SendResult(20)
+                assert received(receiver) == [data for data, _ in packets]
+        finally:
+            process.kill()
 
 
 @pytest.mark.anyio

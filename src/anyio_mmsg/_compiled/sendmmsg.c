@@ -195,14 +195,19 @@ sendmmsg_make(PyObject *type, PyObject *const *args, size_t nargsf, PyObject *na
 static int
 call(Sendmmsg *self, int fd, struct mmsghdr *headers, int count)
 {
-    int sent, code;
+    int sent;
     self->busy = 1;
     Py_BEGIN_ALLOW_THREADS
-    sent = sendmmsg(fd, headers, (unsigned int)count, MSG_DONTWAIT);
-    code = errno;
+    if (self->reports) {
+        sent = struck_send(fd, headers, count);
+    }
+    else {
+        sent = sendmmsg(fd, headers, (unsigned int)count, MSG_DONTWAIT);
+        sent = sent < 0 ? -errno : sent;
+    }
     Py_END_ALLOW_THREADS
     self->busy = 0;
-    return sent < 0 ? -code : Py_MIN(sent, count);
+    return Py_MIN(sent, count);
 }
 
 /* Send the next packets by one call, and record it; return how many were sent, or -errno. */
@@ -218,7 +223,7 @@ send_next(Sendmmsg *self, int fd, int *run)
         *run = self->room.runs->lengths[0];
     }
     if (self->reports) {
-        count = struck_none(self, fd, headers, count);
+        count = struck_count(self, fd, headers, count);
     }
     sent = call(self, fd, headers, count);
     if (sent <= 0) {
@@ -276,7 +281,7 @@ refuse(Sendmmsg *self, int code)
 static int
 send_all(Sendmmsg *self, int fd)
 {
-    int doubted = 0, struck = 0;
+    int doubted = 0;
     while (self->handled < self->count) {
         int code, run, sent;
         if (self->headers == NULL) { /* perhaps by a signal handler, just now */
@@ -289,7 +294,7 @@ send_all(Sendmmsg *self, int fd)
         sent = send_next(self, fd, &run);
         if (sent > 0 || sent == -EINTR) {
             /* Fewer than asked for: the next one met an error, and will again, if it is its own. */
-            doubted = struck = 0;
+            doubted = 0;
             if (self->handled < self->count && PyErr_CheckSignals() < 0) {
                 return -1;
             }
@@ -306,8 +311,8 @@ send_all(Sendmmsg *self, int fd)
         else if (code == ENOSYS && !doubted) {
             doubted = 1; /* it is not so: send again */
         }
-        else if (struck_by_another(self, fd, code) && struck < MOST_STRUCK) {
-            struck++;
+        else if (struck_first(self, fd, code)) {
+            continue; /* from here on what strikes is taken away, or sent again */
         }
         else if (run > 1 && (code == EIO || code == EINVAL || code == EMSGSIZE)) {
             /* How a route refuses segmentation: no checksums by its device, a segment above its
@@ -316,9 +321,6 @@ send_all(Sendmmsg *self, int fd)
         }
         else if (refuse(self, code) < 0) {
             return -1;
-        }
-        else {
-            struck = 0;
         }
     }
     return 0;

@@ -141,13 +141,17 @@ int runs_make(Sendmmsg *self);
 int runs_lay(Sendmmsg *self);
 
 /* How often a packet is sent again after errors that may be another packet's, before the last error
- * counts as its own. More than one such error hardly arrives between two calls. */
+ * counts as its own: after errors that this machine's routes give too, and after those that only the
+ * network reports. _send/sendto.py says why. */
 #define MOST_STRUCK 4
+#define MOST_REPORTED 256
 
-/* struck.c: take away an error that is pending, which would strike the next packet; its entry
- * stays in the error queue. Returns how many messages of `count` to send by the next call. */
-int struck_none(const Sendmmsg *self, int fd, const struct mmsghdr *headers, int count);
-/* Whether an error may be what the network reported of an earlier packet. */
-int struck_by_another(Sendmmsg *self, int fd, int code);
+/* struck.c: how many messages of `count` to send by one call, where errors may strike. */
+int struck_count(const Sendmmsg *self, int fd, const struct mmsghdr *headers, int count);
+/* sendmmsg(2) where errors may strike: what it returns, or -errno. Called without the GIL. */
+int struck_send(int fd, struct mmsghdr *headers, int count);
+/* Whether an error is the first that may be what the network reported of an earlier packet: from
+ * here on `self->reports`. */
+int struck_first(Sendmmsg *self, int fd, int code);
 
 #endif

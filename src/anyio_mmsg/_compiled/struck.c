@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <sys/socket.h>
 
 #include "sendmmsg.h"
 
@@ -60,33 +61,64 @@ until_long(const Sendmmsg *self, const struct mmsghdr *headers, int count)
 }
 
 int
-struck_none(const Sendmmsg *self, int fd, const struct mmsghdr *headers, int count)
+struck_count(const Sendmmsg *self, int fd, const struct mmsghdr *headers, int count)
 {
-    (void)option_of(fd, SOL_SOCKET, SO_ERROR);
     return count > 1 && refuses_long(fd) ? until_long(self, headers, count) : count;
 }
 
-int
-struck_by_another(Sendmmsg *self, int fd, int code)
+/* How often a packet is sent again after an error, as it may be another's; 0: it is its own. EMSGSIZE is
+ * the packet's own, as what was pending before the call was taken away. */
+static int
+most_of(int code)
 {
     switch (code) { /* Linux's icmp_err_convert and icmpv6_err_convert */
-    case ECONNREFUSED:
+    case EACCES:
     case EHOSTUNREACH:
     case ENETUNREACH:
+        return MOST_STRUCK;
+    case ECONNREFUSED:
     case EHOSTDOWN:
     case ENONET:
     case ENOPROTOOPT:
     case EOPNOTSUPP:
     case EPROTO:
-    case EACCES:
-    case EMSGSIZE:
-        self->reports = self->reports || option_of(fd, IPPROTO_IP, RECVERR)
-                        || option_of(fd, IPPROTO_IPV6, RECVERR6);
-        /* EMSGSIZE is the packet's own, as what was pending before the call was taken away. */
-        return self->reports && code != EMSGSIZE;
+        return MOST_REPORTED;
     default:
         return 0;
     }
+}
+
+/* All is done without the GIL. To take it before a packet is sent again would put this thread in step
+ * with one that sends by the same socket: that lets go of the GIL for the call that brings the next
+ * error, and every second packet that was struck would be struck again. */
+int
+struck_send(int fd, struct mmsghdr *headers, int count)
+{
+    int reported = 0, doubtful = 0;
+    for (;;) {
+        int sent, most, *times;
+        /* Take away an error that is pending, which would strike; its entry stays in the queue. */
+        (void)option_of(fd, SOL_SOCKET, SO_ERROR);
+        sent = sendmmsg(fd, headers, (unsigned int)count, MSG_DONTWAIT);
+        if (sent >= 0) {
+            return sent;
+        }
+        most = most_of(errno);
+        times = most == MOST_STRUCK ? &doubtful : &reported;
+        if ((*times)++ >= most) {
+            return -errno;
+        }
+    }
+}
+
+int
+struck_first(Sendmmsg *self, int fd, int code)
+{
+    if (self->reports || (most_of(code) == 0 && code != EMSGSIZE)) {
+        return 0;
+    }
+    self->reports = option_of(fd, IPPROTO_IP, RECVERR) || option_of(fd, IPPROTO_IPV6, RECVERR6);
+    return self->reports && code != EMSGSIZE;
 }
 
 #endif
