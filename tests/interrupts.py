@@ -222,6 +222,22 @@ if sys.version_info >= (3, 12):
         monitoring.use_tool_id(_TOOL, "tests of anyio_mmsg")
         for code in set(_codes()):
             monitoring.set_local_events(_TOOL, code, monitoring.events.INSTRUCTION)
+            _instrumented.append(code)
+
+    _instrumented: list[CodeType] = []
+
+    def uninstrument() -> None:
+        """Have the library's code run as without a `BeforeOpcode`, until the next one.
+
+        For tests of allocations that fail. Before each bytecode that is watched CPython allocates
+        its offset, watcher or not, and so it has MemoryErrors where the code can't raise any: of a
+        return, which no `except` around it catches.
+        """
+        while _instrumented:
+            monitoring.set_local_events(_TOOL, _instrumented.pop(), 0)
+        if _instrument.cache_info().currsize:
+            monitoring.free_tool_id(_TOOL)
+            _instrument.cache_clear()
 
     def _codes() -> Iterator[CodeType]:
         """All code of the library that is a function's, or is in one's."""
@@ -231,6 +247,11 @@ if sys.version_info >= (3, 12):
             if code.co_filename.startswith(PACKAGE):
                 yield code
                 found += [each for each in code.co_consts if isinstance(each, CodeType)]
+
+else:
+
+    def uninstrument() -> None:
+        """There is nothing to be undone: trace functions end with the block."""
 
 
 def every_bytecode(

@@ -20,7 +20,7 @@ from anyio_mmsg._system.control import SOL_UDP, UDP_GRO
 from anyio_mmsg._system.platform import Refused, take_datagrams
 
 from ..helpers import Family
-from ..interrupts import BeforeOpcode, Interrupt, interrupt, of_cpython
+from ..interrupts import BeforeOpcode, Interrupt, interrupt, of_cpython, uninstrument
 
 pytestmark = [pytest.mark.anyio, of_cpython]
 
@@ -237,6 +237,7 @@ def test_every_allocation_may_fail(engine: ReceiveEngine, inet: Family) -> None:
     testcapi: Any = pytest.importorskip(
         "_testcapi", reason="this Python has no failing allocations"
     )
+    uninstrument()
     receiver, sender = inet.pair()
     failures = quiet = start = 0
     while quiet < 12:
