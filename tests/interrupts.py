@@ -54,9 +54,9 @@ def fail() -> None:
 # ceval.c of CPython says where the interpreter asks for signals. Never while it is in an await:
 # that is left only by what the awaited raises.
 _CLOSED = {"SEND", "YIELD_FROM", "YIELD_VALUE", "RESUME", "JUMP_BACKWARD_NO_INTERRUPT"}
-if sys.version_info < (3, 11):
-    # CPython 3.10 itself crashes later, if tracing raises here: its block stack is between states.
-    _CLOSED.add("POP_EXCEPT")
+# Nor does it ask where an `except` begins or ends. What tracing raises there leaves the thread in
+# the `except` for good: all later exceptions have its exception as context. CPython 3.10 crashes.
+_CLOSED |= {"PUSH_EXC_INFO", "POP_EXCEPT"}
 
 
 def _asks(step: dis.Instruction) -> bool:
@@ -275,9 +275,11 @@ def every_bytecode(
     """
     stride = stride if ROUNDS < 10 else 1
     at = sys.version_info[1] % stride
+    handled = sys.exc_info()[1]
     while True:
         point = BeforeOpcode(at, handler, everywhere, within, under)
         yield point
+        assert sys.exc_info()[1] is handled, f"still in an `except`, after {point.where}"
         if not point.reached:
             return
         at += stride
