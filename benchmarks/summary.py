@@ -48,6 +48,7 @@ RECEIVER = Comparison(
     "echo-naive-{}",
 )
 TO_PROTOCOL = replace(RECEIVER, to=PROTOCOL, other="echo-protocol-{}")
+TO_FRESH = replace(RECEIVER, to=f"{PROTOCOL}, fresh process", other="echo-protocol-fresh-{}")
 COMPARISONS = (
     Comparison("many packets, `for packet in batch`", SIX, *READ, "ours-64-{}", "naive-{}"),
     Comparison("many packets, `PacketReceiver`", SIX, *READ, "stream-64-{}", "naive-{}"),
@@ -60,6 +61,7 @@ COMPARISONS = (
     Comparison("a DNS server under load", SIX, *DNS, "dns-ours-{}", "dns-naive-{}"),
     RECEIVER,
     TO_PROTOCOL,
+    TO_FRESH,
     Comparison(
         "CPU at 10,000 a second, `recv_datagrams`", SIX, *LOW, "echo-datagrams-{}", "echo-naive-{}"
     ),
@@ -112,12 +114,19 @@ def now_and_then(results: Iterable[Result]) -> str:
         to_six, to_protocol = times(RECEIVER), times(TO_PROTOCOL)
     except ValueError:  # nothing was measured
         return report.PLACEHOLDER
+    to_fresh = ratio(TO_FRESH, "asyncio", tables)
     return textwrap.fill(
         f"- *A packet now and then, where CPU is all that counts.* At 10,000 packets a second, one"
         f" at a time, a `PacketReceiver` that echoes them takes {to_six} times the CPU of the "
         f"usual six-line loop (wait, then `recvfrom` until the socket is dry), and "
         f"{to_protocol} times that of an `asyncio.DatagramProtocol`, whose callback wakes no "
-        f"task.",
+        f"task."
+        + (
+            f" In a fresh process, where the allocator maps new memory for each datagram of "
+            f"asyncio's, that is {to_fresh:.2f}."
+            if to_fresh
+            else ""
+        ),
         118,
         subsequent_indent="  ",
     )

@@ -30,6 +30,7 @@ ALL = echoes(
     "served",
     "naive",
     "protocol",
+    "protocol-fresh",
     "aiofastnet",
     "qh3",
     "anyio",

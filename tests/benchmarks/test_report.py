@@ -305,7 +305,22 @@ def test_the_summary_has_what_was_measured() -> None:
     assert line.startswith("- *A packet now and then")
     assert "1.10 (Trio) times the CPU of the usual" in line
     assert "1.25 (asyncio) times that of an" in line
+    assert "fresh" not in line
     assert max(map(len, line.splitlines())) <= 118
+
+
+def test_the_summary_has_the_allocator_of_a_fresh_process() -> None:
+    result = low_rates(
+        stream_asyncio=20, naive_asyncio=40, protocol_asyncio=16, protocol_fresh_asyncio=32
+    )
+    assert summary.grid([result]).rows[2] == [
+        "CPU at 10,000 a second, `PacketReceiver`",
+        "`DatagramProtocol`, fresh process",
+        "0.62",
+        "",
+        "",
+    ]
+    assert "that is 0.62." in " ".join(summary.now_and_then([result]).split())
 
 
 def test_the_summary_of_rates_is_of_costs() -> None:
