@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import socket
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -31,8 +32,13 @@ _errors = pytest.StashKey[int]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the real stderr, which pytest replaces while a test runs."""
+    """Keep the real stderr, which pytest replaces while a test runs, and heed SIGINT.
+
+    A shell's background job ignores it, and so would each program that a test starts.
+    """
     config.stash[_errors] = os.dup(2)
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import functools
 import os
+import random
 import socket
 import time
 import types
@@ -262,3 +263,19 @@ def counted_waits(
 
     monkeypatch.setattr(module, wait, counting_wait)
     return waited
+
+
+def free_port() -> int:
+    """Return a UDP port of 127.0.0.1 that nobody has, for a program that will bind it.
+
+    It is below those that systems choose by themselves (Linux: from 32,768 on, others from 49,152,
+    RFC 6335). Another test's socket could have such a one meanwhile, and take what is sent there.
+    """
+    for port in random.SystemRandom().sample(range(20_000, 32_768), 100):
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe,
+            contextlib.suppress(OSError),
+        ):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port of a hundred is free")

@@ -30,6 +30,7 @@ import pytest
 import anyio_mmsg
 
 from ..helpers import attempts
+from ..helpers import free_port as free_port
 
 ROOT = Path(__file__).parent.parent.parent
 _OF_THE_SITE = sorted((ROOT / "docs").rglob("*.md"))
@@ -189,14 +190,6 @@ def interrupt(child: subprocess.Popen[str], by: signal.Signals = signal.SIGINT) 
     child.send_signal(by)
     out, err = child.communicate(timeout=30)
     return out + err
-
-
-def free_port() -> int:
-    """Return a UDP port of 127.0.0.1 that nobody has, for a program that will bind it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @contextlib.contextmanager

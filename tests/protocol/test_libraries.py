@@ -19,6 +19,7 @@ import pytest
 from anyio_mmsg import batched_loop_factory
 from anyio_mmsg._protocol import endpoint
 
+from ..helpers import free_port
 from .conftest import base_of
 from .test_packages import certificate
 
@@ -56,13 +57,6 @@ def run(anyio_backend: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
         assert made
 
     return running
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def test_aioquic(run: Run, tmp_path: Path) -> None:
