@@ -265,15 +265,26 @@ def counted_waits(
     return waited
 
 
-def free_port() -> int:
-    """Return a UDP port of 127.0.0.1 that nobody has, for a program that will bind it.
+def unheard(sock: socket.socket) -> Any:
+    """Have the system refuse what is sent to a bound UDP socket, and return its address.
+
+    The socket is connected elsewhere, so nobody listens at its port, and no socket of another test
+    can have it.
+    """
+    address = sock.getsockname()
+    sock.connect((address[0], 9))
+    return address
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
+    """Return a port of 127.0.0.1 that nobody has, for a program that will bind it.
 
     It is below those that systems choose by themselves (Linux: from 32,768 on, others from 49,152,
     RFC 6335). Another test's socket could have such a one meanwhile, and take what is sent there.
     """
     for port in random.SystemRandom().sample(range(20_000, 32_768), 100):
         with (
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe,
+            socket.socket(socket.AF_INET, kind) as probe,
             contextlib.suppress(OSError),
         ):
             probe.bind(("127.0.0.1", port))

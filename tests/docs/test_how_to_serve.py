@@ -23,7 +23,7 @@ from anyio_mmsg import (
     send_mmsg,
 )
 
-from ..helpers import Family
+from ..helpers import Family, unheard
 from .blocks import as_child, as_module, client, free_port, interrupt, python_blocks, runs
 from .opening import Opening, until
 
@@ -194,7 +194,7 @@ async def test_no_answer_at_all(inet: Family) -> None:
 async def test_nobody_listens(inet: Family, count: int) -> None:
     """With one question the receiver hears of it, with more the send of the next one."""
     sock, sender = inet.pair()
-    sock.close()
+    unheard(sock)
     async with asking(inet, None, sender) as asker:
         with pytest.raises(ConnectionRefusedError):
             await asker.ask(count * [b"a"], timeout=10)
@@ -224,7 +224,7 @@ async def test_a_resolver_goes_to_the_next_server_at_once() -> None:
     with inet:
         gone, deaf, good, forger = (inet.open() for _ in range(4))
         servers = [sock.getsockname() for sock in (gone, deaf, good)]
-        gone.close()
+        unheard(gone)
 
         async def serve() -> None:
             batch = PacketBatch()

@@ -12,7 +12,7 @@ import pytest
 
 from anyio_mmsg._system.error_queue import report_errors
 
-from ..helpers import have_ipv6
+from ..helpers import have_ipv6, unheard
 
 FOLDER = Path(__file__).parent
 
@@ -51,8 +51,7 @@ class Version:
 
     def unheard(self) -> tuple[str, int]:
         """Return an address of this machine where nobody listens."""
-        with self.open(errors=False) as sock:
-            return self.host, sock.getsockname()[1]
+        return self.host, unheard(self.open(errors=False))[1]
 
 
 @pytest.fixture(

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from ..helpers import unheard
 from .helpers import (
     BUFFER,
     DEADLINE,
@@ -52,8 +53,7 @@ def test_relay_sends_everything_to_each(
 ) -> None:
     with ExitStack() as stack:
         receivers = [stack.enter_context(client(host)) for _ in range(3)]
-        with client(host) as sock:
-            nobody = sock.getsockname()
+        nobody = unheard(stack.enter_context(client(host)))
         first, *others = [at(sock.getsockname()) for sock in receivers]
         names = [first, BARRED[host], at(nobody), *others]
         options = ["--host", host, "--port", "0", "--backend", backend, *gso]

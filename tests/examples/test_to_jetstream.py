@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 import pytest
 
+from ..helpers import free_port
 from .helpers import (
     BUFFER,
     CUT,
@@ -47,9 +48,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port(socket.SOCK_STREAM)
         self.url = f"nats://127.0.0.1:{self.port}"
         self.start()
 

@@ -28,7 +28,7 @@ from anyio_mmsg import (
 from anyio_mmsg._receive import datagrams as module
 from anyio_mmsg._system.platform import Refused
 
-from ..helpers import Family, assert_others_run, trickle
+from ..helpers import Family, assert_others_run, trickle, unheard
 
 pytestmark = pytest.mark.anyio
 
@@ -414,9 +414,7 @@ def test_fork(inet: Family) -> None:
 @pytest.mark.parametrize("waiting", [False, True])
 async def test_what_the_network_reports(inet: Family, waiting: bool) -> None:
     """Each error once, where no datagram was read; then the datagrams behind it."""
-    with inet.unbound() as gone:
-        gone.bind(("127.0.0.1", 0))
-        nobody = gone.getsockname()
+    nobody = unheard(inet.open())
     sock = await open_udp_socket("127.0.0.1", 0, icmp_errors=True)
     with sock, anyio.fail_after(5):
         sock.sendto(b"is anyone there?", nobody)

@@ -17,7 +17,7 @@ from anyio_mmsg import (
     send_mmsg_nowait,
 )
 
-from ..helpers import Family, nowhere
+from ..helpers import Family, nowhere, unheard
 from .helpers import arrived, failures
 
 
@@ -66,7 +66,7 @@ def test_an_error_of_an_earlier_packet_is_that_of_the_next(
 ) -> None:
     """An ICMP error waits in a connected socket; the next packet reports it, and is not sent."""
     receiver, sender = inet.pair()
-    receiver.close()
+    unheard(receiver)
     for number in range(4):
         result = send_mmsg_nowait(sender, [(b"%d" % number, None)], engine=sending)
         assert failures(result) == [(0, errno.ECONNREFUSED)] * (number % 2)

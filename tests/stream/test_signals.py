@@ -337,3 +337,18 @@ def test_a_second_sigterm_kills_a_program_that_hangs(loop: str) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=30)[0] == ""
     assert process.returncode == -signal.SIGTERM
+
+
+def test_a_run_in_the_background() -> None:
+    """A shell has its background jobs ignore SIGINT, and what they start. These tests don't."""
+    test = f"{__file__}::test_a_second_interrupt_ends_a_program_that_hangs[2-asyncio]"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+    ignore = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    execute = "os.execv(sys.argv[1], sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{ignore}; {execute}", *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=100,
+    )
+    assert "1 passed" in done.stdout
