@@ -17,7 +17,7 @@ from .trial import PAYLOAD, rotated
 RATES = (1_000, 10_000, 100_000)
 SECONDS = 0.3  # a visit
 QUICK_SECONDS = 0.02
-ROUNDS = 4
+ROUNDS = 8
 BUFFER = 8 * 2**20
 CPU, P50, P99, LOST = "CPU, %", "p50, us", "p99, us", "lost, %"
 

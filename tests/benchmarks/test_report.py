@@ -320,7 +320,7 @@ def test_the_summary_has_the_allocator_of_a_fresh_process() -> None:
         "",
         "",
     ]
-    assert "that is 0.62." in " ".join(summary.now_and_then([result]).split())
+    assert "takes 0.62 times its CPU." in " ".join(summary.now_and_then([result]).split())
 
 
 def test_the_summary_of_rates_is_of_costs() -> None:

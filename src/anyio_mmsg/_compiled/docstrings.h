@@ -309,8 +309,8 @@
     "        unless the call is refused.\n" \
     "\n" \
     "Returns:\n" \
-    "    0 if all were handled, EAGAIN if there is no room for more, EBADF or ENOTSOCK if the\n" \
-    "    socket is closed. Any other code says that the call was refused, see `refused`."
+    "    An errno, or 0 if all packets were handled. EAGAIN means that the buffer is full, and\n" \
+    "    EBADF or ENOTSOCK that the socket is closed. With any other, `refused` is true."
 
 #define DOC_Sendmmsg_release \
     "release($self, /)\n" \

@@ -42,8 +42,8 @@ loan_dealloc(Loan *self)
     Py_DECREF(type);
 }
 
-/* Remove the slots of a loan from those that are lent, and return them: a new reference. Returns NULL
- * if they are not there, or with an error set. */
+/* Remove a loan from the dict of what is lent, and return a new reference to its slots. Returns NULL
+ * without an error if the loan is not in the dict, and NULL with an error set if this fails. */
 static PyObject *
 take_off(PyObject *lent, Loan *self)
 {

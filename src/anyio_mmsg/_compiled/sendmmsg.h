@@ -140,9 +140,9 @@ int runs_make(Sendmmsg *self);
 /* Have a header for each run of packets from the next one on; return how many. */
 int runs_lay(Sendmmsg *self);
 
-/* How often a packet is sent again after errors that may be another packet's, before the last error
- * counts as its own: after errors that this machine's routes give too, and after those that only the
- * network reports. _send/sendto.py says why. */
+/* How often a packet is sent again after an error that may be another packet's. The next such error is
+ * the packet's own. The first number is for errors that this machine's routes give too, the second for
+ * errors that only the network reports. _send/sendto.py says why. */
 #define MOST_STRUCK 4
 #define MOST_REPORTED 256
 

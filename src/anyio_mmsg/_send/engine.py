@@ -76,8 +76,8 @@ class Sender(Protocol):
                 unless the call is refused.
 
         Returns:
-            0 if all were handled, EAGAIN if there is no room for more, EBADF or ENOTSOCK if the
-            socket is closed. Any other code says that the call was refused, see `refused`.
+            An errno, or 0 if all packets were handled. EAGAIN means that the buffer is full, and
+            EBADF or ENOTSOCK that the socket is closed. With any other, `refused` is true.
         """
         ...
 
@@ -87,7 +87,7 @@ class Sender(Protocol):
 
 
 def check_sender(name: str) -> None:
-    """Raise ValueError if there is no sender of that name, or it is unavailable here."""
+    """Raise ValueError if `name` is unknown, or if that sender is unavailable here."""
     if name not in SENDERS:
         raise ValueError(f"engine is {name!r}; give one of {SENDERS}")
     if name == "sendmmsg" and Sendmmsg is None:

@@ -188,9 +188,9 @@ def send_mmsg_nowait(
 ) -> SendResult:
     """Send as many packets as the socket's buffer has room for: `send_mmsg` without the waiting.
 
-    It is no checkpoint. A loop that has just received has had one, so it can answer by this, and
-    leave to `send_mmsg` what found no room. With one packet a turn that saves most of the cost of
-    sending, which is the event loop's turn::
+    This is not a checkpoint. A task that has just received had one, so it can answer by this call,
+    and use `send_mmsg` for packets that found no room. With one packet at a time this saves a turn
+    of the event loop, which is most of the cost of sending::
 
         try:
             handled = send_mmsg_nowait(sock, replies).handled

@@ -160,7 +160,7 @@ class Sendto:
 
     def _send(self, sock: socket.socket) -> int:
         tally = self.progress
-        struck, times = 0, [0, 0]  # which packet, and how often: by errors of routes, by others
+        struck, times = 0, dict[int, int]()  # which packet, and how often, by the most of its kind
         while (start := tally.handled) < self.count:
             try:
                 if self._gso:
@@ -176,11 +176,11 @@ class Sendto:
                 if number in UNUSABLE:
                     return number or 0
                 if struck != tally.handled:
-                    struck, times = tally.handled, [0, 0]
+                    struck, times = tally.handled, {}
                 if self._may_be_of_another(sock, number):
-                    kind = number not in _OF_ROUTES
-                    times[kind] += 1
-                    if times[kind] <= (MOST_STRUCK, MOST_REPORTED)[kind]:
+                    most = MOST_STRUCK if number in _OF_ROUTES else MOST_REPORTED
+                    times[most] = times.get(most, 0) + 1
+                    if times[most] <= most:
                         continue
                 if number in NO_SEGMENTATION and tally.next_run() > 1:
                     self._gso = False  # from here on without

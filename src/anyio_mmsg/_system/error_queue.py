@@ -32,8 +32,9 @@ _EXTENDED_ERR = struct.Struct("=IBBBxI4x")  # sock_extended_err: errno, origin, 
 _LOCAL, _ICMP, _ICMP6 = 1, 2, 3  # SO_EE_ORIGIN_*; from 4 on they are not errors of packets
 
 _SO_TIMESTAMPING, _SO_ZEROCOPY, _SO_TXTIME = 37, 60, 61
-# SOF_TIMESTAMPING_*: TX_HARDWARE, TX_SOFTWARE, TX_SCHED, TX_ACK, TX_COMPLETION; then OPT_ID and
-# OPT_TSONLY, which say how those that sendmsg(2) asks for are to be reported.
+# SOF_TIMESTAMPING_*: TX_HARDWARE, TX_SOFTWARE, TX_SCHED, TX_ACK and TX_COMPLETION ask for
+# timestamps. OPT_ID and OPT_TSONLY choose the form of a report. A program that asks by sendmsg(2)
+# sets these alone.
 _TX_FLAGS = 1 << 0 | 1 << 1 | 1 << 8 | 1 << 9 | 1 << 18 | 1 << 7 | 1 << 11
 _TXTIME = struct.Struct("=iI")  # clock, flags; struct sock_txtime
 _TXTIME_REPORT_ERRORS = 2

@@ -16,8 +16,8 @@ from typing import TypeAlias
 Ancillary: TypeAlias = tuple[int, int, bytes]
 """Level, type and data of one control message, as `socket.recvmsg` gives it."""
 
-# Each with 32-bit and with 64-bit seconds. SO_TIMESTAMP has microseconds, SO_TIMESTAMPING a
-# stamp of the kernel, one that is no longer used, and one of the card.
+# Each exists with 32-bit and with 64-bit seconds. SO_TIMESTAMP has microseconds. SO_TIMESTAMPING
+# has three timestamps: the kernel's, an unused one, and the network card's.
 SO_TIMESTAMP_OLD, SO_TIMESTAMP_NEW = 29, 63
 SO_TIMESTAMPNS_OLD, SO_TIMESTAMPNS_NEW = 35, 64
 SO_TIMESTAMPING_OLD, SO_TIMESTAMPING_NEW = 37, 65
