@@ -317,7 +317,7 @@ def test_a_program_ends(number: signal.Signals, loop: str) -> None:
 
 
 @each_loop
-@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_second_interrupt_ends_a_program_that_hangs(first: signal.Signals, loop: str) -> None:
     process = start(loop, "hang")
     process.send_signal(first)
@@ -341,7 +341,7 @@ def test_a_second_sigterm_kills_a_program_that_hangs(loop: str) -> None:
 
 def test_a_run_in_the_background() -> None:
     """A shell has its background jobs ignore SIGINT, and what they start. These tests don't."""
-    test = f"{__file__}::test_a_second_interrupt_ends_a_program_that_hangs[2-asyncio]"
+    test = f"{__file__}::test_a_second_interrupt_ends_a_program_that_hangs[SIGINT-asyncio]"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
     ignore = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)"
     execute = "os.execv(sys.argv[1], sys.argv[1:])"
