@@ -8,6 +8,7 @@ import errno
 import functools
 import os
 import random
+import signal
 import socket
 import time
 import types
@@ -41,6 +42,15 @@ without_uvloop = pytest.mark.skipif(not find_spec("uvloop"), reason="uvloop is n
 each_loop = pytest.mark.parametrize(
     "backend", ["asyncio", pytest.param("trio", marks=without_trio)]
 )
+# For tests of programs that signals end, which need a loop of their own.
+each_program_loop = pytest.mark.parametrize(
+    "loop",
+    [
+        "asyncio",
+        pytest.param("asyncio+uvloop", marks=without_uvloop),
+        pytest.param("trio", marks=without_trio),
+    ],
+)
 # For tests of what asyncio's loops alone have, in the place of the fixture of this name.
 each_asyncio_loop = pytest.mark.parametrize(
     "anyio_backend",
@@ -69,6 +79,13 @@ def attempts(seconds: float = 60) -> Iterator[None]:
     while time.monotonic() < deadline:
         yield
     raise AssertionError(f"it did not come within {seconds} seconds")
+
+
+def wakeup_fd() -> int:
+    """The descriptor to which Python writes the number of each signal, or -1."""
+    number = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(number)
+    return number
 
 
 def link_local() -> tuple[str, str] | None:

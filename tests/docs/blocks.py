@@ -186,7 +186,15 @@ def catches(child: subprocess.Popen[str], number: signal.Signals) -> None:
 
 
 def interrupt(child: subprocess.Popen[str], by: signal.Signals = signal.SIGINT) -> str:
-    """Send a signal, wait for the end, and return the rest of what was printed."""
+    """Send a signal when the program sleeps, wait for the end, and return the rest of its output.
+
+    asyncio misses Ctrl-C if it comes just before its loop begins to sleep, until something else
+    wakes that. `stop_on` sees to that, see `_stream/wakeup.py`; not all programs have it.
+    """
+    state = Path(f"/proc/{child.pid}/stat")
+    for _ in attempts():
+        if not state.exists() or ") S " in state.read_text():
+            break
     child.send_signal(by)
     out, err = child.communicate(timeout=30)
     return out + err

@@ -332,7 +332,8 @@ class PacketReceiver(ObjectReceiveStream[PacketBatch]):
             ValueError: There is no signal, or `grace` is negative.
             RuntimeError: At the block: this is not the main thread, which alone handles signals;
                 or a handler that is there is not Python's.
-            OSError: Likewise: a signal that can't be handled, such as `signal.SIGKILL`.
+            OSError: Likewise: a signal that can't be handled, such as `signal.SIGKILL`; or no
+                descriptor is left for what wakes asyncio's loop.
         """
         check(signals, grace)
         return stopping(self.stop, signals, grace)

@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 
 from .._compat import loop_clock, run_soon
+from .wakeup import SignalWakeup
 
 
 def check(numbers: tuple[int, ...], grace: float | None) -> None:
@@ -51,15 +52,19 @@ def stopping(
         )
     with anyio.CancelScope() as scope:
         handler = Handler(stop, None if grace is None else Grace(scope, grace))
+        wakeup = SignalWakeup()
         try:
+            wakeup.begin()
             for number in numbers:
                 handler.handle(number)
             yield scope
         finally:
             try:
                 handler.end()
+                wakeup.end()
             finally:  # once more, should a handler of some other signal have raised there
                 handler.end()
+                wakeup.end()
 
 
 class Grace:
