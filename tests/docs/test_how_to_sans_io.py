@@ -54,7 +54,7 @@ async def test_an_endpoint_is_driven(inet: Family) -> None:
     page = as_module(DRIVER)
     server, client = inet.pair()
     batch = PacketBatch()
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as nursery:
             nursery.start_soon(page["Driver"](server, Repeater()).run)
             for payload in b"a", b"b":
@@ -71,7 +71,7 @@ async def test_an_endpoint_is_driven(inet: Family) -> None:
 @runs(DRIVER)
 async def test_a_stop_by_cancellation() -> None:
     page = as_module(DRIVER)
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as nursery:
             nursery.start_soon(page["serve"], Repeater(), "127.0.0.1", 0)
             await anyio.wait_all_tasks_blocked()

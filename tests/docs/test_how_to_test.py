@@ -61,7 +61,7 @@ async def test_the_tests_find_what_is_wrong(
     for name, test in list(as_module(TESTS).items()):  # a warning notes itself there
         if name.startswith("test_"):
             try:
-                with anyio.fail_after(10):
+                with anyio.fail_after(60):
                     done = test()
                     if done is not None:
                         await done

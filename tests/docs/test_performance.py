@@ -31,7 +31,7 @@ async def test_the_six_lines(inet: Family, monkeypatch: pytest.MonkeyPatch) -> N
         if len(handled) == 3:
             done.set()
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as nursery:
             nursery.start_soon(as_function(SIX_LINES, sock=receiver, handle=handle))
             await done.wait()

@@ -92,7 +92,7 @@ def test_the_first_program(block: Block, run: str) -> None:
 async def test_a_receiver(inet: Family, capsys: pytest.CaptureFixture[str]) -> None:
     receiver, sender = inet.pair()
     sender.send(b"hello")
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as nursery:
             nursery.start_soon(as_function(RECEIVER, sock=receiver))
             while not (printed := capsys.readouterr().out):
@@ -106,7 +106,7 @@ async def test_a_receiver(inet: Family, capsys: pytest.CaptureFixture[str]) -> N
 async def test_an_echo_server(inet: Family) -> None:
     server, client = inet.pair()
     answers = PacketBatch(8)
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as nursery:
             nursery.start_soon(as_function(ECHO, sock=server))
             for number in range(3):
@@ -123,7 +123,7 @@ async def test_a_server_that_answers(inet: Family) -> None:
     batch, answers = PacketBatch(8), PacketBatch(8)
     client.send(b"one")
     client.send(b"two")
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         while len(batch) < 2:
             await recv_mmsg(server, batch)
         names = {"sock": server, "batch": batch, "answer": lambda data: bytes(data).upper()}
@@ -165,7 +165,7 @@ def opens_with(opened: list[socket.socket], *packets: bytes) -> Any:
 @pytest.mark.anyio
 async def test_trains_and_control_data(capsys: pytest.CaptureFixture[str]) -> None:
     opened: list[socket.socket] = []
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         await as_function(TRAINS, open_udp_socket=opens_with(opened, b"12345"))()
     opened[0].close()
     timestamp, destination, interface, size = capsys.readouterr().out.split()
@@ -183,7 +183,7 @@ async def test_receivers_in_a_nursery() -> None:
     before = signal.getsignal(signal.SIGTERM)
     main = dataclasses.replace(NURSERY, text=NURSERY.text + "\nawait main()\n")
     names = {"handle": lambda packet: handled.append(bytes(packet.data)), "signal": signal}
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as nursery:
             nursery.start_soon(
                 as_function(main, open_udp_socket=opens_with(opened, *sent), **names)

@@ -42,7 +42,7 @@ async def test_pipeline_workers_count_what_they_consume() -> None:
     script = [[example.STAMP.pack(0), b"short"], [b""] * 5, [b"x"] * 8]
     async with ScriptedReceiver(script, PacketBatchPool(4, 8)) as receiver:
         pipeline = example.Pipeline(receiver, stream, sent=15)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as nursery:
                 nursery.start_soon(feed, receiver, send_stream)
                 for _ in range(2):

@@ -30,7 +30,7 @@ async def test_the_first_signal_stops_and_the_second_stops_at_once(
     first: signal.Signals, second: signal.Signals
 ) -> None:
     stops = Stops()
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as nursery:
             await nursery.start(shared.stop_on_signal, stops.asked.set, stops.asked_at_once.set)
             os.kill(os.getpid(), first)
@@ -44,7 +44,7 @@ async def test_the_first_signal_stops_and_the_second_stops_at_once(
 @without_signals
 async def test_a_second_signal_may_be_pending_already() -> None:
     stops = Stops()
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as nursery:
             await nursery.start(shared.stop_on_signal, stops.asked.set, stops.asked_at_once.set)
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM])

@@ -65,7 +65,7 @@ class Recorder(asyncio.DatagramProtocol):
 
     async def until(self, method: str, count: int = 1) -> None:
         """Wait until a method was called so often."""
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while self.names.count(method) < count:
                 self.changed.clear()
                 await self.changed.wait()

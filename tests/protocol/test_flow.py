@@ -47,7 +47,7 @@ def fill(protocol: Recorder) -> int:
 
 async def read(peer: socket.socket, count: int) -> list[bytes]:
     got: list[bytes] = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while len(got) < count:
             try:
                 got.append(peer.recv(100))

@@ -138,7 +138,7 @@ def run(factory: Any) -> Any:
     """Run a coroutine function on a loop of ours, and close transports that it returns."""
 
     async def running(main: Any) -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             await main()
             await turns(2)
 

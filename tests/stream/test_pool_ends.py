@@ -53,7 +53,7 @@ async def test_closed_in_a_worker_thread(
     sender.send(b"x")
     batch = pool.acquire_nowait()
     drain(sock, batch, 1)
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             for _ in range(waiters):
                 tasks.start_soon(use)
@@ -75,7 +75,7 @@ async def test_a_receiver_whose_consumers_are_threads(engine: ReceiveEngine, ine
         for number in range(50):
             sender.send(b"%d" % number)
         receiver.stop()
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 async for batch in receiver:
                     tasks.start_soon(anyio.to_thread.run_sync, handle, batch)
@@ -95,7 +95,7 @@ async def test_every_end_wakes_who_waits(
         with await pool.acquire():
             pass
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(use)
             await wait_all_tasks_blocked()
@@ -122,7 +122,7 @@ async def test_an_end_while_a_task_begins_to_wait(
         return real()
 
     monkeypatch.setattr(pool_module, "_Waiter", waiter)
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         with await pool.acquire() as batch:
             assert batch.free == 64
     assert pool.statistics().free == 1
@@ -142,7 +142,7 @@ async def test_an_end_at_every_bytecode_of_acquire(
                 (await pool.acquire()).close()
         if scope.cancelled_caught and held:
             end(held)  # it came too late for that step
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             (await pool.acquire()).close()
         assert pool.statistics().free == 1
 
@@ -201,7 +201,7 @@ async def interrupt_everywhere(what: str, inet: Family) -> None:
         if not other.closed:
             other.close()
         gc.collect(1)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             two = [await pool.acquire(), await pool.acquire()]
         assert two[0]._slots is not two[1]._slots
         assert [len(one) for one in two] == [0, 0]
@@ -226,7 +226,7 @@ async def test_nobody_overtakes_those_who_wait() -> None:
             order.append("waiter")
 
     held = pool.acquire_nowait()
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(use)
             await wait_all_tasks_blocked()
@@ -248,7 +248,7 @@ async def test_a_waiter_that_is_cancelled_when_it_is_served(steps: int) -> None:
         with await pool.acquire():
             got.append(True)
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as others, anyio.create_task_group() as tasks:
             tasks.start_soon(use)
             await wait_all_tasks_blocked()
@@ -295,7 +295,7 @@ def test_one_loop_after_another(backend: str) -> None:
             await pool.acquire()
 
     async def use() -> None:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(pool.acquire)
                 await wait_all_tasks_blocked()
@@ -319,7 +319,7 @@ async def test_a_lost_batch_is_counted_once(
     async with PacketReceiver(sock, PacketBatchPool(2, 4, 16, engine)) as receiver:
         for _ in range(3):
             sender.send(b"x")
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             batch = await receiver.receive()
             packet = batch[0]
             held = [batch]

@@ -72,7 +72,7 @@ async def interrupt_everywhere(what: str, engine: ReceiveEngine, inet: Family) -
         except Exception:
             interrupted += 1
         gc.collect(0)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             if what != "aclose":
                 one.stop()
                 async for batch in one:

@@ -39,7 +39,7 @@ async def test_it_runs(program: str) -> None:
     names: dict[str, Any] = dict(NAMES)
     body = textwrap.indent(textwrap.dedent(program), "    ")
     exec(f"async def program():\n{body}\n    return locals()\n", names)
-    with anyio.fail_after(5):
+    with anyio.fail_after(60):
         made = await names["program"]()
         for name, function in made.items():
             if name in ("main", "test_my_server"):

@@ -92,7 +92,7 @@ async def test_at_every_step(name: str, strike: str, anyio_backend_name: str) ->
     if strike == "task" and anyio_backend_name != "asyncio":
         pytest.skip("only asyncio cancels tasks")
     for at in STEPS:
-        with ExitStack() as stack, anyio.fail_after(20):
+        with ExitStack() as stack, anyio.fail_after(60):
             scenario: Scenario = SCENARIOS[name](stack)
             over = await struck(scenario, strike, at)
             try:
@@ -135,7 +135,7 @@ async def interrupt_everywhere(name: str, within: list[ModuleType]) -> None:
 
     under = call.__code__
     for point in every_bytecode(everywhere=False, within=within, under=under, stride=STRIDE):
-        with ExitStack() as stack, anyio.fail_after(20):
+        with ExitStack() as stack, anyio.fail_after(60):
             scenario: Scenario = SCENARIOS[name](stack)
             over = False
             async with anyio.create_task_group() as tasks:
