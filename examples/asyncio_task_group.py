@@ -10,9 +10,13 @@ kernel. It needs Python 3.11. The whole program of this kind is `programs/statsd
 import asyncio
 import signal
 import sys
-from asyncio import TaskGroup  # type: ignore[attr-defined] # by tools that look with 3.10
 
 from anyio_mmsg import PacketReceiver, open_udp_socket
+
+try:
+    from asyncio import TaskGroup  # type: ignore[attr-defined] # by tools that look with 3.10
+except ImportError:
+    sys.exit("asyncio_task_group.py needs Python 3.11: its asyncio has TaskGroup")
 
 Queue = asyncio.Queue[list[tuple[bytes, tuple[str, int]]]]
 

@@ -339,7 +339,8 @@ async def run(options: argparse.Namespace) -> int:
                 nursery.cancel_scope.cancel()
         finally:
             if began:
-                with contextlib.suppress(OSError):  # of a connection that is lost anyway
+                # Of a lost connection; its writelines fails as the latter two say (gh-136234).
+                with contextlib.suppress(OSError, AttributeError, TypeError):
                     await outbox.client.close()
     if problem:
         print(problem, file=sys.stderr)
