@@ -186,22 +186,24 @@ async def run(options: argparse.Namespace) -> int:
     async with receiver, anyio.create_task_group() as around:
         async with stream, anyio.create_task_group() as nursery:
             nursery.start_soon(policy, receiver, send_stream)
-            async with anyio.create_task_group() as workers:
+            # Of its own: before AnyIO 4.5 a group that waits for its tasks heeds no new deadline.
+            with anyio.CancelScope() as in_time:
+                async with anyio.create_task_group() as workers:
 
-                def stop() -> None:
-                    """End the receiver: then `feed` ends, then the stream, then the workers."""
-                    sending.cancel()
-                    receiver.stop()
-                    workers.cancel_scope.deadline = anyio.current_time() + options.grace
+                    def stop() -> None:
+                        """End the receiver: then `feed` ends, the stream, and the workers."""
+                        sending.cancel()
+                        receiver.stop()
+                        in_time.deadline = anyio.current_time() + options.grace
 
-                await around.start(stop_on_signal, stop, workers.cancel_scope.cancel)
-                announce(sock)
-                around.start_soon(show_at_intervals, options.interval, pipeline.look)
-                if options.demo:
-                    address = sock.getsockname()[:2]
-                    around.start_soon(demonstrate, address, options.demo, pipeline, sending)
-                for _ in range(options.workers):
-                    workers.start_soon(work, stream.clone(), options.work / 1e6, pipeline)
+                    await around.start(stop_on_signal, stop, in_time.cancel)
+                    announce(sock)
+                    around.start_soon(show_at_intervals, options.interval, pipeline.look)
+                    if options.demo:
+                        address = sock.getsockname()[:2]
+                        around.start_soon(demonstrate, address, options.demo, pipeline, sending)
+                    for _ in range(options.workers):
+                        workers.start_soon(work, stream.clone(), options.work / 1e6, pipeline)
             # If the workers were cut short: this ends feed, and counts what the kernel still has.
             await receiver.aclose()
             async for batch in stream:

@@ -74,6 +74,7 @@ ACKNOWLEDGED_WITHIN = 2.0  # seconds; then a message is sent again
 RETRY = 0.2  # seconds from a refusal, or a lost connection, to the next attempt
 # What may go better at the next attempt: no answer, no JetStream yet, no room, no connection.
 NOT_YET = (nats.errors.Error, asyncio.TimeoutError, OSError)
+FORBIDDEN = " \t.*>/\\"  # in a stream's name
 BAD_REQUEST = 400  # code of answers that would be the same the next time
 PACKED = struct.Struct("!HH")  # before each packet of a packed message: bytes of source, of data
 LONGEST_SOURCE = 64  # bytes: an IPv6 address with a scope, brackets and a port
@@ -210,6 +211,8 @@ class Outbox:
 
     async def _make_stream(self) -> str:
         """Have the stream take the subject; return "", or why it doesn't."""
+        if set(self.name) & set(FORBIDDEN):  # nats-py itself looks since 2.15
+            raise ValueError(f"invalid stream name: {self.name!r}")
         try:
             await self.stream.stream_info(self.name)
         except NotFoundError:
