@@ -14,8 +14,8 @@ __version__ = "0.3.0"
 """The only place that has the version; pyproject.toml reads it from here."""
 
 STAMP = "sources.txt"
-"""In a package without C files, the file beside the stub that has the fingerprint of those that
-it was built from."""
+"""A file beside the stub, in packages without C files. It holds the fingerprint of the C files
+that the compiled module was built from."""
 
 
 def fingerprint(folder: Path) -> str:

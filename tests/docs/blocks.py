@@ -196,7 +196,7 @@ def interrupt(child: subprocess.Popen[str], by: signal.Signals = signal.SIGINT) 
         if not state.exists() or ") S " in state.read_text():
             break
     child.send_signal(by)
-    out, err = child.communicate(timeout=30)
+    out, err = child.communicate(timeout=60)
     return out + err
 
 

@@ -122,7 +122,7 @@ def test_a_second_signal(by: signal.Signals) -> None:
             if not caught(child.pid) >> (signal.SIGTERM - 1) & 1:
                 break
         child.send_signal(by)
-        out, err = child.communicate(timeout=30)
+        out, err = child.communicate(timeout=60)
     assert out == ""
     if by == signal.SIGINT and sys.version_info < (3, 11):
         assert "CancelledError" in err  # which AnyIO makes of Ctrl-C there

@@ -139,7 +139,7 @@ def test_a_connected_socket(program: Block, run: str) -> None:
     with capitals() as port:
         program = program.replace(9999, port).replace("anyio.run(main)", run)
         with as_child(program) as child:
-            assert child.communicate(timeout=30) == ("b'ONE'\nb'TWO'\n", "")
+            assert child.communicate(timeout=60) == ("b'ONE'\nb'TWO'\n", "")
 
 
 @runs(PLAIN)

@@ -84,7 +84,7 @@ def test_it_stops_without_a_loss(run: str, number: signal.Signals) -> None:
         for packet in range(50):
             sock.send(b"%d" % packet)
         child.send_signal(number)
-        assert child.communicate(timeout=30) == ("received 51\n", "")
+        assert child.communicate(timeout=60) == ("received 51\n", "")
     assert child.returncode == 0
 
 
@@ -102,7 +102,7 @@ def test_workers_store_every_packet(block: Block, tmp_path: Path) -> None:
         for packet in range(1, 100):
             sock.send(b"cpu %d" % packet)
         child.send_signal(signal.SIGTERM)
-        out, err = child.communicate(timeout=30)
+        out, err = child.communicate(timeout=60)
     assert (out, err) == ("stored 100 unread 0\nlost in the kernel 0\n", "")
     stored = (tmp_path / "readings.txt").read_text().splitlines()
     assert sorted(stored) == sorted(f"cpu {packet}" for packet in range(100))

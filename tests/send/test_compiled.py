@@ -258,7 +258,7 @@ def test_a_batch_that_another_thread_would_release(inet: Family) -> None:
                 if data != data[:1] * 1232:
                     wrong.append(data)
         over.set()
-        thread.join(10)
+        thread.join(60)
         if not len(batch):
             fill(batch, server, *((client, bytes([number]) * 1232) for number in range(64)))
     assert wrong == []

@@ -158,7 +158,7 @@ def test_threads(sending: SendEngine) -> None:
         try:
             with Family("inet", None) as family:
                 receiver, sender = family.pair()
-                start.wait(10)
+                start.wait(60)
                 for turn in range(200):
                     packets = [(b"%d/%d/%d" % (number, turn, n), None) for n in range(20)]
                     assert send_mmsg_nowait(sender, packets, engine=sending).sent == 20

@@ -86,7 +86,7 @@ async def test_the_loops_thread_at_every_bytecode_of_an_end_in_another(
 
     def ask() -> None:
         asked.put("")
-        answered.get(timeout=10)
+        answered.get(timeout=60)
 
     def work(point: BeforeOpcode, held: list[PacketBatch]) -> None:
         with point:
@@ -101,7 +101,7 @@ async def test_the_loops_thread_at_every_bytecode_of_an_end_in_another(
         drain(sock, held[0], 1)
         thread = threading.Thread(target=work, args=(point, held))
         thread.start()
-        while asked.get(timeout=10) != "done":
+        while asked.get(timeout=60) != "done":
             rival()
             answered.put("")
         thread.join()

@@ -313,7 +313,7 @@ def program(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 def test_a_program_ends(number: signal.Signals, loop: str) -> None:
     with program(loop) as process:
         process.send_signal(number)
-        assert process.communicate(timeout=30)[0] == "stopped\nclosed\n"
+        assert process.communicate(timeout=60)[0] == "stopped\nclosed\n"
         assert process.returncode == 0
 
 
@@ -325,7 +325,7 @@ def test_a_second_interrupt_ends_a_program_that_hangs(first: signal.Signals, loo
         assert process.stdout is not None
         assert process.stdout.readline() == "stopped\n"
         process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=30)[0] == "KeyboardInterrupt\n"
+        assert process.communicate(timeout=60)[0] == "KeyboardInterrupt\n"
         assert process.returncode == 0
 
 
@@ -336,7 +336,7 @@ def test_a_second_sigterm_kills_a_program_that_hangs(loop: str) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "stopped\n"
         process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=30)[0] == ""
+        assert process.communicate(timeout=60)[0] == ""
         assert process.returncode == -signal.SIGTERM
 
 

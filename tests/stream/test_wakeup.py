@@ -66,7 +66,7 @@ def test_a_signal_that_ends_no_system_call(inner: int, loop: str, ignored: None)
         def other() -> None:
             wait_for_sleep(main)
             signal.pthread_kill(threading.get_ident(), NUMBER)
-            woken.append(stopped.wait(20))
+            woken.append(stopped.wait(60))
             soon(ended.set)
 
         async with PacketReceiver(await open_udp_socket("127.0.0.1")) as receiver:

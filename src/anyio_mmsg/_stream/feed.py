@@ -72,8 +72,8 @@ async def feed(
             batch at hand counts as dropped.
         BufferError: `on_drop` has kept something that uses the memory of a packet. The batch
             counts as dropped, and goes back to the pool when nothing uses it any longer.
-        TypeError: `receiver` is not a `PacketReceiver`, or a stream not one of those that
-            `anyio.create_memory_object_stream` returns.
+        TypeError: `receiver` is not a `PacketReceiver`, or a stream was not made by
+            `anyio.create_memory_object_stream`.
         ValueError: `overload` is unknown, "drop_oldest" has no `drop_from`, or a policy that drops
             a pool of one batch.
         Exception: What `PacketReceiver.receive` raises, except ClosedResourceError.

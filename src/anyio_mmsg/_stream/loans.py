@@ -134,7 +134,8 @@ class LentBatch(_LentFields, PacketBatch):
 
 lend: Callable[[Any, type[LentBatch], type[Loan]], LentBatch | None] | None
 lend = getattr(module, "lend", None)
-"""Makes the usual loan of a pool; None: it is not usual, or there is no compiled module."""
+"""Makes a usual loan of a pool in one step; returns None for any other. This is None itself
+without the compiled module."""
 
 _new_object = LentBatch.__new__
 

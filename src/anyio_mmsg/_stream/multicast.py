@@ -130,14 +130,14 @@ def interface_index(interface: str | int) -> int:
     """Return the index of an interface that is given by its name or index.
 
     Raises:
-        ValueError: There is no such interface.
+        ValueError: This machine has no interface of that name or index.
     """
     names = {name: index for index, name in socket.if_nameindex()}
     if interface in names:
         return names[str(interface)]
     if not isinstance(interface, bool) and interface in names.values():
         return int(interface)
-    raise ValueError(f"there is no interface {interface!r}; there are {', '.join(names)}")
+    raise ValueError(f"this machine has no interface {interface!r}; there are {', '.join(names)}")
 
 
 def check_bound_to(host: str, memberships: Sequence[Membership]) -> None:
@@ -230,7 +230,7 @@ class Outgoing:
 
         Raises:
             TypeError: `ttl` is not an int, `loop` not a bool.
-            ValueError: `ttl` is not 0 to 255, or there is no such interface.
+            ValueError: `ttl` is not 0 to 255, or this machine does not have the interface.
         """
         if ttl is not None:
             fix = "give 0 (this machine) to 255, or None for the system's default"

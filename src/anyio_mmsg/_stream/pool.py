@@ -44,8 +44,8 @@ class PoolStatistics:
     Attributes:
         size: The most batches that the pool may have.
         free: Batches that `PacketBatchPool.acquire_nowait` can return, made already or not.
-        lent: Batches that consumers have, and those that they dropped while Python, or something
-            that uses their memory, still holds them.
+        lent: Batches that consumers have. A batch that was dropped counts until Python has
+            collected it and nothing uses its memory any longer.
         leaked: How often a batch was dropped without being closed. The pool takes it back when
             Python collects it, or later, when nothing uses its memory any longer.
         waiting: Tasks in `PacketBatchPool.acquire`.

@@ -32,8 +32,8 @@ class SignalWakeup:
     """
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._ends: tuple[socket.socket, socket.socket] | None = None
+        # Where signals are read and written, and whose reader that is.
+        self._ends: tuple[socket.socket, socket.socket, asyncio.AbstractEventLoop] | None = None
 
     def begin(self) -> None:
         """Wake the loop from now on.
@@ -44,8 +44,8 @@ class SignalWakeup:
         loop = asyncio_loop()
         if loop is None or not isinstance(loop, sys.modules["asyncio"].SelectorEventLoop):
             return
-        self._loop = loop
-        self._ends = reads, writes = socket.socketpair()
+        reads, writes = socket.socketpair()
+        self._ends = reads, writes, loop
         reads.setblocking(False)
         writes.setblocking(False)
         loop.add_reader(reads, self._read)
@@ -56,9 +56,9 @@ class SignalWakeup:
 
     def end(self) -> None:
         """Wake the loop no more."""
-        if self._loop is None or self._ends is None:
+        if self._ends is None:
             return
-        reads, writes = self._ends
+        reads, writes, loop = self._ends
         mine = writes.fileno()
         if mine in _ours:
             others = [number for number in _ours if number != mine]
@@ -70,7 +70,7 @@ class SignalWakeup:
             _ours[:] = others
         if reads.fileno() != -1:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.remove_reader(reads)
+                loop.remove_reader(reads)
         reads.close()
         writes.close()
         self._ends = None

@@ -12,7 +12,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def by_one_step(step: Callable[..., Any] | None) -> Callable[[_F], _F]:
-    """Have a function's usual calls made by `step`, which is in C; None: there is no such step.
+    """Give a function a shortcut for its usual calls: `step`, in C. With None it gets none.
 
     `step` gets the arguments as they are. It returns NotImplemented if the call is not usual; then
     nothing has happened, and the function is called. So that one is the reference: it does every

@@ -152,14 +152,14 @@ def scope_id_of(zone: str) -> int:
     """Return the index of an interface, given by name or number.
 
     Raises:
-        ValueError: There is no such interface.
+        ValueError: This machine has no interface of that name.
     """
     if zone.isascii() and zone.isdigit() and len(zone) <= 10:
         return _number("scope_id", int(zone), 0xFFFFFFFF)
     try:
         return socket.if_nametoindex(zone)
     except (OSError, ValueError):
-        raise ValueError(f"there is no interface {zone!r} on this machine") from None
+        raise ValueError(f"this machine has no interface {zone!r}") from None
 
 
 def _port(port: SupportsIndex) -> int:

@@ -184,7 +184,7 @@ def _control_of(datagram: Datagram) -> list[Ancillary]:
         parts = _TIMESPEC.pack(*divmod(datagram.timestamp, 1_000_000_000))
         messages.append((int(socket.SOL_SOCKET), SO_TIMESTAMPNS_NEW, parts))
     if datagram.hardware_timestamp is not None:
-        parts = bytes(2 * _TIMESPEC.size)  # by the kernel, and one that is no longer used
+        parts = bytes(2 * _TIMESPEC.size)  # the kernel's timestamp and an unused one: none
         parts += _TIMESPEC.pack(*divmod(datagram.hardware_timestamp, 1_000_000_000))
         messages.append((int(socket.SOL_SOCKET), SO_TIMESTAMPING_NEW, parts))
     if datagram.segment_size is not None:
